@@ -1,0 +1,3 @@
+//! Benchmarks beside a reference.
+
+fn main() {}

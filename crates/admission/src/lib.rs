@@ -1,0 +1,1 @@
+//! Should they: the built-in admission plugins.

@@ -1,0 +1,1 @@
+//! The list of layers, dispatch, discovery, streaming proxies.

@@ -1,0 +1,1 @@
+//! kube-rs, pinned in one place, and its transports.

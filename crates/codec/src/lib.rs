@@ -1,0 +1,1 @@
+//! Between bytes and objects: JSON, YAML, Kubernetes protobuf.

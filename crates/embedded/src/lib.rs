@@ -1,0 +1,1 @@
+//! The embedded store engine: an append-only log and an index in memory.

@@ -1,0 +1,1 @@
+//! Shared caches with indexes, work queue, expectations, leader election, events.

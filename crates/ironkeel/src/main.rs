@@ -1,0 +1,3 @@
+//! The `ironkeel` binary.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The resource table: one file of hooks a kind.

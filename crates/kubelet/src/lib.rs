@@ -1,0 +1,1 @@
+//! The kubelet: pods on this node, through CRI only.

@@ -1,0 +1,13 @@
+//! The dynamic object tree that the server works on, and what reads it without a codec:
+//! metadata accessors, selectors, quantities, times, names.
+//!
+//! Typed views (k8s-openapi) are for readers of the API; here nothing is dropped, so unknown
+//! fields are seen. What does not live here: bytes (`codec`), rules of a kind (`kinds`).
+
+mod map;
+mod meta;
+mod value;
+
+pub use map::{Key, Map};
+pub use meta::{Gvk, ObjectMeta, OwnerRef};
+pub use value::{Number, Value};

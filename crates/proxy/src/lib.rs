@@ -1,0 +1,1 @@
+//! The service proxy: Services into one nftables table.

@@ -1,0 +1,1 @@
+//! Rules that several components share, over typed objects.

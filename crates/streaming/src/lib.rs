@@ -1,0 +1,1 @@
+//! Streams to containers: remote command and port forward over WebSocket and SPDY.

@@ -1,0 +1,1 @@
+//! Start order, readiness, stop; names engines and wires transports.

@@ -1,0 +1,35 @@
+//! Code generation, tidiness, images.
+
+mod codegen;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Tasks of the Ironkeel repository")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Write the generated tables from the API's facts.
+    Codegen {
+        /// Fail when a committed table differs, instead of writing.
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().task {
+        Task::Codegen { check } => codegen::run(&root(), check),
+    }
+}
