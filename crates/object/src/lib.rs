@@ -6,8 +6,10 @@
 
 mod map;
 mod meta;
+mod source;
 mod value;
 
 pub use map::{Key, Map};
 pub use meta::{Gvk, ObjectMeta, OwnerRef};
+pub use source::ObjectSource;
 pub use value::{Number, Value};
