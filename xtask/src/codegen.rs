@@ -84,20 +84,19 @@ pub(crate) fn generate(facts: &Path) -> Result<Vec<(String, String)>> {
     let header = |what: &str| {
         format!("//! {what}\n//!\n//! Written by `cargo xtask codegen` from the API's facts; do not edit.\n\n")
     };
-    Ok(vec![
+    let mut files = crate::codegen_cri::generate(facts)?;
+    files.extend([
         (
             "crates/schema/src/generated/mod.rs".into(),
             header("The generated rows.") + "pub(crate) mod resources;\npub(crate) mod types;\n",
         ),
-        (
-            "crates/schema/src/generated/types.rs".into(),
-            header("One row a type of the API.") + &tables.types()?,
-        ),
+        ("crates/schema/src/generated/types.rs".into(), header("One row a type of the API.") + &tables.types()?),
         (
             "crates/schema/src/generated/resources.rs".into(),
             header("One row a served resource.") + &tables.resources(&resources)?,
         ),
-    ])
+    ]);
+    Ok(files)
 }
 
 struct Tables<'a> {
@@ -183,13 +182,19 @@ impl<'a> Tables<'a> {
     }
 
     fn types(&self) -> Result<String> {
-        let mut s = String::from("use crate::{Enum, Field, ListType, ProtoContent, ProtoField, Shape, Type, TypeId};\n\n");
+        let mut s =
+            String::from("use crate::{Enum, Field, ListType, ProtoContent, ProtoField, Shape, Type, TypeId};\n\n");
         writeln!(s, "pub(crate) static ENUMS: [Enum; {}] = [", self.enums.len())?;
         for name in self.enums.keys() {
             let t = &self.types[*name];
-            let closed = t.markers.contains_key("enum") || t.markers.contains_key("k8s:enum") || alpha(&t.markers, "+k8s:enum");
+            let closed =
+                t.markers.contains_key("enum") || t.markers.contains_key("k8s:enum") || alpha(&t.markers, "+k8s:enum");
             let values: BTreeSet<&str> = t.values.iter().filter_map(Value::as_str).collect();
-            writeln!(s, "    Enum {{ name: {name:?}, values: &{values:?}, closed: {closed} }},", values = values.iter().collect::<Vec<_>>())?;
+            writeln!(
+                s,
+                "    Enum {{ name: {name:?}, values: &{values:?}, closed: {closed} }},",
+                values = values.iter().collect::<Vec<_>>()
+            )?;
         }
         writeln!(s, "];\n\npub(crate) static TYPES: &[Type] = &[")?;
         for name in self.ids.keys() {
@@ -236,9 +241,11 @@ impl<'a> Tables<'a> {
             _ => "ListType::Undeclared".to_owned(),
         };
         let atomic = marker(m, "mapType") == Some("atomic") || marker(m, "structType") == Some("atomic");
-        let required = ["required", "k8s:required", "kubebuilder:validation:Required"].iter().any(|k| m.contains_key(*k))
-            || alpha(m, "+k8s:required");
-        let gates: Vec<&str> = m.get("featureGate").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        let required =
+            ["required", "k8s:required", "kubebuilder:validation:Required"].iter().any(|k| m.contains_key(*k))
+                || alpha(m, "+k8s:required");
+        let gates: Vec<&str> =
+            m.get("featureGate").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
         Ok(format!(
             "Field {{ name: {:?}, shape: {}, pointer: {}, omit_empty: {}, required: {required}, optional: {}, list: {list}, atomic: {atomic}, patch_merge: {}, patch_retain_keys: {}, merge_key: {:?}, default: {:?}, gates: &{gates:?} }}",
             f.name,
@@ -254,10 +261,15 @@ impl<'a> Tables<'a> {
     }
 
     fn resources(&self, rows: &[FactResource]) -> Result<String> {
-        let mut s = String::from("use crate::{Resource, Scope, Subresource, TypeId};\n\npub(crate) static RESOURCES: &[Resource] = &[\n");
+        let mut s = String::from(
+            "use crate::{Resource, Scope, Subresource, TypeId};\n\npub(crate) static RESOURCES: &[Resource] = &[\n",
+        );
         for r in rows {
             let package = package(&r.group);
-            let id = self.ids.get(format!("{package}/{}.{}", r.version, r.kind).as_str()).with_context(|| format!("no type for {}", r.kind))?;
+            let id = self
+                .ids
+                .get(format!("{package}/{}.{}", r.version, r.kind).as_str())
+                .with_context(|| format!("no type for {}", r.kind))?;
             writeln!(
                 s,
                 "    Resource {{ group: {:?}, version: {:?}, plural: {:?}, singular: {:?}, kind: {:?}, scope: Scope::{}, verbs: &{:?}, short_names: &{:?}, categories: &{:?}, type_id: TypeId({id}), subresources: &[",
@@ -317,9 +329,10 @@ fn marker<'m>(markers: &'m BTreeMap<String, Value>, key: &str) -> Option<&'m str
 
 /// A declarative marker that 1.36 wraps as `k8s:alpha(since: …)=+k8s:…`.
 fn alpha(markers: &BTreeMap<String, Value>, what: &str) -> bool {
-    markers.iter().filter(|(k, _)| k.starts_with("k8s:alpha")).any(|(_, v)| {
-        v.as_array().is_some_and(|a| a.iter().filter_map(Value::as_str).any(|s| s == what))
-    })
+    markers
+        .iter()
+        .filter(|(k, _)| k.starts_with("k8s:alpha"))
+        .any(|(_, v)| v.as_array().is_some_and(|a| a.iter().filter_map(Value::as_str).any(|s| s == what)))
 }
 
 /// Writes the tables, or with `check` fails when a committed one differs.

@@ -1,6 +1,7 @@
 //! Code generation, tidiness, images.
 
 mod codegen;
+mod codegen_cri;
 
 use std::path::{Path, PathBuf};
 
