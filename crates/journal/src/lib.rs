@@ -10,7 +10,7 @@ mod file;
 mod undo;
 
 pub use file::{Journal, JournalError};
-pub use undo::{UndoReport, undo_all};
+pub use undo::{HostNetwork, UndoReport, cgroup_roots, process_start_time, undo_all};
 
 /// One thing on the host. Undoing something that is gone already is a success.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
