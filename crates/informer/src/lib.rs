@@ -1,1 +1,41 @@
-//! Shared caches with indexes, work queue, expectations, leader election, events.
+//! Shared caches with indexes, work queue, expectations, leader election, events: the kit that every component of the
+//! control plane and the node is built with.
+//!
+//! Here: client-go's `tools/cache`, `util/workqueue`, `tools/record` and `tools/leaderelection`, and the parts of
+//! `pkg/controller` that every controller shares. Not here: rules about pods (the semantics crate) and transports (the
+//! client crate).
+
+mod cache;
+mod events;
+mod expectations;
+mod factory;
+mod lease;
+mod ownership;
+mod queue;
+mod reflector;
+
+pub use cache::{Delta, Informer, WatchConfig};
+pub use events::{EventKind, EventRecorder, reference_to};
+pub use expectations::{Expectations, slow_start_batch};
+pub use factory::InformerFactory;
+pub use lease::{LeaderElector, LeaderElectorConfig};
+pub use ownership::{ControllerRefManager, controller_of, controller_reference};
+pub use queue::{WorkQueue, run_workers};
+
+/// What goes wrong in this kit.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API answered with an error, or could not be reached.
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    /// The object that should own others is being deleted, or is another object under the same name by now.
+    #[error("{kind} {namespace}/{name} is being deleted or was replaced: it adopts nothing")]
+    OwnerGone {
+        /// Kind of the owner.
+        kind: String,
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+}
