@@ -7,6 +7,12 @@ use std::path::Path;
 
 use async_trait::async_trait;
 
+mod addresses;
+mod builtin;
+mod rules;
+
+pub use builtin::{BuiltinConfig, BuiltinNetwork};
+
 /// Who gets an address.
 #[derive(Clone, Debug)]
 pub struct PodNetworkRequest<'a> {
