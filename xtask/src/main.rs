@@ -1,7 +1,9 @@
 //! Code generation, tidiness, images.
 
 mod codegen;
+mod codegen_columns;
 mod codegen_cri;
+mod codegen_rbac;
 
 use std::path::{Path, PathBuf};
 
