@@ -6,10 +6,14 @@
 
 mod map;
 mod meta;
+mod quantity;
 mod source;
+mod time;
 mod value;
 
 pub use map::{Key, Map};
 pub use meta::{Gvk, ObjectMeta, OwnerRef};
+pub use quantity::{Quantity, QuantityError, QuantityFormat};
 pub use source::ObjectSource;
+pub use time::{Timestamp, format_go_duration, parse_go_duration};
 pub use value::{Number, Value};
