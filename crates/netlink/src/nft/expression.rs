@@ -128,6 +128,8 @@ pub enum Expr {
     VerdictMap(String, Reg),
     /// Puts the key (with the data from the second register on) into a set with timeouts.
     Remember(String, Reg, Option<Reg>),
+    /// Takes the key out of a set with timeouts; a map wants its data register named all the same.
+    Forget(String, Reg, Option<Reg>),
     /// Translates; address from the first register on, port in the second. The family is 2 or 10.
     Translate(Nat, u8, Reg, Option<Reg>),
     /// Source translation to the outgoing link's address; `true` randomizes ports fully.
@@ -205,6 +207,15 @@ impl Load {
     }
 }
 
+fn dynset(m: &mut Message, set: &str, operation: u32, key: Reg, value: Option<Reg>) {
+    expression(m, "dynset", |m| {
+        m.text(1, set).be32(3, operation).be32(4, key.number());
+        if let Some(value) = value {
+            m.be32(5, value.number());
+        }
+    });
+}
+
 fn data(m: &mut Message, kind: u16, bytes: &[u8]) {
     m.nest(kind, |m| {
         m.attr(1, bytes);
@@ -243,12 +254,8 @@ impl Expr {
             Expr::VerdictMap(map, key) => expression(m, "lookup", |m| {
                 m.text(1, map).be32(2, key.number()).be32(3, 0);
             }),
-            Expr::Remember(set, key, value) => expression(m, "dynset", |m| {
-                m.text(1, set).be32(3, 1).be32(4, key.number());
-                if let Some(value) = value {
-                    m.be32(5, value.number());
-                }
-            }),
+            Expr::Remember(set, key, value) => dynset(m, set, 1, *key, *value),
+            Expr::Forget(set, key, value) => dynset(m, set, 2, *key, *value),
             Expr::Translate(nat, family, address, port) => expression(m, "nat", |m| {
                 let kind = if *nat == Nat::Source { 0 } else { 1 };
                 m.be32(1, kind).be32(2, (*family).into()).be32(3, address.number());
