@@ -1,1 +1,65 @@
-//! Discovery documents and OpenAPI v2 and v3.
+//! Discovery documents and OpenAPI v2 and v3, out of the schema tables.
+//!
+//! Every function is pure: rows in, JSON out; the API server keeps the bytes. Rows come in the order
+//! in which groups and versions are to be announced (built-in ones already are; custom resources
+//! follow). What does not live here: the protobuf form of OpenAPI v2 (absent: 406 is the answer;
+//! kubectl reads v3), structural checks of custom resources' schemas, descriptions of fields.
+
+mod definitions;
+mod discovery;
+mod names;
+mod operations;
+mod v2;
+mod v3;
+
+pub use discovery::{
+    AGGREGATED_V2, AGGREGATED_V2BETA1, aggregated, api_group, api_group_list, api_resource_list, api_versions,
+    root_paths, version,
+};
+pub use names::definition_name;
+pub use v2::openapi_v2;
+pub use v3::{content_hash, openapi_v3, openapi_v3_index};
+
+use ironkeel_schema::Resource;
+use serde_json::Value;
+
+/// One served resource.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    /// Names, verbs, scope.
+    pub resource: &'a Resource,
+    /// The OpenAPI v3 schema of a custom resource's version; `None` means that the schema tables
+    /// describe the resource's type.
+    pub schema: Option<&'a Value>,
+}
+
+impl<'a> From<&'a Resource> for Row<'a> {
+    fn from(resource: &'a Resource) -> Self {
+        Row { resource, schema: None }
+    }
+}
+
+/// The built-in resources, in order.
+pub fn built_in() -> Vec<Row<'static>> {
+    ironkeel_schema::resources().iter().map(Row::from).collect()
+}
+
+/// The group versions of `rows`, each once, in order.
+pub fn group_versions<'a>(rows: &[Row<'a>]) -> Vec<(&'a str, &'a str)> {
+    let mut seen = Vec::new();
+    for row in rows {
+        let gv = (row.resource.group, row.resource.version);
+        if !seen.contains(&gv) {
+            seen.push(gv);
+        }
+    }
+    // A group's versions stand together, where the group was first met.
+    let groups = |gv: &(&str, &str)| seen.iter().position(|s| s.0 == gv.0);
+    let mut ordered = seen.clone();
+    ordered.sort_by_key(groups);
+    ordered
+}
+
+fn api_version(group: &str, version: &str) -> String {
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+}

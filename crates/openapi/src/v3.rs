@@ -1,0 +1,60 @@
+//! OpenAPI v3: an index, and a document a group version.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use serde_json::{Map, Value, json};
+
+use crate::definitions::{Definitions, Dialect};
+use crate::operations::Operations;
+use crate::{Row, api_version, group_versions};
+
+/// `/openapi/v3`: where each document is, with the hash that lets clients keep it for ever.
+pub fn openapi_v3_index(rows: &[Row<'_>]) -> Value {
+    let mut paths = Map::new();
+    for (group, version) in group_versions(rows) {
+        let Some(document) = openapi_v3(rows, group, version) else { continue };
+        let root = if group.is_empty() { "api" } else { "apis" };
+        let path = format!("{root}/{}", api_version(group, version));
+        let hash = content_hash(document.to_string().as_bytes());
+        paths.insert(path.clone(), json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}") }));
+    }
+    json!({ "paths": paths })
+}
+
+/// `/openapi/v3/apis/<group>/<version>` (or `/api/v1`); `None` where it is not served.
+pub fn openapi_v3(rows: &[Row<'_>], group: &str, version: &str) -> Option<Value> {
+    let mut definitions = Definitions::new(Dialect::V3);
+    let mut operations = Operations::new(Dialect::V3, &mut definitions);
+    let mut any = false;
+    for row in rows.iter().filter(|r| r.resource.group == group && r.resource.version == version) {
+        operations.add(row);
+        any = true;
+    }
+    let paths = operations.into_value();
+    definitions.shared("WatchEvent", group, version);
+    any.then(|| {
+        json!({
+            "openapi": "3.0.0",
+            "info": { "title": "Kubernetes", "version": "v1.36.2+ironkeel" },
+            "paths": paths,
+            "components": {
+                "schemas": definitions.into_value(),
+                "securitySchemes": { "BearerToken": {
+                    "type": "apiKey", "in": "header", "name": "authorization", "description": "Bearer token",
+                } },
+            },
+        })
+    })
+}
+
+/// The hash of a document's bytes, for `?hash=` and ETags. It tells versions of a document apart;
+/// it is not a seal.
+pub fn content_hash(bytes: &[u8]) -> String {
+    let half = |seed: u8| {
+        let mut hasher = DefaultHasher::new();
+        seed.hash(&mut hasher);
+        bytes.hash(&mut hasher);
+        hasher.finish()
+    };
+    format!("{:016X}{:016X}", half(0), half(1))
+}

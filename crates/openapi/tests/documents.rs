@@ -1,0 +1,222 @@
+//! The documents as clients read them.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+
+use ironkeel_openapi as openapi;
+use ironkeel_openapi::Row;
+use ironkeel_schema::{Resource, Scope, Subresource, TypeId, resources};
+use serde_json::{Value, json};
+
+fn references<'v>(value: &'v Value, out: &mut BTreeSet<&'v str>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|v| references(v, out)),
+        Value::Object(members) => {
+            if let Some(Value::String(target)) = members.get("$ref") {
+                out.insert(target);
+            }
+            members.values().for_each(|v| references(v, out));
+        }
+        _ => {}
+    }
+}
+
+fn check_references(document: &Value) {
+    let mut found = BTreeSet::new();
+    references(document, &mut found);
+    assert!(!found.is_empty());
+    for target in found {
+        let pointer = target.strip_prefix('#').unwrap();
+        let schema = document.pointer(pointer);
+        assert!(schema.is_some_and(Value::is_object), "{target} leads nowhere");
+    }
+}
+
+fn schema_of_kind<'v>(schemas: &'v Value, group: &str, version: &str, kind: &str) -> Option<&'v Value> {
+    let wanted = json!({ "group": group, "version": version, "kind": kind });
+    schemas
+        .as_object()?
+        .values()
+        .find(|s| s["x-kubernetes-group-version-kind"].as_array().is_some_and(|marks| marks.contains(&wanted)))
+}
+
+#[test]
+fn every_v3_reference_leads_to_a_schema_and_every_kind_has_one() {
+    let rows = openapi::built_in();
+    for (group, version) in openapi::group_versions(&rows) {
+        let document = openapi::openapi_v3(&rows, group, version).unwrap();
+        check_references(&document);
+        for r in resources().iter().filter(|r| r.group == group && r.version == version) {
+            let schemas = &document["components"]["schemas"];
+            assert!(schema_of_kind(schemas, group, version, r.kind).is_some(), "{group}/{version} {}", r.kind);
+            if r.has_verb("list") {
+                let list = format!("{}List", r.kind);
+                assert!(schema_of_kind(schemas, group, version, &list).is_some(), "{list}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_v2_reference_leads_to_a_definition_and_every_kind_has_one() {
+    let document = openapi::openapi_v2(&openapi::built_in());
+    check_references(&document);
+    for r in resources() {
+        assert!(schema_of_kind(&document["definitions"], r.group, r.version, r.kind).is_some(), "{}", r.kind);
+    }
+}
+
+#[test]
+fn the_index_names_every_document() {
+    let rows = openapi::built_in();
+    let index = openapi::openapi_v3_index(&rows);
+    assert_eq!(index["paths"].as_object().unwrap().len(), openapi::group_versions(&rows).len());
+    let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
+    let again = openapi::openapi_v3(&rows, "apps", "v1").unwrap().to_string();
+    assert_eq!(url, format!("/openapi/v3/apis/apps/v1?hash={}", openapi::content_hash(again.as_bytes())));
+    assert!(index["paths"]["api/v1"].is_object());
+}
+
+#[test]
+fn kubectl_finds_what_it_asks_before_a_dry_run_and_a_patch() {
+    let rows = openapi::built_in();
+    for (group, version) in openapi::group_versions(&rows) {
+        let document = openapi::openapi_v3(&rows, group, version).unwrap();
+        for r in resources().iter().filter(|r| (r.group, r.version) == (group, version) && r.has_verb("patch")) {
+            let gvk = json!({ "group": group, "version": version, "kind": r.kind });
+            let patch = document["paths"]
+                .as_object()
+                .unwrap()
+                .values()
+                .map(|p| &p["patch"])
+                .find(|p| p["x-kubernetes-group-version-kind"] == gvk)
+                .unwrap();
+            let names: Vec<&str> =
+                patch["parameters"].as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap()).collect();
+            for wanted in ["dryRun", "fieldValidation", "fieldManager", "force"] {
+                assert!(names.contains(&wanted), "{} {wanted}", r.kind);
+            }
+            assert_eq!(patch["x-kubernetes-action"], "patch");
+            assert!(patch["requestBody"]["content"]["application/strategic-merge-patch+json"].is_object());
+        }
+    }
+}
+
+#[test]
+fn merge_keys_list_types_formats_and_defaults_are_marked() {
+    let document = openapi::openapi_v3(&openapi::built_in(), "", "v1").unwrap();
+    let schemas = &document["components"]["schemas"];
+    let spec = &schemas["io.k8s.api.core.v1.PodSpec"];
+    let containers = &spec["properties"]["containers"];
+    assert_eq!(containers["x-kubernetes-patch-merge-key"], "name");
+    assert_eq!(containers["x-kubernetes-patch-strategy"], "merge");
+    assert_eq!(containers["x-kubernetes-list-type"], "map");
+    assert_eq!(containers["x-kubernetes-list-map-keys"], json!(["name"]));
+    assert_eq!(containers["items"]["$ref"], "#/components/schemas/io.k8s.api.core.v1.Container");
+    assert_eq!(spec["required"], json!(["containers"]));
+    let ports = &schemas["io.k8s.api.core.v1.ServiceSpec"]["properties"]["ports"];
+    assert_eq!(ports["x-kubernetes-patch-merge-key"], "port");
+    assert_eq!(ports["x-kubernetes-list-map-keys"], json!(["port", "protocol"]));
+    let port = &schemas["io.k8s.api.core.v1.ContainerPort"];
+    assert_eq!(port["properties"]["containerPort"]["format"], "int32");
+    assert_eq!(port["properties"]["protocol"]["default"], "TCP");
+    assert_eq!(schemas["io.k8s.api.core.v1.Secret"]["properties"]["data"]["additionalProperties"]["format"], "byte");
+    let selector = &schemas["io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector"];
+    assert_eq!(selector["x-kubernetes-map-type"], "atomic");
+    assert!(schemas["io.k8s.apimachinery.pkg.util.intstr.IntOrString"]["oneOf"].is_array());
+}
+
+#[test]
+fn discovery_and_its_aggregated_form_name_the_same() {
+    let rows = openapi::built_in();
+    let groups = openapi::api_group_list(&rows);
+    let names: Vec<&str> = groups["groups"].as_array().unwrap().iter().map(|g| g["name"].as_str().unwrap()).collect();
+    assert_eq!(names[..3], ["apiregistration.k8s.io", "apps", "events.k8s.io"]);
+    assert_eq!(names.len(), names.iter().collect::<BTreeSet<_>>().len());
+    let aggregated = openapi::aggregated(&rows, false, "v2");
+    assert_eq!(aggregated["apiVersion"], "apidiscovery.k8s.io/v2");
+    assert_eq!(aggregated["items"].as_array().unwrap().len(), names.len());
+    let mut seen = 0;
+    for (items, core) in [(&aggregated["items"], false), (&openapi::aggregated(&rows, true, "v2")["items"], true)] {
+        for item in items.as_array().unwrap() {
+            let group = item["metadata"]["name"].as_str().unwrap_or_default();
+            assert_eq!(group.is_empty(), core);
+            for version in item["versions"].as_array().unwrap() {
+                let list = openapi::api_resource_list(&rows, group, version["version"].as_str().unwrap()).unwrap();
+                let flat = list["resources"].as_array().unwrap().len();
+                let nested = version["resources"].as_array().unwrap();
+                let subs: usize = nested.iter().map(|r| r["subresources"].as_array().map_or(0, Vec::len)).sum();
+                assert_eq!(flat, nested.len() + subs);
+                seen += nested.len();
+            }
+        }
+    }
+    assert_eq!(seen, resources().len());
+    assert!(openapi::api_resource_list(&rows, "apps", "v9").is_none());
+    assert!(openapi::api_group(&rows, "nobody.example").is_none());
+    let autoscaling = openapi::api_group(&rows, "autoscaling").unwrap();
+    assert_eq!(autoscaling["preferredVersion"]["version"], "v2");
+}
+
+#[test]
+fn scale_is_announced_in_its_own_group() {
+    let list = openapi::api_resource_list(&openapi::built_in(), "apps", "v1").unwrap();
+    let scale = list["resources"].as_array().unwrap().iter().find(|r| r["name"] == "deployments/scale").unwrap();
+    assert_eq!(
+        (&scale["group"], &scale["version"], &scale["kind"]),
+        (&json!("autoscaling"), &json!("v1"), &json!("Scale"))
+    );
+}
+
+#[test]
+fn the_version_is_one_that_clients_accept() {
+    let version = openapi::version("abc", "2026-01-01T00:00:00Z");
+    assert_eq!((&version["major"], &version["minor"]), (&json!("1"), &json!("36")));
+    assert!(version["gitVersion"].as_str().unwrap().starts_with("v1.36."));
+    assert!(version["platform"].as_str().unwrap().starts_with("linux/"));
+}
+
+static STATUS: &[Subresource] = &[Subresource {
+    name: "status",
+    group: None,
+    version: None,
+    kind: "CronTab",
+    verbs: &["get", "patch", "update"],
+    type_id: None,
+}];
+static CRON_TAB: Resource = Resource {
+    group: "stable.example.com",
+    version: "v1",
+    plural: "crontabs",
+    singular: "crontab",
+    kind: "CronTab",
+    scope: Scope::Namespaced,
+    verbs: &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+    short_names: &["ct"],
+    categories: &["all"],
+    type_id: TypeId(0),
+    subresources: STATUS,
+};
+
+#[test]
+fn a_custom_resource_brings_its_own_schema() {
+    let schema = json!({ "type": "object", "properties": { "spec": { "type": "object", "properties": { "cronSpec": { "type": "string" } } } } });
+    let mut rows = openapi::built_in();
+    rows.push(Row { resource: &CRON_TAB, schema: Some(&schema) });
+    let document = openapi::openapi_v3(&rows, "stable.example.com", "v1").unwrap();
+    check_references(&document);
+    let schemas = &document["components"]["schemas"];
+    let kind = schema_of_kind(schemas, "stable.example.com", "v1", "CronTab").unwrap();
+    assert_eq!(kind["properties"]["spec"]["properties"]["cronSpec"]["type"], "string");
+    assert_eq!(
+        kind["properties"]["metadata"]["$ref"],
+        "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+    );
+    assert!(schemas["com.example.stable.v1.CronTabList"].is_object());
+    let path = &document["paths"]["/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}"];
+    let patches = path["patch"]["requestBody"]["content"].as_object().unwrap();
+    assert!(patches.contains_key("application/merge-patch+json"));
+    assert!(!patches.contains_key("application/strategic-merge-patch+json"));
+    check_references(&openapi::openapi_v2(&rows));
+    assert_eq!(openapi::group_versions(&rows).last(), Some(&("stable.example.com", "v1")));
+}
