@@ -4,6 +4,8 @@ mod codegen;
 mod codegen_columns;
 mod codegen_cri;
 mod codegen_rbac;
+mod images;
+mod tidy;
 
 use std::path::{Path, PathBuf};
 
@@ -25,6 +27,14 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Check crate arrows, module documentation, lints and `unsafe`.
+    Tidy,
+    /// Pack the example's and the tests' images as OCI archives.
+    Images {
+        /// Where the archives go.
+        #[arg(long, default_value = "target/images")]
+        out: PathBuf,
+    },
 }
 
 fn root() -> PathBuf {
@@ -34,5 +44,7 @@ fn root() -> PathBuf {
 fn main() -> Result<()> {
     match Cli::parse().task {
         Task::Codegen { check } => codegen::run(&root(), check),
+        Task::Tidy => tidy::run(&root()),
+        Task::Images { out } => images::run(&root(), &out),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use ironkeel_object::{Number, Value};
+
 /// A path to a field: `spec.containers[0].image`, `metadata.labels[a.b/c]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Path(String);
@@ -93,5 +95,108 @@ pub struct FieldError {
 impl fmt::Display for FieldError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path, self.message)
+    }
+}
+
+/// Collects violations in upstream's words.
+#[derive(Debug, Default)]
+pub(crate) struct Errors(Vec<FieldError>);
+
+impl Errors {
+    fn add(&mut self, path: &Path, kind: FieldErrorKind, head: String, detail: &str) {
+        let message = if detail.is_empty() { head } else { format!("{head}: {detail}") };
+        self.0.push(FieldError { path: path.clone(), kind, message });
+    }
+    pub(crate) fn required(&mut self, path: &Path, detail: &str) {
+        self.add(path, FieldErrorKind::Required, "Required value".into(), detail);
+    }
+    pub(crate) fn invalid(&mut self, path: &Path, value: impl Into<Value>, detail: &str) {
+        self.add(path, FieldErrorKind::Invalid, format!("Invalid value: {}", shown(&value.into())), detail);
+    }
+    /// One `Invalid value` a message, as upstream does for name rules.
+    pub(crate) fn invalid_each(&mut self, path: &Path, value: &str, messages: Vec<String>) {
+        for m in messages {
+            self.invalid(path, value, &m);
+        }
+    }
+    pub(crate) fn not_supported(&mut self, path: &Path, value: impl Into<Value>, supported: &[&str]) {
+        let list: Vec<String> = supported.iter().map(|s| quoted(s)).collect();
+        let detail = if list.is_empty() { String::new() } else { format!("supported values: {}", list.join(", ")) };
+        self.add(path, FieldErrorKind::NotSupported, format!("Unsupported value: {}", shown(&value.into())), &detail);
+    }
+    pub(crate) fn forbidden(&mut self, path: &Path, detail: &str) {
+        self.add(path, FieldErrorKind::Forbidden, "Forbidden".into(), detail);
+    }
+    pub(crate) fn duplicate(&mut self, path: &Path, value: impl Into<Value>) {
+        self.add(path, FieldErrorKind::Duplicate, format!("Duplicate value: {}", shown(&value.into())), "");
+    }
+    pub(crate) fn not_found(&mut self, path: &Path, value: impl Into<Value>) {
+        self.add(path, FieldErrorKind::NotFound, format!("Not found: {}", shown(&value.into())), "");
+    }
+    pub(crate) fn too_long(&mut self, path: &Path, max_bytes: usize) {
+        let unit = if max_bytes == 1 { "byte" } else { "bytes" };
+        self.add(path, FieldErrorKind::TooLong, "Too long".into(), &format!("may not be more than {max_bytes} {unit}"));
+    }
+    pub(crate) fn too_many(&mut self, path: &Path, actual: usize, max_items: usize) {
+        let unit = if max_items == 1 { "item" } else { "items" };
+        let detail = format!("must have at most {max_items} {unit}");
+        self.add(path, FieldErrorKind::TooMany, format!("Too many: {actual}"), &detail);
+    }
+    /// `field is immutable`, where the values differ; absent and empty are equal.
+    pub(crate) fn immutable(&mut self, path: &Path, new: Option<&Value>, old: Option<&Value>) {
+        if !crate::equality::same(new, old) {
+            self.invalid(path, new.cloned().unwrap_or_default(), "field is immutable");
+        }
+    }
+    /// Not below zero.
+    pub(crate) fn non_negative(&mut self, path: &Path, value: Option<i64>) {
+        if let Some(v) = value.filter(|v| *v < 0) {
+            self.invalid(path, v, "must be greater than or equal to 0");
+        }
+    }
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+    /// Whether this field has an error of this kind already.
+    pub(crate) fn has(&self, path: &Path, kind: FieldErrorKind) -> bool {
+        self.0.iter().any(|e| e.kind == kind && e.path == *path)
+    }
+    pub(crate) fn into_vec(self) -> Vec<FieldError> {
+        self.0
+    }
+}
+
+/// Go's `%q`.
+fn quoted(s: &str) -> String {
+    let mut out = String::with_capacity(s.len() + 2);
+    out.push('"');
+    for c in s.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => out.push_str(&format!("\\x{:02x}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// A value as an error message shows it: strings quoted, scalars plain, the rest as JSON.
+pub(crate) fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(b) => b.to_string(),
+        Value::Number(Number::Int(i)) => i.to_string(),
+        Value::Number(Number::Float(f)) => f.to_string(),
+        Value::String(s) => quoted(s),
+        Value::Array(a) => format!("[{}]", a.iter().map(shown).collect::<Vec<_>>().join(",")),
+        Value::Object(m) => {
+            let members: Vec<String> = m.iter().map(|(k, v)| format!("{}:{}", quoted(k), shown(v))).collect();
+            format!("{{{}}}", members.join(","))
+        }
     }
 }

@@ -5,12 +5,34 @@
 //! `default`, `validate_update`. A subresource that writes the object (`status`, `resize`,
 //! `approval`, …) takes the same way with its name in `subresource`. Hooks work on the dynamic tree
 //! of the *served version* that the client spoke; nothing here does I/O or reads a clock.
+//!
+//! A kind's file implements `rules::Rules` (what is special about it); `strategy::Strategy` puts
+//! the generic behaviour, driven by the schema, around it and is the [`Hooks`] of the row.
 
+mod apps;
+mod columns;
+mod core;
+mod equality;
 mod error;
+#[rustfmt::skip]
+mod generated;
 mod hooks;
+mod metadata;
+mod names;
+mod pod_spec;
+mod pod_template;
+mod print;
+mod resources;
+mod rules;
+mod selector;
+mod strategy;
+mod structural;
+mod table;
 
 pub use error::{FieldError, FieldErrorKind, Path};
 pub use hooks::{ColumnDefinition, DeletePlan, Hooks, Scale, TableContext};
+pub use metadata::{ANNOTATIONS_MAX_BYTES, validate_metadata, validate_metadata_update};
+pub use table::{kind, kind_for_gvk, kinds};
 
 use ironkeel_schema::Resource;
 
@@ -19,6 +41,6 @@ use ironkeel_schema::Resource;
 pub struct Kind {
     /// Names, verbs, scope, type.
     pub resource: &'static Resource,
-    /// Its behaviour; [`hooks::Plain`] where a kind needs none of its own.
+    /// Its behaviour.
     pub hooks: &'static dyn Hooks,
 }

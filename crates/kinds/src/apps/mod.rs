@@ -1,0 +1,4 @@
+//! `apps`.
+
+pub(crate) mod deployment;
+pub(crate) mod replica_set;

@@ -1,0 +1,267 @@
+//! What may change of a Pod: its image, deadline, gates and more tolerations; by `status`,
+//! `ephemeralcontainers`, `resize` and `binding` their own parts.
+
+use ironkeel_object::{ObjectMeta, Value};
+
+use crate::error::Errors;
+use crate::{Path, equality, strategy};
+
+/// Takes over from `old` what this way may not change.
+pub(crate) fn prepare(o: &mut Value, old: &Value, subresource: Option<&str>) {
+    match subresource {
+        Some("status") => {
+            strategy::keep(o, old, "spec");
+            strategy::keep_metadata(
+                o,
+                old,
+                &["deletionTimestamp", "deletionGracePeriodSeconds", "ownerReferences", "generation"],
+            );
+            if o.str_at(&["status", "qosClass"]).unwrap_or_default().is_empty() {
+                if let Some(q) = old.at(&["status", "qosClass"]).cloned() {
+                    *o.slot(&["status", "qosClass"]) = q;
+                }
+            }
+            keep_observed_generations(o, old);
+            return;
+        }
+        Some("ephemeralcontainers") => {
+            let mine = o.at(&["spec", "ephemeralContainers"]).cloned();
+            strategy::keep(o, old, "spec");
+            strategy::keep(o, old, "status");
+            strategy::keep_metadata_for_status(o, old);
+            match mine {
+                Some(list) => *o.slot(&["spec", "ephemeralContainers"]) = list,
+                None => {
+                    if let Some(m) = o.slot(&["spec"]).as_object_mut() {
+                        m.remove("ephemeralContainers");
+                    }
+                }
+            }
+        }
+        Some("resize") => {
+            let asked = o.get("spec").cloned().unwrap_or_default();
+            strategy::keep(o, old, "spec");
+            strategy::keep(o, old, "status");
+            strategy::keep_metadata_for_status(o, old);
+            for list in ["containers", "initContainers"] {
+                let from = asked.items_at(&[list]).to_vec();
+                let to = o.get_mut("spec").and_then(|s| s.get_mut(list)).and_then(Value::as_array_mut);
+                for c in to.into_iter().flatten() {
+                    let Some(new) = from.iter().find(|f| f["name"] == c["name"]) else { continue };
+                    for member in ["resources", "resizePolicy"] {
+                        strategy::keep(c, new, member);
+                    }
+                }
+            }
+        }
+        _ => strategy::keep(o, old, "status"),
+    }
+    let changed = !equality::same(o.get("spec"), old.get("spec"));
+    let generation = old.generation() + i64::from(changed);
+    if generation > 0 {
+        o.meta_mut().insert("generation", generation);
+    }
+}
+
+fn keep_observed_generations(o: &mut Value, old: &Value) {
+    let blank = |v: &Value| v.i64_at(&["observedGeneration"]).unwrap_or(0) == 0;
+    if blank(&o["status"]) {
+        if let Some(g) = old.at(&["status", "observedGeneration"]).cloned() {
+            *o.slot(&["status", "observedGeneration"]) = g;
+        }
+    }
+    let before = old.items_at(&["status", "conditions"]).to_vec();
+    let now = o.get_mut("status").and_then(|s| s.get_mut("conditions")).and_then(Value::as_array_mut);
+    for c in now.into_iter().flatten().filter(|c| blank(c)) {
+        let had = before.iter().find(|b| b["type"] == c["type"]).and_then(|b| b.get("observedGeneration")).cloned();
+        if let (Some(g), Some(m)) = (had, c.as_object_mut()) {
+            m.insert("observedGeneration", g);
+        }
+    }
+}
+
+/// Rules for the change.
+pub(crate) fn validate(o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
+    match subresource {
+        Some("status") => validate_status(o, old, e),
+        Some("ephemeralcontainers") => validate_ephemeral(o, old, e),
+        Some("resize") | Some("binding") => {}
+        _ => validate_spec(o, old, e),
+    }
+}
+
+fn validate_spec(o: &Value, old: &Value, e: &mut Errors) {
+    let path = Path::new("spec");
+    for list in ["containers", "initContainers"] {
+        let (n, b) = (o.items_at(&["spec", list]), old.items_at(&["spec", list]));
+        if n.len() != b.len() {
+            e.forbidden(&path.child(list), "pod updates may not add or remove containers");
+            return;
+        }
+        for (i, c) in n.iter().enumerate() {
+            if c.str_at(&["image"]).unwrap_or_default().is_empty() {
+                e.required(&path.child(list).index(i).child("image"), "");
+            }
+        }
+    }
+    let deadline = |v: &Value| v.i64_at(&["spec", "activeDeadlineSeconds"]);
+    let at = path.child("activeDeadlineSeconds");
+    match (deadline(o), deadline(old)) {
+        (Some(n), before) => {
+            if !(0..=i64::from(i32::MAX)).contains(&n) {
+                e.invalid(&at, n, "must be between 0 and 2147483647, inclusive");
+            } else if before.is_some_and(|b| b < n) {
+                e.invalid(&at, n, "must be less than or equal to previous value");
+            }
+        }
+        (None, Some(_)) => e.invalid(&at, Value::Null, "must not update from a positive integer to nil value"),
+        (None, None) => {}
+    }
+    validate_tolerations(o, old, &path.child("tolerations"), e);
+    validate_gates(o, old, &path, e);
+    let mut munged = o.get("spec").cloned().unwrap_or_default();
+    let before = old.get("spec").cloned().unwrap_or_default();
+    restore(&mut munged, &before, o, old);
+    if !equality::equal(&munged, &before) {
+        e.forbidden(
+            &path,
+            &format!(
+                "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)\n{}",
+                difference(&munged, &before)
+            ),
+        );
+    }
+}
+
+/// Puts the old values back where a change is allowed, so that what differs after it is forbidden.
+fn restore(spec: &mut Value, before: &Value, o: &Value, old: &Value) {
+    for list in ["containers", "initContainers"] {
+        let had = before.items_at(&[list]);
+        let now = spec.get_mut(list).and_then(Value::as_array_mut);
+        for (i, c) in now.into_iter().flatten().enumerate() {
+            strategy::keep(c, &had[i], "image");
+        }
+    }
+    for member in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
+        strategy::keep(spec, before, member);
+    }
+    let grace = |v: &Value| v.i64_at(&["spec", "terminationGracePeriodSeconds"]);
+    if grace(old).is_some_and(|g| g < 0) && grace(o) == Some(1) {
+        strategy::keep(spec, before, "terminationGracePeriodSeconds");
+    }
+    if gated(old) {
+        for member in ["nodeSelector", "affinity"] {
+            strategy::keep(spec, before, member);
+        }
+    }
+}
+
+fn gated(v: &Value) -> bool {
+    !v.items_at(&["spec", "schedulingGates"]).is_empty()
+}
+
+/// The members that differ, old and new, one a line.
+fn difference(new: &Value, old: &Value) -> String {
+    let mut keys: Vec<&str> = new.as_object().into_iter().flat_map(|m| m.keys()).map(AsRef::as_ref).collect();
+    keys.extend(old.as_object().into_iter().flat_map(|m| m.keys()).map(AsRef::as_ref));
+    keys.sort_unstable();
+    keys.dedup();
+    let changed = keys.into_iter().filter(|k| !equality::same(new.get(k), old.get(k)));
+    changed
+        .map(|k| format!("- {k}: {}\n+ {k}: {}", crate::error::shown(&old[k]), crate::error::shown(&new[k])))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn validate_tolerations(o: &Value, old: &Value, at: &Path, e: &mut Errors) {
+    let strip = |t: &Value| {
+        let mut t = t.clone();
+        if let Some(m) = t.as_object_mut() {
+            m.remove("tolerationSeconds");
+        }
+        t
+    };
+    let now = o.items_at(&["spec", "tolerations"]);
+    for t in old.items_at(&["spec", "tolerations"]) {
+        if !now.iter().any(|n| equality::equal(&strip(n), &strip(t))) {
+            e.forbidden(at, "existing toleration can not be modified except its tolerationSeconds");
+            return;
+        }
+    }
+}
+
+fn validate_gates(o: &Value, old: &Value, path: &Path, e: &mut Errors) {
+    let before = old.items_at(&["spec", "schedulingGates"]);
+    for (i, g) in o.items_at(&["spec", "schedulingGates"]).iter().enumerate() {
+        if !before.contains(g) {
+            let name = g.str_at(&["name"]).unwrap_or_default();
+            let at = path.child("schedulingGates").index(i);
+            let text = format!("only deletion is allowed, but found new scheduling gate '{name}'");
+            e.forbidden(&at, &text);
+        }
+    }
+    if gated(old) {
+        let had = old.at(&["spec", "nodeSelector"]).and_then(Value::as_object);
+        let now = o.at(&["spec", "nodeSelector"]);
+        let kept = had.into_iter().flat_map(|m| m.iter()).all(|(k, v)| now.and_then(|n| n.get(k)) == Some(v));
+        if !kept {
+            let at = path.child("nodeSelector");
+            e.invalid(&at, now.cloned().unwrap_or_default(), "only additions are allowed (no mutations or deletions)");
+        }
+    }
+}
+
+fn validate_status(o: &Value, old: &Value, e: &mut Errors) {
+    let at = Path::new("status");
+    if !equality::same(o.at(&["spec", "nodeName"]), old.at(&["spec", "nodeName"])) {
+        e.forbidden(&Path::new("status").child("nodeName"), "may not be changed directly");
+    }
+    let nominated = o.str_at(&["status", "nominatedNodeName"]).unwrap_or_default();
+    if !nominated.is_empty() {
+        e.invalid_each(&at.child("nominatedNodeName"), nominated, crate::names::subdomain(nominated));
+    }
+    for (i, ip) in o.items_at(&["status", "podIPs"]).iter().enumerate() {
+        let text = ip.str_at(&["ip"]).unwrap_or_default();
+        e.invalid_each(&at.child("podIPs").index(i), text, crate::names::ip(text));
+    }
+    let class = |v: &Value| v.str_at(&["status", "qosClass"]).unwrap_or_default().to_owned();
+    if !class(old).is_empty() && class(o) != class(old) {
+        e.invalid(&at.child("qosClass"), class(o), "field is immutable");
+    }
+    // A container that ended for good does not come back.
+    let policy = o.str_at(&["spec", "restartPolicy"]).unwrap_or_default();
+    if policy == "Always" {
+        return;
+    }
+    for (i, b) in old.items_at(&["status", "containerStatuses"]).iter().enumerate() {
+        let Some(ended) = b.at(&["state", "terminated"]) else { continue };
+        if policy == "OnFailure" && ended.i64_at(&["exitCode"]).unwrap_or(0) != 0 {
+            continue;
+        }
+        let now = o.items_at(&["status", "containerStatuses"]).iter().find(|c| c["name"] == b["name"]);
+        let restarts = o
+            .items_at(&["spec", "containers"])
+            .iter()
+            .any(|c| c["name"] == b["name"] && c.get("restartPolicy").is_some_and(|p| !p.is_null()));
+        if !restarts && now.is_some_and(|n| n.at(&["state", "terminated"]).is_none()) {
+            let at = at.child("containerStatuses").index(i).child("state");
+            e.forbidden(&at, "may not be transitioned to non-terminated state");
+        }
+    }
+}
+
+fn validate_ephemeral(o: &Value, old: &Value, e: &mut Errors) {
+    let at = Path::new("spec").child("ephemeralContainers");
+    let now = o.items_at(&["spec", "ephemeralContainers"]);
+    crate::pod_spec::containers::ephemeral(&o["spec"], &Path::new("spec"), e);
+    for b in old.items_at(&["spec", "ephemeralContainers"]) {
+        let name = b.str_at(&["name"]).unwrap_or_default();
+        match now.iter().find(|n| n["name"] == b["name"]) {
+            None => e.forbidden(&at, &format!("existing ephemeral containers {} may not be removed\n", crate::error::shown(&name.into()))),
+            Some(n) if !equality::equal(n, b) => {
+                e.forbidden(&at, &format!("existing ephemeral containers {} may not be changed\n", crate::error::shown(&name.into())));
+            }
+            Some(_) => {}
+        }
+    }
+}

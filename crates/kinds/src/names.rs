@@ -1,0 +1,297 @@
+//! Rules for names: DNS labels and subdomains, label keys and values, ports, environment
+//! variables, configuration keys. Each answers upstream's messages, empty when all is well.
+
+const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
+const LABEL_KEY: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
+const LABEL_MAX: usize = 63;
+const SUBDOMAIN_MAX: usize = 253;
+
+/// Which rule `metadata.name` follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NameRule {
+    Subdomain,
+    Label,
+    Label1035,
+    /// May stand in a path segment: RBAC roles, bindings.
+    PathSegment,
+    Any,
+}
+
+impl NameRule {
+    pub(crate) fn check(self, name: &str, prefix: bool) -> Vec<String> {
+        let masked;
+        let name = if prefix && self != NameRule::PathSegment && name.len() > 1 && name.ends_with('-') {
+            masked = format!("{}a", &name[..name.len() - 1].trim_end_matches('-'));
+            masked.as_str()
+        } else {
+            name
+        };
+        match self {
+            NameRule::Subdomain => subdomain(name),
+            NameRule::Label => label(name),
+            NameRule::Label1035 => label_1035(name),
+            NameRule::PathSegment => path_segment(name, prefix),
+            NameRule::Any => Vec::new(),
+        }
+    }
+}
+
+pub(crate) fn max_length(n: usize) -> String {
+    format!("must be no more than {n} bytes")
+}
+
+fn pattern(message: &str, regex: &str, examples: &[&str]) -> String {
+    if examples.is_empty() {
+        return format!("{message} (regex used for validation is '{regex}')");
+    }
+    let mut shown = String::new();
+    for (i, e) in examples.iter().enumerate() {
+        shown.push_str(if i > 0 { " or " } else { "" });
+        shown.push_str(&format!("'{e}', "));
+    }
+    format!("{message} (e.g. {shown}regex used for validation is '{regex}')")
+}
+
+fn lower(b: u8) -> bool {
+    b.is_ascii_lowercase() || b.is_ascii_digit()
+}
+
+fn label_form(s: &str) -> bool {
+    let b = s.as_bytes();
+    !b.is_empty() && lower(b[0]) && lower(b[b.len() - 1]) && b.iter().all(|c| lower(*c) || *c == b'-')
+}
+
+pub(crate) fn label(s: &str) -> Vec<String> {
+    let mut e = Vec::new();
+    if s.len() > LABEL_MAX {
+        e.push(max_length(LABEL_MAX));
+    }
+    if !label_form(s) {
+        if s.split('.').all(label_form) {
+            e.push("must not contain dots".into());
+        } else {
+            e.push(pattern(
+                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character",
+                LABEL,
+                &["my-name", "123-abc"],
+            ));
+        }
+    }
+    e
+}
+
+pub(crate) fn subdomain(s: &str) -> Vec<String> {
+    let mut e = Vec::new();
+    if s.len() > SUBDOMAIN_MAX {
+        e.push(max_length(SUBDOMAIN_MAX));
+    }
+    if !s.split('.').all(label_form) {
+        e.push(pattern(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character",
+            &format!("{LABEL}(\\.{LABEL})*"),
+            &["example.com"],
+        ));
+    }
+    e
+}
+
+pub(crate) fn wildcard_subdomain(s: &str) -> Vec<String> {
+    let mut e = Vec::new();
+    if s.len() > SUBDOMAIN_MAX {
+        e.push(max_length(SUBDOMAIN_MAX));
+    }
+    if !s.strip_prefix("*.").is_some_and(|rest| rest.split('.').all(label_form)) {
+        e.push(pattern(
+            "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character",
+            &format!("\\*\\.{LABEL}(\\.{LABEL})*"),
+            &["*.example.com"],
+        ));
+    }
+    e
+}
+
+pub(crate) fn label_1035(s: &str) -> Vec<String> {
+    let mut e = Vec::new();
+    if s.len() > LABEL_MAX {
+        e.push(max_length(LABEL_MAX));
+    }
+    if !(label_form(s) && s.as_bytes()[0].is_ascii_lowercase()) {
+        e.push(pattern(
+            "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character",
+            "[a-z]([-a-z0-9]*[a-z0-9])?",
+            &["my-name", "abc-123"],
+        ));
+    }
+    e
+}
+
+fn label_key_form(s: &str) -> bool {
+    let b = s.as_bytes();
+    !b.is_empty()
+        && b[0].is_ascii_alphanumeric()
+        && b[b.len() - 1].is_ascii_alphanumeric()
+        && b.iter().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
+}
+
+/// A label key, finalizer, resource name: `name` or `prefix/name`.
+pub(crate) fn qualified(s: &str) -> Vec<String> {
+    const MESSAGE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
+    let form = pattern(MESSAGE, LABEL_KEY, &["MyName", "my.name", "123-abc"]);
+    let mut e = Vec::new();
+    let parts: Vec<&str> = s.split('/').collect();
+    let name = match parts[..] {
+        [name] => name,
+        [prefix, name] => {
+            if prefix.is_empty() {
+                e.push("prefix part must be non-empty".into());
+            } else {
+                e.extend(subdomain(prefix).into_iter().map(|m| format!("prefix part {m}")));
+            }
+            name
+        }
+        _ => {
+            return vec![format!(
+                "a valid label key {form} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
+        }
+    };
+    if name.is_empty() {
+        e.push("name part must be non-empty".into());
+    } else if name.len() > LABEL_MAX {
+        e.push(format!("name part {}", max_length(LABEL_MAX)));
+    }
+    if !label_key_form(name) {
+        e.push(format!("name part {form}"));
+    }
+    e
+}
+
+pub(crate) fn label_value(s: &str) -> Vec<String> {
+    let mut e = Vec::new();
+    if s.len() > LABEL_MAX {
+        e.push(max_length(LABEL_MAX));
+    }
+    if !s.is_empty() && !label_key_form(s) {
+        e.push(pattern(
+            "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character",
+            &format!("({LABEL_KEY})?"),
+            &["MyValue", "my_value", "12345"],
+        ));
+    }
+    e
+}
+
+pub(crate) fn port_number(port: i64) -> Vec<String> {
+    in_range(port, 1, 65535)
+}
+
+pub(crate) fn in_range(v: i64, low: i64, high: i64) -> Vec<String> {
+    if (low..=high).contains(&v) { Vec::new() } else { vec![format!("must be between {low} and {high}, inclusive")] }
+}
+
+/// A Unix user or group number.
+pub(crate) fn unix_id(id: i64) -> Vec<String> {
+    in_range(id, 0, i64::from(i32::MAX))
+}
+
+pub(crate) fn port_name(s: &str) -> Vec<String> {
+    let mut e = Vec::new();
+    if s.len() > 15 {
+        e.push("must be no more than 15 characters".into());
+    }
+    if s.is_empty() || !s.bytes().all(|c| lower(c) || c == b'-') {
+        e.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".into());
+    }
+    if !s.bytes().any(|c| c.is_ascii_lowercase()) {
+        e.push("must contain at least one letter (a-z)".into());
+    }
+    if s.contains("--") {
+        e.push("must not contain consecutive hyphens".into());
+    }
+    if s.starts_with('-') || s.ends_with('-') {
+        e.push("must not begin or end with a hyphen".into());
+    }
+    e
+}
+
+pub(crate) fn env_var(s: &str) -> Vec<String> {
+    if s.is_empty() {
+        return vec!["environment variable name must be non-empty".into()];
+    }
+    if s.bytes().all(|c| (0x20..0x7f).contains(&c) && c != b'=') {
+        return Vec::new();
+    }
+    vec!["a valid environment variable name must consist only of printable ASCII characters other than '='".into()]
+}
+
+pub(crate) fn config_key(s: &str) -> Vec<String> {
+    let mut e = Vec::new();
+    if s.len() > SUBDOMAIN_MAX {
+        e.push(format!("must be no more than {SUBDOMAIN_MAX} characters"));
+    }
+    if s.is_empty() || !s.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_')) {
+        e.push(pattern(
+            "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
+            "[-._a-zA-Z0-9]+",
+            &["key.name", "KEY_NAME", "key-name"],
+        ));
+    }
+    match s {
+        "." => e.push("must not be '.'".into()),
+        ".." => e.push("must not be '..'".into()),
+        s if s.starts_with("..") => e.push("must not start with '..'".into()),
+        _ => {}
+    }
+    e
+}
+
+pub(crate) fn header(s: &str) -> Vec<String> {
+    if !s.is_empty() && s.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-') {
+        return Vec::new();
+    }
+    vec![pattern(
+        "a valid HTTP header must consist of alphanumeric characters or '-'",
+        "[-A-Za-z0-9]+",
+        &["X-Header-Name"],
+    )]
+}
+
+pub(crate) fn path_segment(s: &str, prefix: bool) -> Vec<String> {
+    let mut e = Vec::new();
+    if !prefix && (s == "." || s == "..") {
+        e.push(format!("may not be '{s}'"));
+        return e;
+    }
+    for c in ['/', '%'] {
+        if s.contains(c) {
+            e.push(format!("may not contain '{c}'"));
+        }
+    }
+    e
+}
+
+/// `50%`.
+pub(crate) fn percent(s: &str) -> Vec<String> {
+    if s.strip_suffix('%').is_some_and(|n| !n.is_empty() && n.bytes().all(|c| c.is_ascii_digit())) {
+        return Vec::new();
+    }
+    vec![pattern("a valid percent string must be a numeric string followed by an ending '%'", "[0-9]+%", &["1%", "93%"])]
+}
+
+/// An IP address, without a zone or leading zeros.
+pub(crate) fn ip(s: &str) -> Vec<String> {
+    if s.parse::<std::net::IpAddr>().is_ok() {
+        Vec::new()
+    } else {
+        vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()]
+    }
+}
+
+/// An address block.
+pub(crate) fn cidr(s: &str) -> Vec<String> {
+    if s.parse::<ipnet::IpNet>().is_ok() {
+        Vec::new()
+    } else {
+        vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".into()]
+    }
+}

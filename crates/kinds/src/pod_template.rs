@@ -1,0 +1,229 @@
+//! `PodTemplateSpec`, as workloads carry it, and the defaults of every pod spec.
+
+use ironkeel_object::{Map, Value};
+
+use crate::error::Errors;
+use crate::{Path, equality, metadata, pod_spec, selector};
+
+fn set(map: &mut Map, key: &'static str, value: impl Into<Value>) {
+    if map.get(key).is_none_or(|v| v.is_null() || v.as_str() == Some("")) {
+        map.insert(key, value);
+    }
+}
+
+fn set_number(map: &mut Map, key: &'static str, value: i64) {
+    if map.get(key).is_none_or(|v| v.is_null() || v.as_i64() == Some(0)) {
+        map.insert(key, value);
+    }
+}
+
+fn objects<'a>(map: &'a mut Map, key: &str) -> impl Iterator<Item = &'a mut Map> {
+    map.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut)
+}
+
+fn child<'a>(map: &'a mut Map, key: &str) -> Option<&'a mut Map> {
+    map.get_mut(key).and_then(Value::as_object_mut)
+}
+
+/// Whether an image reference means the tag `latest`: named so, or neither tag nor digest.
+fn is_latest(image: &str) -> bool {
+    if image.is_empty() || image.contains('@') {
+        return false;
+    }
+    let last = image.rsplit('/').next().unwrap_or(image);
+    last.split_once(':').is_none_or(|(_, tag)| tag == "latest")
+}
+
+fn pull_policy(image: &str) -> &'static str {
+    if is_latest(image) { "Always" } else { "IfNotPresent" }
+}
+
+/// Defaults of a `PodSpec`, wherever it stands.
+pub(crate) fn default_pod_spec(spec: &mut Map) {
+    set(spec, "dnsPolicy", "ClusterFirst");
+    set(spec, "restartPolicy", "Always");
+    set(spec, "schedulerName", "default-scheduler");
+    if spec.get("securityContext").is_none_or(Value::is_null) {
+        spec.insert("securityContext", Value::object());
+    }
+    if spec.get("terminationGracePeriodSeconds").is_none_or(Value::is_null) {
+        spec.insert("terminationGracePeriodSeconds", 30_i64);
+    }
+    mirror_service_account(spec);
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        objects(spec, list).for_each(default_container);
+    }
+    objects(spec, "volumes").for_each(default_volume);
+}
+
+/// `serviceAccount` is the old name of `serviceAccountName`; both are always the same.
+fn mirror_service_account(spec: &mut Map) {
+    let name = spec.str("serviceAccountName").filter(|s| !s.is_empty()).or_else(|| spec.str("serviceAccount"));
+    if let Some(name) = name.map(str::to_owned).filter(|s| !s.is_empty()) {
+        spec.insert("serviceAccountName", name.as_str());
+        spec.insert("serviceAccount", name);
+    }
+}
+
+fn default_container(c: &mut Map) {
+    let policy = pull_policy(c.str("image").unwrap_or_default());
+    set(c, "imagePullPolicy", policy);
+    set(c, "terminationMessagePath", "/dev/termination-log");
+    set(c, "terminationMessagePolicy", "File");
+    if c.get("resources").is_none_or(Value::is_null) {
+        c.insert("resources", Value::object());
+    }
+    for p in objects(c, "ports") {
+        set(p, "protocol", "TCP");
+    }
+    for e in objects(c, "env") {
+        if let Some(f) = child(e, "valueFrom").and_then(|v| child(v, "fieldRef")) {
+            set(f, "apiVersion", "v1");
+        }
+        if let Some(r) = child(e, "valueFrom").and_then(|v| child(v, "resourceFieldRef")) {
+            set(r, "divisor", "0");
+        }
+    }
+    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if let Some(p) = child(c, probe) {
+            set_number(p, "timeoutSeconds", 1);
+            set_number(p, "periodSeconds", 10);
+            set_number(p, "successThreshold", 1);
+            set_number(p, "failureThreshold", 3);
+            default_handler(p);
+            if let Some(grpc) = child(p, "grpc") {
+                if grpc.get("service").is_none_or(Value::is_null) {
+                    grpc.insert("service", "");
+                }
+            }
+        }
+    }
+    if let Some(l) = child(c, "lifecycle") {
+        for hook in ["postStart", "preStop"] {
+            if let Some(h) = child(l, hook) {
+                default_handler(h);
+            }
+        }
+    }
+}
+
+fn default_handler(h: &mut Map) {
+    if let Some(get) = child(h, "httpGet") {
+        set(get, "path", "/");
+        set(get, "scheme", "HTTP");
+    }
+}
+
+fn default_volume(v: &mut Map) {
+    if v.iter().all(|(k, x)| k == "name" || x.is_null()) {
+        v.insert("emptyDir", Value::object());
+    }
+    for source in ["secret", "configMap", "downwardAPI", "projected"] {
+        if let Some(s) = child(v, source) {
+            if s.get("defaultMode").is_none_or(Value::is_null) {
+                s.insert("defaultMode", 0o644_i64);
+            }
+            objects(s, "items").for_each(default_field_item);
+            for p in objects(s, "sources") {
+                if let Some(token) = child(p, "serviceAccountToken") {
+                    if token.get("expirationSeconds").is_none_or(Value::is_null) {
+                        token.insert("expirationSeconds", 3600_i64);
+                    }
+                }
+                if let Some(api) = child(p, "downwardAPI") {
+                    objects(api, "items").for_each(default_field_item);
+                }
+            }
+        }
+    }
+    if let Some(h) = child(v, "hostPath") {
+        if h.get("type").is_none_or(Value::is_null) {
+            h.insert("type", "");
+        }
+    }
+    if let Some(i) = child(v, "image") {
+        let policy = pull_policy(i.str("reference").unwrap_or_default());
+        set(i, "pullPolicy", policy);
+    }
+    if let Some(spec) = child(v, "ephemeral").and_then(|e| child(e, "volumeClaimTemplate")).and_then(|t| child(t, "spec")) {
+        set(spec, "volumeMode", "Filesystem");
+    }
+}
+
+fn default_field_item(item: &mut Map) {
+    if let Some(f) = child(item, "fieldRef") {
+        set(f, "apiVersion", "v1");
+    }
+    if let Some(r) = child(item, "resourceFieldRef") {
+        set(r, "divisor", "0");
+    }
+}
+
+/// Defaults of the template at `spec.template`.
+pub(crate) fn default_template(holder: &mut Map) {
+    let Some(template) = child(holder, "template") else { return };
+    if let Some(spec) = child(template, "spec") {
+        default_pod_spec(spec);
+    }
+}
+
+/// The labels of the template at `spec.template` of a workload.
+pub(crate) fn template_labels(object: &Value) -> Option<&Value> {
+    object.at(&["spec", "template", "metadata", "labels"])
+}
+
+/// Rules for a template.
+pub(crate) fn validate_template(template: Option<&Value>, path: &Path, e: &mut Errors) {
+    let Some(t) = template.filter(|t| !t.is_null()) else {
+        e.required(path, "");
+        return;
+    };
+    selector::labels(t.at(&["metadata", "labels"]), &path.child("labels"), e);
+    metadata::annotations(t.at(&["metadata", "annotations"]), &path.child("annotations"), e);
+    pod_spec::validate(t.get("spec").unwrap_or(&Value::Null), &path.child("spec"), pod_spec::Place::Template, e);
+    if !t.items_at(&["spec", "ephemeralContainers"]).is_empty() {
+        e.forbidden(&path.child("spec").child("ephemeralContainers"), "ephemeral containers not allowed in pod template");
+    }
+}
+
+/// Selector and template of a workload belong together.
+pub(crate) fn validate_selector(object: &Value, what: &str, e: &mut Errors) {
+    let path = Path::new("spec").child("selector");
+    let s = object.at(&["spec", "selector"]);
+    if s.is_none_or(Value::is_null) {
+        e.required(&path, "");
+        return;
+    }
+    selector::label_selector(s, &path, e);
+    if selector::is_blank(s) {
+        e.invalid(&path, s.cloned().unwrap_or_default(), &format!("empty selector is invalid for {what}"));
+        return;
+    }
+    let labels = template_labels(object);
+    if object.at(&["spec", "template"]).is_some() && s.is_some_and(|s| !selector::matches(s, labels)) {
+        let shown = labels.cloned().unwrap_or_else(Value::object);
+        let at = Path::new("spec").child("template").child("metadata").child("labels");
+        e.invalid(&at, shown, "`selector` does not match template `labels`");
+    }
+}
+
+/// A template that always restarts, as long-running workloads need it.
+pub(crate) fn validate_always_restarts(object: &Value, e: &mut Errors) {
+    let at = Path::new("spec").child("template").child("spec");
+    let spec = object.at(&["spec", "template", "spec"]).unwrap_or(&Value::Null);
+    let policy = spec.str_at(&["restartPolicy"]).unwrap_or_default();
+    if !policy.is_empty() && policy != "Always" {
+        e.not_supported(&at.child("restartPolicy"), policy, &["Always"]);
+    }
+    if spec.get("activeDeadlineSeconds").is_some_and(|v| !v.is_null()) {
+        e.forbidden(&at.child("activeDeadlineSeconds"), "activeDeadlineSeconds in ReplicaSet is not Supported");
+    }
+}
+
+/// `spec.selector` of a workload never changes.
+pub(crate) fn immutable_selector(object: &Value, old: &Value, e: &mut Errors) {
+    let (n, o) = (object.at(&["spec", "selector"]), old.at(&["spec", "selector"]));
+    if !equality::same(n, o) {
+        e.immutable(&Path::new("spec").child("selector"), n, o);
+    }
+}

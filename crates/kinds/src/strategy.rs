@@ -1,0 +1,216 @@
+//! The generic strategy: what upstream's registry strategies have in common, driven by the schema,
+//! with one kind's [`Rules`] on top.
+
+use ironkeel_object::{Map, ObjectMeta, Value};
+use ironkeel_schema::Resource;
+
+use crate::error::Errors;
+use crate::rules::{Generation, Rules};
+use crate::{ColumnDefinition, DeletePlan, FieldError, Hooks, Scale, TableContext, columns, equality, structural};
+
+/// Hooks of one row.
+pub(crate) struct Strategy {
+    pub(crate) resource: &'static Resource,
+    pub(crate) rules: &'static dyn Rules,
+}
+
+/// Puts `from`'s member in the place of `to`'s, be it absent.
+pub(crate) fn keep(to: &mut Value, from: &Value, member: &'static str) {
+    let Some(map) = to.as_object_mut() else { return };
+    match from.get(member) {
+        Some(v) => {
+            map.insert(member, v.clone());
+        }
+        None => {
+            map.remove(member);
+        }
+    }
+}
+
+/// What a status write may not change of the metadata (upstream's `ResetObjectMetaForStatus`).
+pub(crate) fn keep_metadata_for_status(object: &mut Value, old: &Value) {
+    const KEPT: &[&str] = &[
+        "deletionTimestamp",
+        "generation",
+        "selfLink",
+        "labels",
+        "annotations",
+        "finalizers",
+        "ownerReferences",
+        "deletionGracePeriodSeconds",
+    ];
+    keep_metadata(object, old, KEPT);
+}
+
+pub(crate) fn keep_metadata(object: &mut Value, old: &Value, members: &'static [&'static str]) {
+    let before = old.meta().cloned().unwrap_or_default();
+    let meta = object.meta_mut();
+    for m in members {
+        match before.get(m) {
+            Some(v) => {
+                meta.insert(*m, v.clone());
+            }
+            None => {
+                meta.remove(m);
+            }
+        }
+    }
+}
+
+impl Strategy {
+    fn has_status(&self) -> bool {
+        self.resource.subresource("status").is_some()
+    }
+
+    fn own_errors(&self, object: &Value) -> Vec<FieldError> {
+        let (mut own, mut schema) = (Errors::default(), Errors::default());
+        self.rules.validate(object, &mut own);
+        structural::validate(self.resource, object, self.rules.depth(), &mut schema);
+        structural::join(own, schema)
+    }
+
+    fn set_generation(&self, object: &mut Value, generation: i64) {
+        if generation > 0 {
+            object.meta_mut().insert("generation", generation);
+        } else {
+            object.meta_mut().remove("generation");
+        }
+    }
+}
+
+impl Hooks for Strategy {
+    fn default(&self, object: &mut Value) {
+        structural::defaults(self.resource.type_id, object);
+        self.rules.default(object);
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        if self.has_status() {
+            if let Some(map) = object.as_object_mut() {
+                map.remove("status");
+            }
+        }
+        let generation = if matches!(self.rules.generation(), Generation::None) { 0 } else { 1 };
+        self.set_generation(object, generation);
+        self.rules.prepare_create(object);
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value, subresource: Option<&str>) {
+        if self.rules.owns_update(subresource) {
+            self.rules.prepare_update(object, old, subresource);
+            return;
+        }
+        match subresource {
+            Some("status") => {
+                let fields: Vec<&'static str> = self.resource.type_id.get().fields.iter().map(|f| f.name).collect();
+                for f in fields.into_iter().filter(|f| !matches!(*f, "status" | "metadata" | "apiVersion" | "kind")) {
+                    keep(object, old, f);
+                }
+                keep_metadata_for_status(object, old);
+            }
+            _ => {
+                if self.has_status() {
+                    keep(object, old, "status");
+                }
+            }
+        }
+        self.set_generation(object, old.generation());
+        self.rules.prepare_update(object, old, subresource);
+        if let (Generation::Of(members), true) = (self.rules.generation(), subresource != Some("status")) {
+            if members.iter().any(|m| !equality::same(object.get(m), old.get(m))) {
+                self.set_generation(object, old.generation() + 1);
+            }
+        }
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        self.own_errors(object)
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, subresource: Option<&str>) -> Vec<FieldError> {
+        let mut change = Errors::default();
+        self.rules.validate_update(object, old, subresource, &mut change);
+        let mut all = change.into_vec();
+        if self.rules.revalidates(subresource) {
+            for e in self.own_errors(object) {
+                if !all.contains(&e) {
+                    all.push(e);
+                }
+            }
+        }
+        all
+    }
+
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        self.rules.warnings(object)
+    }
+
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        let mut e = self.rules.name_rule().check(name, prefix);
+        e.extend(self.rules.extra_name_rule(name, prefix));
+        e
+    }
+
+    fn columns(&self) -> &'static [ColumnDefinition] {
+        columns::of(self.rules.columns())
+    }
+
+    fn cells(&self, object: &Value, context: &TableContext) -> Vec<Value> {
+        let all = self.columns();
+        let named = all.first().is_some_and(|c| c.format == "name");
+        let mut cells = Vec::with_capacity(all.len());
+        if named {
+            cells.push(object.name().into());
+        }
+        if self.rules.columns().is_empty() {
+            cells.push(object.meta_str("creationTimestamp").into());
+        } else {
+            cells.extend(self.rules.cells(object, context));
+        }
+        cells.resize(all.len(), Value::Null);
+        cells
+    }
+
+    fn field(&self, object: &Value, path: &str) -> Option<String> {
+        self.rules.field(object, path)
+    }
+
+    fn scale(&self, object: &Value) -> Option<Scale> {
+        self.rules.scale(object)
+    }
+
+    fn set_replicas(&self, object: &mut Value, replicas: i64) {
+        if self.resource.subresource("scale").is_some() {
+            *object.slot(&["spec", "replicas"]) = replicas.into();
+        }
+    }
+
+    fn plan_delete(&self, object: &Value, grace_seconds: Option<i64>) -> DeletePlan {
+        self.rules.plan_delete(object, grace_seconds)
+    }
+
+    fn create_on_update(&self) -> bool {
+        self.rules.create_on_update()
+    }
+
+    fn unconditional_update(&self) -> bool {
+        self.rules.unconditional_update()
+    }
+
+    fn storage_version(&self) -> Option<(&'static str, &'static str)> {
+        self.rules.storage_version()
+    }
+
+    fn to_stored(&self, object: &mut Value) {
+        self.rules.to_stored(self.resource, object);
+    }
+
+    fn from_stored(&self, object: &mut Value) {
+        self.rules.from_stored(self.resource, object);
+    }
+}
+
+/// The member `key` of a map as an object, for defaults.
+pub(crate) fn spec(object: &mut Value) -> Option<&mut Map> {
+    object.get_mut("spec").and_then(Value::as_object_mut)
+}
