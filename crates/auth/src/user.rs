@@ -33,6 +33,13 @@ impl UserInfo {
         user
     }
 
+    /// A ServiceAccount's user without a token; for the in-process transport, which stamps the
+    /// identity of a controller (`kube-system`, `deployment-controller`).
+    pub fn for_service_account(namespace: &str, name: &str) -> Self {
+        let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+        Self::new(format!("system:serviceaccount:{namespace}:{name}"), groups)
+    }
+
     /// The user of requests without credentials.
     pub fn anonymous() -> Self {
         UserInfo {

@@ -6,7 +6,9 @@ mod source;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ironkeel_auth::{Attributes, Authorizer, Decision, PolicyRule, UserInfo, bootstrap_policy, impersonate, reconcile};
+use ironkeel_auth::{
+    Attributes, Authorizer, Decision, Identity, PolicyRule, UserInfo, bootstrap_policy, impersonate, reconcile,
+};
 use ironkeel_object::{ObjectMeta, Value, object};
 use source::Memory;
 
@@ -23,8 +25,7 @@ fn user(name: &str, groups: &[&str]) -> UserInfo {
 }
 
 fn account(namespace: &str, name: &str) -> UserInfo {
-    let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
-    UserInfo::new(format!("system:serviceaccount:{namespace}:{name}"), groups)
+    UserInfo::for_service_account(namespace, name)
 }
 
 /// `verb group resource[/subresource] namespace name`, `-` for nothing; or `verb /path`.
@@ -64,7 +65,7 @@ fn binding(namespace: &str, role_kind: &str, role: &str, subject: Value) -> Valu
 fn the_bootstrap_policy_is_whole() {
     let policy = bootstrap_policy();
     let count = |kind: &str| policy.iter().filter(|o| o.gvk().kind == kind).count();
-    assert_eq!((count("ClusterRole"), count("ClusterRoleBinding")), (31 + 39, 12 + 39));
+    assert_eq!((count("ClusterRole"), count("ClusterRoleBinding")), (31 + 39 + 1, 12 + 39 + 1));
     assert_eq!((count("Role"), count("RoleBinding")), (7, 7));
     let names: BTreeSet<_> =
         policy.iter().map(|o| (o.gvk().kind, o.namespace().to_owned(), o.name().to_owned())).collect();
@@ -100,6 +101,9 @@ fn default_roles_allow_what_their_names_say() {
     check(&authorizer, &deployments, "create - secrets default -", false);
     let proxy = user("system:kube-proxy", &[]);
     check(&authorizer, &proxy, "watch discovery.k8s.io endpointslices - -", true);
+    let dns = Identity::Dns.user("node-a");
+    check(&authorizer, &dns, "watch discovery.k8s.io endpointslices - -", true);
+    check(&authorizer, &dns, "list - secrets - -", false);
     let anyone = user("bob", &[]);
     for (text, allowed) in [
         ("get /version", true),

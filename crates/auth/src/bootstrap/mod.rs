@@ -43,6 +43,38 @@ pub(crate) struct Binding {
     pub(crate) subjects: &'static [(&'static str, &'static str, &'static str)],
 }
 
+/// Roles of what a cluster of ours always runs, and upstream installs as add-ons: the cluster DNS.
+static ADD_ON_ROLES: &[Role] = &[Role {
+    name: "system:coredns",
+    namespace: "",
+    labels: &[],
+    aggregates: &[],
+    rules: &[
+        Rule {
+            groups: &[""],
+            resources: &["endpoints", "services", "pods", "namespaces"],
+            names: &[],
+            verbs: &["list", "watch"],
+            urls: &[],
+        },
+        Rule {
+            groups: &["discovery.k8s.io"],
+            resources: &["endpointslices"],
+            names: &[],
+            verbs: &["list", "watch"],
+            urls: &[],
+        },
+    ],
+}];
+
+static ADD_ON_BINDINGS: &[Binding] = &[Binding {
+    name: "system:coredns",
+    namespace: "",
+    role_kind: "ClusterRole",
+    role: "system:coredns",
+    subjects: &[("ServiceAccount", "kube-system", "coredns")],
+}];
+
 fn owned(list: &[&str]) -> Vec<String> {
     list.iter().map(|s| (*s).to_owned()).collect()
 }
@@ -136,11 +168,12 @@ fn binding_object(binding: &Binding) -> Value {
     Value::Object(out)
 }
 
-/// Every default ClusterRole, ClusterRoleBinding, Role and RoleBinding, roles before bindings. The
+/// Every default ClusterRole, ClusterRoleBinding, Role and RoleBinding, and those of the cluster DNS
+/// (ServiceAccount `kube-system/coredns`), roles before bindings. The
 /// namespaces `kube-system` and `kube-public` must be there first.
 pub fn bootstrap_policy() -> Vec<Value> {
-    let roles = generated::ROLES.iter().map(role_object);
-    roles.chain(generated::BINDINGS.iter().map(binding_object)).collect()
+    let roles = generated::ROLES.iter().chain(ADD_ON_ROLES).map(role_object);
+    roles.chain(generated::BINDINGS.iter().chain(ADD_ON_BINDINGS).map(binding_object)).collect()
 }
 
 /// What to write so that `existing` has all that `wanted` has; `None` where nothing is missing, or

@@ -75,6 +75,8 @@ pub enum Identity {
     ControllerManager,
     /// `system:kube-proxy`.
     Proxy,
+    /// The cluster DNS: ServiceAccount `kube-system/coredns`.
+    Dns,
     /// `system:node:<name>` in `system:nodes`.
     Kubelet,
     /// The API server towards the kubelet: `kube-apiserver-kubelet-client` in `system:masters`.
@@ -83,11 +85,12 @@ pub enum Identity {
 
 impl Identity {
     /// All of them.
-    pub const ALL: [Identity; 6] = [
+    pub const ALL: [Identity; 7] = [
         Identity::Admin,
         Identity::Scheduler,
         Identity::ControllerManager,
         Identity::Proxy,
+        Identity::Dns,
         Identity::Kubelet,
         Identity::ApiServerKubeletClient,
     ];
@@ -99,6 +102,7 @@ impl Identity {
             Identity::Scheduler => "scheduler",
             Identity::ControllerManager => "controller-manager",
             Identity::Proxy => "proxy",
+            Identity::Dns => "dns",
             Identity::Kubelet => "kubelet-client",
             Identity::ApiServerKubeletClient => "apiserver-kubelet-client",
         }
@@ -111,6 +115,7 @@ impl Identity {
             Identity::Scheduler => "system:kube-scheduler".to_owned(),
             Identity::ControllerManager => "system:kube-controller-manager".to_owned(),
             Identity::Proxy => "system:kube-proxy".to_owned(),
+            Identity::Dns => "system:serviceaccount:kube-system:coredns".to_owned(),
             Identity::Kubelet => format!("system:node:{node_name}"),
             Identity::ApiServerKubeletClient => "kube-apiserver-kubelet-client".to_owned(),
         }
@@ -121,6 +126,7 @@ impl Identity {
         match self {
             Identity::Admin | Identity::ApiServerKubeletClient => Some(crate::UserInfo::MASTERS),
             Identity::Kubelet => Some("system:nodes"),
+            Identity::Dns => Some("system:serviceaccounts"),
             _ => None,
         }
     }
