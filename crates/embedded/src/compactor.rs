@@ -23,6 +23,8 @@ use crate::writer::Request;
 const PRUNE_CHUNK: usize = 256;
 /// Snapshot bytes gathered before a write.
 const SNAPSHOT_BUFFER_BYTES: usize = 1 << 20;
+/// When writes find no room, old data is rewritten for a gain of one over this share of what lives.
+const ROOM_SHARE: u64 = 8;
 /// History below the newest revision that a too long history is cut to: one over this share of it.
 const HISTORY_CUT_SHARE: u64 = 2;
 
@@ -113,8 +115,8 @@ pub(crate) fn run(shared: &Arc<Shared>) {
             // Better no history than no writes.
             target = revision;
         }
-        if target > shared.index.read().compacted {
-            compact(shared, target);
+        if target > shared.index.read().compacted || wanted.room {
+            compact(shared, target, wanted.room);
         }
         while shared.index.write().prune(PRUNE_CHUNK) {
             if shared.compactor.stopping() {
@@ -127,9 +129,9 @@ pub(crate) fn run(shared: &Arc<Shared>) {
     }
 }
 
-fn compact(shared: &Shared, revision: Revision) {
+fn compact(shared: &Shared, revision: Revision, room: bool) {
     let (answer, answered) = tokio::sync::oneshot::channel();
-    if !shared.queue.push(Request::Compact { revision, answer }) {
+    if !shared.queue.push(Request::Compact { revision, room, answer }) {
         return;
     }
     if let Ok(Err(error)) = answered.blocking_recv() {
@@ -164,17 +166,16 @@ fn reclaim_at(shared: &Shared, revision: Revision, live_bytes: u64, need_room: b
         let keep_from = files.sealed.get(old.len()).map_or(files.active, |segment| segment.sequence);
         (old, keep_from, files.snapshot_bytes + sealed_bytes)
     };
-    let least = if need_room { live_bytes } else { 2 * live_bytes + shared.options.reclaim_min_bytes };
+    let least = if need_room {
+        live_bytes + live_bytes / ROOM_SHARE
+    } else {
+        2 * live_bytes + shared.options.reclaim_min_bytes
+    };
     if old.is_empty() || old_bytes <= least {
         return Ok(());
     }
     let started = Instant::now();
     let Some(snapshot_bytes) = write_snapshot(shared, keep_from, revision)? else { return Ok(()) };
-    {
-        let mut files = shared.files.lock();
-        files.snapshot_bytes = snapshot_bytes;
-        files.sealed.drain(..old.len());
-    }
     // The new snapshot stands: what it replaces may go. A crash in between is mended at the next open.
     let (logs, snapshots) = files::list(&shared.dir)?;
     for sequence in logs.into_iter().filter(|sequence| *sequence < keep_from) {
@@ -184,6 +185,11 @@ fn reclaim_at(shared: &Shared, revision: Revision, live_bytes: u64, need_room: b
         files::remove(&snapshot_path(&shared.dir, sequence))?;
     }
     files::sync_dir(&shared.dir)?;
+    {
+        let mut files = shared.files.lock();
+        files.snapshot_bytes = snapshot_bytes;
+        files.sealed.drain(..old.len());
+    }
     let took_ms = started.elapsed().as_millis();
     tracing::debug!(old_bytes, snapshot_bytes, took_ms, "gave the space of old data back");
     Ok(())

@@ -102,8 +102,20 @@ pub(crate) fn lock(dir: &Path) -> Result<File, EmbeddedError> {
     Ok(file)
 }
 
-/// The sequences of all logs and of all snapshots, each in order. Removes temporary files, which
-/// are what a crash left of a segment or snapshot that never came to be.
+/// Removes temporary files: what a crash left of a segment or snapshot that never came to be. Only
+/// before anybody writes.
+pub(crate) fn remove_temporary(dir: &Path) -> Result<(), StoreError> {
+    let failed = |error: io::Error| io_error(dir, &error);
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == TEMPORARY) {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The sequences of all logs and of all snapshots, each in order.
 pub(crate) fn list(dir: &Path) -> Result<(Vec<u64>, Vec<u64>), StoreError> {
     let failed = |error: io::Error| io_error(dir, &error);
     let (mut logs, mut snapshots) = (Vec::new(), Vec::new());
@@ -113,7 +125,6 @@ pub(crate) fn list(dir: &Path) -> Result<(Vec<u64>, Vec<u64>), StoreError> {
         match (path.extension().and_then(|extension| extension.to_str()), sequence) {
             (Some("log"), Some(sequence)) => logs.push(sequence),
             (Some("snapshot"), Some(sequence)) => snapshots.push(sequence),
-            (Some(TEMPORARY), _) => remove(&path)?,
             _ => {}
         }
     }
@@ -132,7 +143,10 @@ pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
 
 /// Opens a new file under a temporary name; [`publish`] gives it its own.
 pub(crate) fn create_temporary(path: &Path) -> io::Result<(File, PathBuf)> {
-    let temporary = path.with_extension(TEMPORARY);
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".");
+    temporary.push(TEMPORARY);
+    let temporary = PathBuf::from(temporary);
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     Ok((file, temporary))
 }

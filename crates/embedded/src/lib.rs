@@ -289,7 +289,7 @@ impl Store for Embedded {
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
-        self.ask(|answer| Request::Compact { revision, answer }).await
+        self.ask(|answer| Request::Compact { revision, room: false, answer }).await
     }
 
     async fn lease_grant(&self, ttl_seconds: i64) -> Result<LeaseId, StoreError> {

@@ -135,11 +135,6 @@ pub(crate) struct Record<'a> {
     pub(crate) value: &'a [u8],
 }
 
-/// The length on disk of a record with such a key and value, in bytes.
-pub(crate) fn record_bytes(key: usize, value: usize) -> u64 {
-    (FRAME_BYTES + FIXED_BYTES + key + value) as u64
-}
-
 impl<'a> Record<'a> {
     /// Appends the record's bytes.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {

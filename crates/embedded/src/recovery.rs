@@ -55,6 +55,7 @@ fn corrupt(path: &Path, offset: usize, reason: impl Into<String>) -> StoreError 
 
 /// Reads everything back and makes it durable before anybody sees it.
 pub(crate) fn recover(dir: &Path, disk: &Arc<dyn Disk>) -> Result<Recovered, EmbeddedError> {
+    files::remove_temporary(dir)?;
     let (logs, snapshots) = files::list(dir)?;
     let mut files = Files::default();
     let mut index = Index::default();

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use crate::Shared;
 use crate::files::{ActiveLog, AppendError, Sealed};
 use crate::index::Version;
-use crate::record::{Record, RecordKind, record_bytes};
+use crate::record::{HEADER_BYTES, Record, RecordKind};
 use crate::watch::PROGRESS_INTERVAL_MS;
 
 /// Most bytes of one batch; more waiting writes go into the next.
@@ -47,10 +47,24 @@ pub(crate) struct Write {
 #[derive(Debug)]
 pub(crate) enum Request {
     Write(Write),
-    Grant { ttl_seconds: i64, answer: Answer<LeaseId> },
-    KeepAlive { lease: LeaseId, answer: Answer<()> },
-    Revoke { lease: LeaseId, answer: Answer<()> },
-    Compact { revision: Revision, answer: Answer<()> },
+    Grant {
+        ttl_seconds: i64,
+        answer: Answer<LeaseId>,
+    },
+    KeepAlive {
+        lease: LeaseId,
+        answer: Answer<()>,
+    },
+    Revoke {
+        lease: LeaseId,
+        answer: Answer<()>,
+    },
+    /// With `room`, the active segment is sealed in any case, so that its space can be reclaimed.
+    Compact {
+        revision: Revision,
+        room: bool,
+        answer: Answer<()>,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -224,7 +238,7 @@ impl Writer {
                 Request::Grant { ttl_seconds, answer } => drop(answer.send(self.grant(ttl_seconds))),
                 Request::KeepAlive { lease, answer } => drop(answer.send(self.keep_alive(lease))),
                 Request::Revoke { lease, answer } => drop(answer.send(self.revoke(lease))),
-                Request::Compact { revision, answer } => drop(answer.send(self.compact(revision))),
+                Request::Compact { revision, room, answer } => drop(answer.send(self.compact(revision, room))),
             }
         }
         self.commit(writes);
@@ -495,24 +509,26 @@ impl Writer {
     }
 
     /// Compaction is remembered in the log when there is room; it holds in memory in any case.
-    fn compact(&mut self, revision: Revision) -> Result<(), StoreError> {
-        let compacted = {
+    fn compact(&mut self, revision: Revision, room: bool) -> Result<(), StoreError> {
+        let (compacted, live_bytes) = {
             let index = self.shared.index.read();
             index.readable(revision)?;
-            index.compacted
+            (index.compacted, index.live_bytes)
         };
-        if revision == 0 || revision == compacted {
-            return Ok(());
+        if revision > compacted {
+            self.batch.clear();
+            self.encode_control(RecordKind::Compact, revision, 0, 0);
+            match self.append(true) {
+                Ok(()) | Err(StoreError::NoSpace(_)) => {}
+                Err(error) => return Err(error),
+            }
+            self.shared.index.write().compact(revision);
         }
-        self.batch.clear();
-        self.encode_control(RecordKind::Compact, revision, 0, 0);
-        match self.append(true) {
-            Ok(()) | Err(StoreError::NoSpace(_)) => {}
-            Err(error) => return Err(error),
-        }
-        self.shared.index.write().compact(revision);
-        // A sealed segment below the compacted revision can be replaced by a snapshot.
-        if self.log.bytes > record_bytes(0, 0) + self.shared.options.reclaim_min_bytes {
+        // Only sealed segments can be replaced by a snapshot.
+        let reclaim_min_bytes = self.shared.options.reclaim_min_bytes;
+        let disk_bytes = self.shared.files.lock().disk_bytes();
+        let much = self.log.bytes > reclaim_min_bytes || disk_bytes > 2 * live_bytes + reclaim_min_bytes;
+        if (much || room) && self.log.bytes > HEADER_BYTES as u64 {
             self.rotate();
         }
         self.shared.compactor.prune();

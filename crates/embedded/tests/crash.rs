@@ -75,9 +75,7 @@ fn worker() {
                 }
             })
         });
-        for task in tasks.collect::<Vec<_>>() {
-            task.await.unwrap();
-        }
+        futures::future::join_all(tasks).await;
     });
 }
 
