@@ -97,7 +97,13 @@ fn keys_are_private_and_a_second_start_changes_nothing() {
             assert_eq!(mode(&path), 0o600, "{}", path.display());
         }
     }
+    for open in ["ca.key", "sa.key", "admin.key"] {
+        std::fs::set_permissions(pki_dir.join(open), std::fs::Permissions::from_mode(0o644)).unwrap();
+    }
     let second = Pki::load_or_create(&pki_dir, config("192.0.2.7")).unwrap();
+    for closed in ["ca.key", "sa.key", "admin.key"] {
+        assert_eq!(mode(&pki_dir.join(closed)), 0o600);
+    }
     assert_eq!(first.ca_pem(), second.ca_pem());
     assert_eq!(first.api_server().cert_pem, second.api_server().cert_pem);
     assert_eq!(first.client(Identity::Admin).key_pem, second.client(Identity::Admin).key_pem);

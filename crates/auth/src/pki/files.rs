@@ -54,6 +54,19 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, PkiError> {
     }
 }
 
+/// A key's text; a file that others may read is closed to them first.
+pub(crate) fn read_private(path: &Path) -> Result<Option<String>, PkiError> {
+    let text = read(path)?;
+    if text.is_some() {
+        let fail = |source| PkiError::File { path: path.to_owned(), source };
+        let mode = std::fs::metadata(path).map_err(fail)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            std::fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(fail)?;
+        }
+    }
+    Ok(text)
+}
+
 pub(crate) fn cert_path(dir: &Path, name: &str) -> PathBuf {
     dir.join(format!("{name}.crt"))
 }

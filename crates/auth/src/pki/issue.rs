@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::X509Certificate;
 
-use super::files::{cert_path, key_path, read, write_private, write_public};
+use super::files::{cert_path, key_path, read, read_private, write_private, write_public};
 use super::{AUTHORITY_VALIDITY, CertificateKey, LEAF_VALIDITY, RENEW_BEFORE};
 use crate::PkiError;
 
@@ -99,7 +99,7 @@ impl Authority {
     pub(super) fn load_or_create(dir: &Path, file: &str, name: &str, now: SystemTime) -> Result<Authority, PkiError> {
         let (cert_file, key_file) = (cert_path(dir, file), key_path(dir, file));
         let params = authority_params(name, now);
-        let (key, cert_pem) = match (read(&cert_file)?, read(&key_file)?) {
+        let (key, cert_pem) = match (read(&cert_file)?, read_private(&key_file)?) {
             (Some(_), None) => return Err(PkiError::KeyMissing { path: key_file }),
             (Some(cert), Some(key)) => {
                 let key = KeyPair::from_pem(&key).map_err(|_| PkiError::Malformed { path: key_file, what: "key" })?;
@@ -165,7 +165,7 @@ impl Authority {
         now: SystemTime,
     ) -> Result<CertificateKey, PkiError> {
         let (cert_file, key_file) = (cert_path(dir, file), key_path(dir, file));
-        if let (Some(cert_pem), Some(key_pem)) = (read(&cert_file)?, read(&key_file)?)
+        if let (Some(cert_pem), Some(key_pem)) = (read(&cert_file)?, read_private(&key_file)?)
             && let Some(found) = self.still_fits(cert_pem, key_pem, leaf, now)
         {
             return Ok(found);

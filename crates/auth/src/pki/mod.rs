@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 pub use files::{create_private_dir, write_private};
-pub(crate) use files::{read as read_file, write_public as write_public_file};
+pub(crate) use files::{read as read_file, read_private as read_private_file, write_public as write_public_file};
 pub use kubeconfig::{kubeconfig, kubeconfig_with_token};
 
 use crate::PkiError;

@@ -68,7 +68,7 @@ impl SigningKey {
     pub fn load_or_create(dir: &Path) -> Result<SigningKey, PkiError> {
         let path = dir.join("sa.key");
         let rejected = || PkiError::KeyRejected { path: path.clone() };
-        let pair = match crate::pki::read_file(&path)? {
+        let pair = match crate::pki::read_private_file(&path)? {
             Some(pem) => KeyPair::from_pem(&pem).map_err(|_| rejected())?,
             None => {
                 let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
