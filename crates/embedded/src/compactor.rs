@@ -7,7 +7,7 @@
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ironkeel_store::{Revision, StoreError};
@@ -25,6 +25,8 @@ const PRUNE_CHUNK: usize = 256;
 const SNAPSHOT_BUFFER_BYTES: usize = 1 << 20;
 /// When writes find no room, old data is rewritten for a gain of one over this share of what lives.
 const ROOM_SHARE: u64 = 8;
+/// Refused writes start a search for room at most this often, in milliseconds.
+const ROOM_INTERVAL_MS: u64 = 1000;
 /// History below the newest revision that a too long history is cut to: one over this share of it.
 const HISTORY_CUT_SHARE: u64 = 2;
 
@@ -96,10 +98,19 @@ pub(crate) fn run(shared: &Arc<Shared>) {
     let mut due = Instant::now() + interval;
     // Compacted at the end of the interval, as upstream's API server does: what is older than that.
     let mut mark = shared.index.read().revision;
+    let mut room_sought: Option<Instant> = None;
     loop {
-        let wanted = shared.compactor.wait(due);
+        let mut wanted = shared.compactor.wait(due);
         if wanted.stopping {
             return;
+        }
+        if wanted.room {
+            // Each refused write asks again; on a full disk every search costs a snapshot that fails.
+            let interval = Duration::from_millis(ROOM_INTERVAL_MS);
+            wanted.room = room_sought.is_none_or(|sought| sought.elapsed() >= interval);
+            if wanted.room {
+                room_sought = Some(Instant::now());
+            }
         }
         let revision = shared.index.read().revision;
         let mut target = 0;

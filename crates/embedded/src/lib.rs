@@ -37,6 +37,7 @@ pub use disk::{Disk, RealDisk};
 use compactor::Compactor;
 use files::Files;
 use index::Index;
+use record::MAX_RECORD_BYTES;
 use watch::{Hub, Watch};
 use writer::{Queue, Request, Write, Writer};
 
@@ -64,7 +65,7 @@ pub struct Options {
     pub segment_bytes: u64,
     /// See [`MAX_BYTES`]. Writes over it fail with `NoSpace`; deletes may go a little over it.
     pub max_bytes: u64,
-    /// See [`MAX_WRITE_BYTES`].
+    /// See [`MAX_WRITE_BYTES`]; never more than half of what a record can hold (128 MiB).
     pub max_write_bytes: usize,
     /// See [`WATCH_BUFFER_EVENTS`].
     pub watch_buffer_events: usize,
@@ -216,7 +217,7 @@ impl Embedded {
     }
 
     fn check_size(&self, key: &Bytes, value: &Bytes) -> Result<(), StoreError> {
-        let (size, limit) = (key.len() + value.len(), self.shared.options.max_write_bytes);
+        let (size, limit) = (key.len() + value.len(), self.shared.options.max_write_bytes.min(MAX_RECORD_BYTES / 2));
         if size > limit { Err(StoreError::TooLarge { size, limit }) } else { Ok(()) }
     }
 }

@@ -32,7 +32,7 @@ struct Inbox {
     /// First revision that is wanted.
     next: Revision,
     events: VecDeque<Event>,
-    /// To be told after `events`, which is then empty.
+    /// To be told after `events`.
     progress: Option<Revision>,
     /// The last revision told by an event or as progress.
     told: Revision,
@@ -135,7 +135,7 @@ impl Hub {
         let live = self.live.lock();
         for watcher in live.watchers.values().filter(|watcher| watcher.range.progress) {
             let mut inbox = watcher.inbox.lock();
-            if inbox.events.is_empty() && inbox.told < revision && inbox.next <= revision + 1 {
+            if inbox.told < revision && inbox.next <= revision + 1 {
                 inbox.told = revision;
                 inbox.progress = Some(revision);
                 wake.extend(inbox.waker.take());
