@@ -15,7 +15,13 @@ fn text<'v>(value: &'v Value, key: &str) -> &'v str {
 
 /// Keys of a label map; every value is `true`.
 fn true_labels(labels: &Value) -> Vec<&str> {
-    labels.as_object().into_iter().flatten().filter(|(_, v)| v.as_str() == Some("true")).map(|(k, _)| k.as_str()).collect()
+    labels
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(_, v)| v.as_str() == Some("true"))
+        .map(|(k, _)| k.as_str())
+        .collect()
 }
 
 /// The table of rbac-bootstrap.json, without the file's header.
