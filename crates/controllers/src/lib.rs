@@ -1,1 +1,92 @@
 //! The controllers of kube-controller-manager.
+//!
+//! Each controller is a module: it subscribes to shared caches, queues keys, and brings what it observes towards what is
+//! wanted, through the API alone. Here: how they are started together. Not here: the caches and queues (the informer
+//! crate), rules shared with other components (the semantics crate), scheduling, and anything on a node.
+
+mod context;
+mod deployment;
+mod discovery;
+mod endpoints;
+mod endpointslice;
+mod error;
+mod namespace;
+mod podgc;
+mod replicas;
+mod revision;
+mod rootca;
+mod serviceaccount;
+mod ttl;
+
+use kube::Client;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use context::{ClientFactory, Config};
+pub use error::Error;
+pub use ironkeel_informer::LeaderElectorConfig;
+
+use context::Context;
+use ironkeel_informer::LeaderElector;
+
+/// Runs every controller until `shutdown`.
+///
+/// `client` reads the shared caches; each controller writes with the client that `config.client_for` makes for it, or
+/// else with `client`. With leader election the controllers start once the lease is ours, and losing it is an error, so
+/// that the process starts again from nothing. Outages of the API are waited out.
+///
+/// # Errors
+/// The lease was lost, or a controller ended by itself, which is a defect.
+pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
+    let Some(election) = config.leader_election.clone() else {
+        return run_controllers(Context::new(config, client, shutdown)).await;
+    };
+    let elector = LeaderElector::new(client.clone(), election);
+    let (acquired, leading) = tokio::sync::oneshot::channel();
+    let election = tokio::spawn(elector.run(shutdown.clone(), move |token| {
+        // The receiver is gone on shutdown only.
+        let _ = acquired.send(token);
+    }));
+    let Ok(leading) = leading.await else { return Ok(()) };
+    let outcome = run_controllers(Context::new(config, client, leading)).await;
+    if shutdown.is_cancelled() {
+        // Gives the elector the time to release the lease.
+        let _ = election.await;
+        return outcome;
+    }
+    outcome.and(Err(Error::LeadershipLost))
+}
+
+async fn run_controllers(context: Context) -> Result<(), Error> {
+    let mut tasks: JoinSet<&'static str> = JoinSet::new();
+    macro_rules! start {
+        ($($name:literal => $run:expr),* $(,)?) => {
+            $({
+                let context = context.clone();
+                tasks.spawn(async move { $run(context).await; $name });
+            })*
+        };
+    }
+    start! {
+        "namespace" => namespace::run,
+        "serviceaccount" => serviceaccount::run,
+        "root-ca-publisher" => rootca::run,
+        "deployment" => deployment::run,
+        "replicaset" => replicas::run_replica_sets,
+        "replicationcontroller" => replicas::run_replication_controllers,
+        "endpoints" => endpoints::run,
+        "endpointslice" => endpointslice::run,
+        "pod-gc" => podgc::run,
+        "ttl-after-finished" => ttl::run,
+    }
+    while let Some(ended) = tasks.join_next().await {
+        if context.shutdown.is_cancelled() {
+            continue;
+        }
+        context.shutdown.cancel();
+        let controller = ended.map(str::to_owned).unwrap_or_else(|error| error.to_string());
+        while tasks.join_next().await.is_some() {}
+        return Err(Error::Ended { controller });
+    }
+    Ok(())
+}
