@@ -154,9 +154,6 @@ impl Errors {
             self.invalid(path, v, "must be greater than or equal to 0");
         }
     }
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
     /// Whether this field has an error of this kind already.
     pub(crate) fn has(&self, path: &Path, kind: FieldErrorKind) -> bool {
         self.0.iter().any(|e| e.kind == kind && e.path == *path)

@@ -10,8 +10,13 @@
 //! the generic behaviour, driven by the schema, around it and is the [`Hooks`] of the row.
 
 mod apps;
+mod autoscaling;
+mod batch;
 mod columns;
+mod coordination;
 mod core;
+mod devices;
+mod discovery;
 mod equality;
 mod error;
 #[rustfmt::skip]
@@ -19,12 +24,18 @@ mod generated;
 mod hooks;
 mod metadata;
 mod names;
+mod networking;
 mod pod_spec;
 mod pod_template;
+mod policy;
 mod print;
+mod rbac;
+mod registration;
 mod resources;
 mod rules;
+mod scheduling;
 mod selector;
+mod storage;
 mod strategy;
 mod structural;
 mod table;

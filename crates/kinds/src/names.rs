@@ -11,7 +11,6 @@ const SUBDOMAIN_MAX: usize = 253;
 pub(crate) enum NameRule {
     Subdomain,
     Label,
-    Label1035,
     /// May stand in a path segment: RBAC roles, bindings.
     PathSegment,
     Any,
@@ -29,7 +28,6 @@ impl NameRule {
         match self {
             NameRule::Subdomain => subdomain(name),
             NameRule::Label => label(name),
-            NameRule::Label1035 => label_1035(name),
             NameRule::PathSegment => path_segment(name, prefix),
             NameRule::Any => Vec::new(),
         }
@@ -275,7 +273,11 @@ pub(crate) fn percent(s: &str) -> Vec<String> {
     if s.strip_suffix('%').is_some_and(|n| !n.is_empty() && n.bytes().all(|c| c.is_ascii_digit())) {
         return Vec::new();
     }
-    vec![pattern("a valid percent string must be a numeric string followed by an ending '%'", "[0-9]+%", &["1%", "93%"])]
+    vec![pattern(
+        "a valid percent string must be a numeric string followed by an ending '%'",
+        "[0-9]+%",
+        &["1%", "93%"],
+    )]
 }
 
 /// An IP address, without a zone or leading zeros.

@@ -145,7 +145,9 @@ fn default_volume(v: &mut Map) {
         let policy = pull_policy(i.str("reference").unwrap_or_default());
         set(i, "pullPolicy", policy);
     }
-    if let Some(spec) = child(v, "ephemeral").and_then(|e| child(e, "volumeClaimTemplate")).and_then(|t| child(t, "spec")) {
+    if let Some(spec) =
+        child(v, "ephemeral").and_then(|e| child(e, "volumeClaimTemplate")).and_then(|t| child(t, "spec"))
+    {
         set(spec, "volumeMode", "Filesystem");
     }
 }
@@ -182,7 +184,10 @@ pub(crate) fn validate_template(template: Option<&Value>, path: &Path, e: &mut E
     metadata::annotations(t.at(&["metadata", "annotations"]), &path.child("annotations"), e);
     pod_spec::validate(t.get("spec").unwrap_or(&Value::Null), &path.child("spec"), pod_spec::Place::Template, e);
     if !t.items_at(&["spec", "ephemeralContainers"]).is_empty() {
-        e.forbidden(&path.child("spec").child("ephemeralContainers"), "ephemeral containers not allowed in pod template");
+        e.forbidden(
+            &path.child("spec").child("ephemeralContainers"),
+            "ephemeral containers not allowed in pod template",
+        );
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ironkeel_object::Value;
 use ironkeel_object::Quantity;
+use ironkeel_object::Value;
 
 use crate::error::Errors;
 use crate::{Path, names, print};
@@ -41,7 +41,11 @@ fn validate_name(name: &str, path: &Path, e: &mut Errors) {
 pub(crate) fn validate_quantity(name: &str, value: Option<&Value>, path: &Path, e: &mut Errors) {
     let text = print::scalar(value);
     let Ok(q) = Quantity::parse(&text) else {
-        e.invalid(path, text, "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'");
+        e.invalid(
+            path,
+            text,
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+        );
         return;
     };
     if q.signum() < 0 {
@@ -79,7 +83,11 @@ pub(crate) fn validate(requirements: &Value, path: &Path, e: &mut Errors) {
             continue;
         };
         if r != l && !may_overcommit(name) {
-            e.invalid(&key, print::scalar(Some(request)), &format!("must be equal to {name} limit of {}", print::scalar(limit)));
+            e.invalid(
+                &key,
+                print::scalar(Some(request)),
+                &format!("must be equal to {name} limit of {}", print::scalar(limit)),
+            );
         } else if r > l {
             let text = format!("must be less than or equal to {name} limit of {}", print::scalar(limit));
             e.invalid(&key, print::scalar(Some(request)), &text);

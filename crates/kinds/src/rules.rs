@@ -59,6 +59,10 @@ pub(crate) trait Rules: Sync + Send {
     fn columns(&self) -> &'static str {
         ""
     }
+    /// The name cell, where it is not the name alone.
+    fn shown_name(&self, _object: &Value) -> Option<String> {
+        None
+    }
     /// Cells after the name.
     fn cells(&self, _object: &Value, _context: &TableContext) -> Vec<Value> {
         Vec::new()

@@ -160,7 +160,7 @@ impl Hooks for Strategy {
         let named = all.first().is_some_and(|c| c.format == "name");
         let mut cells = Vec::with_capacity(all.len());
         if named {
-            cells.push(object.name().into());
+            cells.push(self.rules.shown_name(object).unwrap_or_else(|| object.name().to_owned()).into());
         }
         if self.rules.columns().is_empty() {
             cells.push(object.meta_str("creationTimestamp").into());

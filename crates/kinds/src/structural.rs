@@ -130,8 +130,10 @@ fn unique(list: ListType, items: &[Value], path: &Path, e: &mut Errors) {
         match list {
             ListType::Set => Some(shown(v)),
             ListType::Map(keys) => {
-                let parts: Vec<String> =
-                    keys.iter().filter_map(|k| v.get(k).map(|x| format!("{}:{}", shown(&Value::from(*k)), shown(x)))).collect();
+                let parts: Vec<String> = keys
+                    .iter()
+                    .filter_map(|k| v.get(k).map(|x| format!("{}:{}", shown(&Value::from(*k)), shown(x))))
+                    .collect();
                 Some(format!("{{{}}}", parts.join(",")))
             }
             _ => None,
@@ -190,4 +192,3 @@ pub(crate) fn join(own: Errors, schema: Errors) -> Vec<FieldError> {
     all.extend(extra);
     all
 }
-

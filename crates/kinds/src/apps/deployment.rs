@@ -61,8 +61,14 @@ impl rules::Rules for Rules {
             Some("status") => {
                 let status = Path::new("status");
                 let count = |f: &str| print::number(o, &["status", f]);
-                let fields =
-                    ["observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas"];
+                let fields = [
+                    "observedGeneration",
+                    "replicas",
+                    "updatedReplicas",
+                    "readyReplicas",
+                    "availableReplicas",
+                    "unavailableReplicas",
+                ];
                 for f in fields {
                     e.non_negative(&status.child(f), Some(count(f)));
                 }

@@ -88,6 +88,10 @@ fn validate_status(o: &Value, e: &mut Errors) {
         }
     }
     if count("availableReplicas") > count("readyReplicas") {
-        e.invalid(&status.child("availableReplicas"), count("availableReplicas"), "cannot be greater than readyReplicas");
+        e.invalid(
+            &status.child("availableReplicas"),
+            count("availableReplicas"),
+            "cannot be greater than readyReplicas",
+        );
     }
 }

@@ -5,7 +5,10 @@ use ironkeel_object::{Map, ObjectMeta, Value};
 
 use crate::error::Errors;
 use crate::structural::Depth;
-use crate::{DeletePlan, Path, TableContext, core::pod_cells, core::pod_update, names, pod_spec, pod_template, resources, rules, strategy};
+use crate::{
+    DeletePlan, Path, TableContext, core::pod_cells, core::pod_update, names, pod_spec, pod_template, resources, rules,
+    strategy,
+};
 
 pub(crate) struct Rules;
 

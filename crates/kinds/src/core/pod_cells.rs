@@ -41,9 +41,8 @@ pub(crate) fn cells(pod: &Value, context: &TableContext) -> Vec<Value> {
     if reason.is_empty() {
         reason = pod.str_at(&["status", "phase"]).unwrap_or_default().to_owned();
     }
-    let condition = |kind: &str| {
-        pod.items_at(&["status", "conditions"]).iter().find(|c| c.str_at(&["type"]) == Some(kind))
-    };
+    let condition =
+        |kind: &str| pod.items_at(&["status", "conditions"]).iter().find(|c| c.str_at(&["type"]) == Some(kind));
     if condition("PodScheduled").and_then(|c| c.str_at(&["reason"])) == Some("SchedulingGated") {
         reason = "SchedulingGated".into();
     }

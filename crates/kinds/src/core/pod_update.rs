@@ -257,9 +257,18 @@ fn validate_ephemeral(o: &Value, old: &Value, e: &mut Errors) {
     for b in old.items_at(&["spec", "ephemeralContainers"]) {
         let name = b.str_at(&["name"]).unwrap_or_default();
         match now.iter().find(|n| n["name"] == b["name"]) {
-            None => e.forbidden(&at, &format!("existing ephemeral containers {} may not be removed\n", crate::error::shown(&name.into()))),
+            None => e.forbidden(
+                &at,
+                &format!("existing ephemeral containers {} may not be removed\n", crate::error::shown(&name.into())),
+            ),
             Some(n) if !equality::equal(n, b) => {
-                e.forbidden(&at, &format!("existing ephemeral containers {} may not be changed\n", crate::error::shown(&name.into())));
+                e.forbidden(
+                    &at,
+                    &format!(
+                        "existing ephemeral containers {} may not be changed\n",
+                        crate::error::shown(&name.into())
+                    ),
+                );
             }
             Some(_) => {}
         }

@@ -86,7 +86,11 @@ impl rules::Rules for Rules {
             if let (Some(before), Some(now)) = (first(old), first(o)) {
                 if before != now {
                     let at = Path::new("spec").child("clusterIPs").index(0);
-                    e.invalid(&at, o.at(&["spec", "clusterIPs"]).cloned().unwrap_or_default(), "may not change once set");
+                    e.invalid(
+                        &at,
+                        o.at(&["spec", "clusterIPs"]).cloned().unwrap_or_default(),
+                        "may not change once set",
+                    );
                 }
             }
         }
@@ -151,7 +155,8 @@ impl rules::Rules for Rules {
 
 pub(crate) fn headless(o: &Value) -> bool {
     let ips = o.items_at(&["spec", "clusterIPs"]);
-    ips.len() == 1 && ips[0].as_str() == Some("None") || ips.is_empty() && o.str_at(&["spec", "clusterIP"]) == Some("None")
+    ips.len() == 1 && ips[0].as_str() == Some("None")
+        || ips.is_empty() && o.str_at(&["spec", "clusterIP"]) == Some("None")
 }
 
 fn needs_health_check(o: &Value) -> bool {
@@ -174,7 +179,8 @@ fn keep_allocated(o: &mut Value, old: &Value) {
     let has_ip = |k: &str| matches!(k, "ClusterIP" | "NodePort" | "LoadBalancer");
     let has_node_port = |k: &str| matches!(k, "NodePort" | "LoadBalancer");
     if has_ip(&now) && has_ip(&before) {
-        let (single, list) = (o.str_at(&["spec", "clusterIP"]).unwrap_or_default(), o.items_at(&["spec", "clusterIPs"]));
+        let (single, list) =
+            (o.str_at(&["spec", "clusterIP"]).unwrap_or_default(), o.items_at(&["spec", "clusterIPs"]));
         if single.is_empty() && list.is_empty() {
             for f in ["clusterIP", "clusterIPs"] {
                 if let Some(v) = old.at(&["spec", f]).cloned() {
@@ -192,7 +198,8 @@ fn keep_allocated(o: &mut Value, old: &Value) {
     }
     if has_node_port(&now) && has_node_port(&before) {
         let had = old.items_at(&["spec", "ports"]).to_vec();
-        let mut used: Vec<i64> = o.items_at(&["spec", "ports"]).iter().filter_map(|p| p.i64_at(&["nodePort"])).collect();
+        let mut used: Vec<i64> =
+            o.items_at(&["spec", "ports"]).iter().filter_map(|p| p.i64_at(&["nodePort"])).collect();
         let ports = o.get_mut("spec").and_then(|s| s.get_mut("ports")).and_then(Value::as_array_mut);
         for p in ports.into_iter().flatten() {
             if p.i64_at(&["nodePort"]).unwrap_or(0) != 0 {
@@ -205,7 +212,8 @@ fn keep_allocated(o: &mut Value, old: &Value) {
             }
         }
     }
-    if needs_health_check(o) && needs_health_check(old) && o.i64_at(&["spec", "healthCheckNodePort"]).unwrap_or(0) == 0 {
+    if needs_health_check(o) && needs_health_check(old) && o.i64_at(&["spec", "healthCheckNodePort"]).unwrap_or(0) == 0
+    {
         if let Some(v) = old.at(&["spec", "healthCheckNodePort"]).cloned() {
             *o.slot(&["spec", "healthCheckNodePort"]) = v;
         }
@@ -433,7 +441,9 @@ fn validate_addresses(s: &Value, headless: bool, spec: &Path, e: &mut Errors) {
     let shown = || s.get("clusterIPs").cloned().unwrap_or_default();
     match (single.is_empty(), list.first()) {
         (false, None) => e.required(&at, ""),
-        (false, Some(first)) if first.as_str() != Some(single) => e.invalid(&at, shown(), "first value must match `clusterIP`"),
+        (false, Some(first)) if first.as_str() != Some(single) => {
+            e.invalid(&at, shown(), "first value must match `clusterIP`")
+        }
         (true, Some(_)) => e.invalid(&at, shown(), "must be empty when `clusterIP` is not specified"),
         _ => {}
     }

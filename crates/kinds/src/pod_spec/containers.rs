@@ -221,7 +221,9 @@ fn propagation(c: &Value, m: &Value, at: &Path, e: &mut Errors) {
     match p {
         "None" | "HostToContainer" => {}
         "Bidirectional" if privileged => {}
-        "Bidirectional" => e.forbidden(at, "Bidirectional mount propagation is available only to privileged containers"),
+        "Bidirectional" => {
+            e.forbidden(at, "Bidirectional mount propagation is available only to privileged containers")
+        }
         other => e.not_supported(at, other, &["Bidirectional", "HostToContainer", "None"]),
     }
 }

@@ -122,7 +122,8 @@ pub(crate) fn field_ref(r: &Value, allowed: &[&str], at: &Path, e: &mut Errors) 
         }
         return;
     }
-    const KNOWN: &[&str] = &["metadata.labels", "metadata.annotations", "spec.restartPolicy", "spec.schedulerName", "status.phase"];
+    const KNOWN: &[&str] =
+        &["metadata.labels", "metadata.annotations", "spec.restartPolicy", "spec.schedulerName", "status.phase"];
     if !allowed.contains(&field) {
         if ENV_FIELDS.contains(&field) || KNOWN.contains(&field) {
             e.not_supported(&at.child("fieldPath"), field, allowed);
@@ -148,8 +149,7 @@ pub(crate) fn resource_ref(r: &Value, in_volume: bool, at: &Path, e: &mut Errors
     if divisor.is_empty() || divisor == "0" {
         return;
     }
-    const SIZES: &[&str] =
-        &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
+    const SIZES: &[&str] = &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
     let (allowed, what) = match resource.split_once('.').map_or("", |(_, r)| r) {
         "cpu" => (&["1m", "1"][..], "cpu"),
         "memory" => (SIZES, "memory"),

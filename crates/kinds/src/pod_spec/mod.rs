@@ -197,7 +197,8 @@ fn dns_config(spec: &Value, path: &Path, e: &mut Errors) {
     }
     let bytes: usize = searches.iter().filter_map(Value::as_str).map(|s| s.len() + 1).sum();
     if bytes > SEARCHES_MAX_BYTES + 1 {
-        let text = format!("must not have more than {SEARCHES_MAX_BYTES} characters (including spaces) in the search list");
+        let text =
+            format!("must not have more than {SEARCHES_MAX_BYTES} characters (including spaces) in the search list");
         e.invalid(&path.child("searches"), searches.to_vec(), &text);
     }
     for (i, s) in searches.iter().enumerate() {

@@ -74,7 +74,11 @@ pub(crate) fn validate_container(s: &Value, at: &Path, e: &mut Errors) {
         }
         let added = s.items_at(&["capabilities", "add"]);
         if added.iter().any(|c| c.as_str() == Some("CAP_SYS_ADMIN")) {
-            e.invalid(at, s.clone(), "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN");
+            e.invalid(
+                at,
+                s.clone(),
+                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
+            );
         }
     }
     profiles(s, at, e);

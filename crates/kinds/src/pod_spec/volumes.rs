@@ -88,7 +88,8 @@ fn source(v: &Value, path: &Path, e: &mut Errors) {
             "cephfs" => required(s, &["monitors"], &at, e),
             "image" => {
                 required(s, &["reference"], &at, e);
-                if let Some(p) = string(s, "pullPolicy").filter(|p| !matches!(*p, "Always" | "IfNotPresent" | "Never")) {
+                if let Some(p) = string(s, "pullPolicy").filter(|p| !matches!(*p, "Always" | "IfNotPresent" | "Never"))
+                {
                     e.not_supported(&at.child("pullPolicy"), p, &["Always", "IfNotPresent", "Never"]);
                 }
             }
@@ -185,7 +186,11 @@ fn projected(s: &Value, at: &Path, e: &mut Errors) {
                         e.invalid(&at.child("expirationSeconds"), seconds, text);
                     }
                     if seconds > 1 << 32 {
-                        e.invalid(&at.child("expirationSeconds"), seconds, "may not specify a duration larger than 2^32 seconds");
+                        e.invalid(
+                            &at.child("expirationSeconds"),
+                            seconds,
+                            "may not specify a duration larger than 2^32 seconds",
+                        );
                     }
                     if let Some(p) = string(x, "path") {
                         containers::descending(p, &at.child("path"), e);

@@ -28,7 +28,9 @@ pub(crate) fn warnings(holder: Option<&Value>, prefix: &str) -> Vec<String> {
     }
     for (i, v) in spec.items_at(&["volumes"]).iter().enumerate() {
         if v.get("gitRepo").is_some_and(|g| !g.is_null()) {
-            w.push(format!("{prefix}spec.volumes[{i}].gitRepo: deprecated in v1.11, and disabled by default in v1.33+"));
+            w.push(format!(
+                "{prefix}spec.volumes[{i}].gitRepo: deprecated in v1.11, and disabled by default in v1.33+"
+            ));
         }
     }
     for (i, s) in spec.items_at(&["imagePullSecrets"]).iter().enumerate() {
@@ -57,14 +59,18 @@ fn container(c: &Value, at: &str, w: &mut Vec<String>) {
     for (i, v) in env.iter().enumerate() {
         if env[..i].iter().any(|x| x["name"] == v["name"]) {
             let name = v.str_at(&["name"]).unwrap_or_default();
-            w.push(format!("{at}.env[{i}]: hides previous definition of \"{name}\", which may be dropped when using apply"));
+            w.push(format!(
+                "{at}.env[{i}]: hides previous definition of \"{name}\", which may be dropped when using apply"
+            ));
         }
     }
     for kind in ["requests", "limits"] {
         for (name, q) in c.at(&["resources", kind]).and_then(Value::as_object).into_iter().flat_map(|m| m.iter()) {
             let Some(q) = crate::resources::quantity(Some(q)) else { continue };
             if matches!(name.as_ref(), "memory" | "ephemeral-storage") && q.milli_value() % 1000 != 0 {
-                w.push(format!("{at}.resources.{kind}[{name}]: fractional byte value \"{q}\" is invalid, must be an integer"));
+                w.push(format!(
+                    "{at}.resources.{kind}[{name}]: fractional byte value \"{q}\" is invalid, must be an integer"
+                ));
             }
         }
     }

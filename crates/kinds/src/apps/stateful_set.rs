@@ -1,0 +1,196 @@
+//! StatefulSet.
+
+use ironkeel_object::Value;
+
+use crate::apps::deployment::{int_or_percent, is_zero, percent_at_most_100};
+use crate::error::Errors;
+use crate::rules::Generation;
+use crate::structural::Depth;
+use crate::{
+    Path, Scale, TableContext, apps::replica_set, core::claim, equality, names, pod_template, print, rules, strategy,
+};
+
+pub(crate) struct Rules;
+
+/// What may change of the spec.
+const MUTABLE: &[&str] = &[
+    "replicas",
+    "ordinals",
+    "template",
+    "updateStrategy",
+    "persistentVolumeClaimRetentionPolicy",
+    "minReadySeconds",
+    "revisionHistoryLimit",
+];
+
+impl rules::Rules for Rules {
+    fn default(&self, o: &mut Value) {
+        let Some(spec) = strategy::spec(o) else { return };
+        if spec.str("podManagementPolicy").unwrap_or_default().is_empty() {
+            spec.insert("podManagementPolicy", "OrderedReady");
+        }
+        let update = spec.object("updateStrategy");
+        if update.str("type").unwrap_or_default().is_empty() {
+            update.insert("type", "RollingUpdate");
+        }
+        if update.str("type") == Some("RollingUpdate") {
+            let rolling = update.object("rollingUpdate");
+            if rolling.get("partition").is_none_or(Value::is_null) {
+                rolling.insert("partition", 0_i64);
+            }
+        }
+        let retention = spec.object("persistentVolumeClaimRetentionPolicy");
+        for f in ["whenDeleted", "whenScaled"] {
+            if retention.str(f).unwrap_or_default().is_empty() {
+                retention.insert(f, "Retain");
+            }
+        }
+        for (f, v) in [("replicas", 1_i64), ("revisionHistoryLimit", 10)] {
+            if spec.get(f).is_none_or(Value::is_null) {
+                spec.insert(f, v);
+            }
+        }
+        for t in spec.get_mut("volumeClaimTemplates").and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(m) = t.as_object_mut() {
+                m.insert("apiVersion", "v1");
+                m.insert("kind", "PersistentVolumeClaim");
+            }
+            if t.at(&["spec", "volumeMode"]).is_none_or(Value::is_null) {
+                *t.slot(&["spec", "volumeMode"]) = "Filesystem".into();
+            }
+            if t.at(&["status", "phase"]).is_none_or(Value::is_null) {
+                *t.slot(&["status", "phase"]) = "Pending".into();
+            }
+        }
+        pod_template::default_template(spec);
+    }
+    fn generation(&self) -> Generation {
+        Generation::Of(&["spec"])
+    }
+    fn prepare_create(&self, o: &mut Value) {
+        *o.slot(&["status", "replicas"]) = 0_i64.into();
+        *o.slot(&["status", "availableReplicas"]) = 0_i64.into();
+    }
+    fn validate(&self, o: &Value, e: &mut Errors) {
+        let spec = Path::new("spec");
+        let policy = o.str_at(&["spec", "podManagementPolicy"]).unwrap_or_default();
+        match policy {
+            "" => e.required(&spec.child("podManagementPolicy"), ""),
+            "OrderedReady" | "Parallel" => {}
+            p => e.invalid(&spec.child("podManagementPolicy"), p, "must be 'OrderedReady' or 'Parallel'"),
+        }
+        let at = spec.child("updateStrategy");
+        let update = o.at(&["spec", "updateStrategy"]).unwrap_or(&Value::Null);
+        match update.str_at(&["type"]).unwrap_or_default() {
+            "" => e.required(&at, ""),
+            "OnDelete" => {
+                if update.get("rollingUpdate").is_some_and(|r| !r.is_null()) {
+                    let text = "only allowed for updateStrategy 'RollingUpdate'";
+                    e.invalid(&at.child("rollingUpdate"), update["rollingUpdate"].clone(), text);
+                }
+            }
+            "RollingUpdate" => {
+                let at = at.child("rollingUpdate");
+                e.non_negative(&at.child("partition"), update.i64_at(&["rollingUpdate", "partition"]));
+                if let Some(m) = update.at(&["rollingUpdate", "maxUnavailable"]).filter(|m| !m.is_null()) {
+                    int_or_percent(Some(m), &at.child("maxUnavailable"), e);
+                    if is_zero(Some(m)) {
+                        e.invalid(&at.child("maxUnavailable"), m.clone(), "cannot be 0");
+                    }
+                    percent_at_most_100(Some(m), &at.child("maxUnavailable"), e);
+                }
+            }
+            t => e.invalid(&at, t, "must be 'RollingUpdate' or 'OnDelete'"),
+        }
+        let at = spec.child("persistentVolumeClaimRetentionPolicy");
+        for f in ["whenDeleted", "whenScaled"] {
+            let p = o.str_at(&["spec", "persistentVolumeClaimRetentionPolicy", f]).unwrap_or_default();
+            if !matches!(p, "Retain" | "Delete") {
+                e.not_supported(&at.child(f), p, &["Retain", "Delete"]);
+            }
+        }
+        for f in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
+            e.non_negative(&spec.child(f), o.i64_at(&["spec", f]));
+        }
+        e.non_negative(&spec.child("ordinals").child("start"), o.i64_at(&["spec", "ordinals", "start"]));
+        pod_template::validate_selector(o, "statefulset", e);
+        if let Some(n) = o.str_at(&["spec", "serviceName"]).filter(|n| !n.is_empty()) {
+            e.invalid_each(&spec.child("serviceName"), n, names::label(n));
+        }
+        validate_template(o, e);
+        for (i, t) in o.items_at(&["spec", "volumeClaimTemplates"]).iter().enumerate() {
+            let at = spec.child("volumeClaimTemplates").index(i).child("spec");
+            claim::validate_spec(t.get("spec").unwrap_or(&Value::Null), &at, e);
+        }
+    }
+    fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
+        if subresource == Some("status") {
+            let status = Path::new("status");
+            let count = |f: &str| print::number(o, &["status", f]);
+            for f in ["replicas", "readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"] {
+                e.non_negative(&status.child(f), Some(count(f)));
+                if count(f) > count("replicas") {
+                    e.invalid(&status.child(f), count(f), "cannot be greater than status.replicas");
+                }
+            }
+            return;
+        }
+        let mut new = o.get("spec").cloned().unwrap_or_default();
+        let before = old.get("spec").cloned().unwrap_or_default();
+        for m in MUTABLE {
+            strategy::keep(&mut new, &before, m);
+        }
+        if !equality::equal(&new, &before) {
+            e.forbidden(&Path::new("spec"), "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden");
+        }
+    }
+    fn depth(&self) -> Depth {
+        Depth::Enums
+    }
+    fn columns(&self) -> &'static str {
+        "statefulSet"
+    }
+    fn cells(&self, o: &Value, c: &TableContext) -> Vec<Value> {
+        let (containers, images) = print::containers_and_images(o.at(&["spec", "template", "spec"]));
+        let ready = print::number(o, &["status", "readyReplicas"]);
+        let desired = print::number(o, &["spec", "replicas"]);
+        vec![format!("{ready}/{desired}").into(), print::age(o, c), containers, images]
+    }
+    fn scale(&self, o: &Value) -> Option<Scale> {
+        Some(replica_set::scale(o))
+    }
+    fn warnings(&self, o: &Value) -> Vec<String> {
+        crate::pod_spec::warnings(o.at(&["spec", "template"]), "spec.template.")
+    }
+}
+
+/// The template's own rules; claims of the set count as volumes of its pods.
+fn validate_template(o: &Value, e: &mut Errors) {
+    let at = Path::new("spec").child("template");
+    let mut template = o.at(&["spec", "template"]).cloned();
+    let claims = o.items_at(&["spec", "volumeClaimTemplates"]);
+    if let Some(t) = template.as_mut().filter(|_| !claims.is_empty()) {
+        let volumes = t.slot(&["spec", "volumes"]);
+        let mut all = volumes.as_array().unwrap_or_default().to_vec();
+        for c in claims {
+            let name = c.str_at(&["metadata", "name"]).unwrap_or_default();
+            if all.iter().any(|v| v.str_at(&["name"]) == Some(name)) {
+                continue;
+            }
+            let mut v = Value::object();
+            *v.slot(&["name"]) = name.into();
+            *v.slot(&["persistentVolumeClaim", "claimName"]) = name.into();
+            all.push(v);
+        }
+        *volumes = Value::Array(all);
+    }
+    pod_template::validate_template(template.as_ref(), &at, e);
+    let pod = o.at(&["spec", "template", "spec"]).unwrap_or(&Value::Null);
+    let at = at.child("spec");
+    if let Some(p) = pod.str_at(&["restartPolicy"]).filter(|p| !p.is_empty() && *p != "Always") {
+        e.not_supported(&at.child("restartPolicy"), p, &["Always"]);
+    }
+    if pod.i64_at(&["activeDeadlineSeconds"]).is_some() {
+        e.forbidden(&at.child("activeDeadlineSeconds"), "activeDeadlineSeconds in StatefulSet is not Supported");
+    }
+}

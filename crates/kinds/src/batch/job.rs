@@ -1,0 +1,296 @@
+//! Job.
+
+use ironkeel_object::{ObjectMeta, Value};
+
+use crate::error::Errors;
+use crate::pod_spec::{one_of, present, string};
+use crate::rules::Generation;
+use crate::structural::Depth;
+use crate::{Path, TableContext, equality, names, pod_template, print, rules, selector, strategy};
+
+pub(crate) struct Rules;
+
+/// Defaults of a `JobSpec`, in a Job or in a CronJob's template.
+pub(crate) fn default_spec(spec: &mut ironkeel_object::Map) {
+    let absent = |spec: &ironkeel_object::Map, f: &str| spec.get(f).is_none_or(Value::is_null);
+    if absent(spec, "completions") && absent(spec, "parallelism") {
+        spec.insert("completions", 1_i64);
+        spec.insert("parallelism", 1_i64);
+    }
+    if absent(spec, "parallelism") {
+        spec.insert("parallelism", 1_i64);
+    }
+    if absent(spec, "backoffLimit") {
+        let unlimited = !absent(spec, "backoffLimitPerIndex");
+        spec.insert("backoffLimit", if unlimited { i64::from(i32::MAX) } else { 6 });
+    }
+    if spec.str("completionMode").unwrap_or_default().is_empty() {
+        spec.insert("completionMode", "NonIndexed");
+    }
+    if absent(spec, "suspend") {
+        spec.insert("suspend", false);
+    }
+    if spec.str("podReplacementPolicy").unwrap_or_default().is_empty() {
+        let policy = if absent(spec, "podFailurePolicy") { "TerminatingOrFailed" } else { "Failed" };
+        spec.insert("podReplacementPolicy", policy);
+    }
+    let rules = spec.get_mut("podFailurePolicy").and_then(|p| p.get_mut("rules")).and_then(Value::as_array_mut);
+    for r in rules.into_iter().flatten() {
+        for p in r.get_mut("onPodConditions").and_then(Value::as_array_mut).into_iter().flatten() {
+            if p.get("status").is_none_or(Value::is_empty) {
+                *p.slot(&["status"]) = "True".into();
+            }
+        }
+    }
+    pod_template::default_template(spec);
+}
+
+/// Rules of a `JobSpec`, without those of the selector.
+pub(crate) fn validate_spec(spec: &Value, at: &Path, e: &mut Errors) {
+    let counts = [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+    ];
+    for f in counts {
+        e.non_negative(&at.child(f), spec.i64_at(&[f]));
+    }
+    match spec.str_at(&["completionMode"]).unwrap_or_default() {
+        "Indexed" => {
+            if spec.i64_at(&["completions"]).is_none() {
+                e.required(&at.child("completions"), "when completion mode is Indexed");
+            }
+            if let Some(p) = spec.i64_at(&["parallelism"]).filter(|p| *p > 100_000) {
+                e.invalid(
+                    &at.child("parallelism"),
+                    p,
+                    "must be less than or equal to 100000 when completion mode is Indexed",
+                );
+            }
+        }
+        "NonIndexed" | "" => {
+            if spec.i64_at(&["backoffLimitPerIndex"]).is_some() {
+                let text = "requires indexed completion mode";
+                e.invalid(&at.child("backoffLimitPerIndex"), spec["backoffLimitPerIndex"].clone(), text);
+            }
+        }
+        m => e.not_supported(&at.child("completionMode"), m, &["Indexed", "NonIndexed"]),
+    }
+    if let Some(m) = string(spec, "managedBy") {
+        if !m.contains('/') {
+            e.invalid(&at.child("managedBy"), m, "must be a domain-prefixed path (such as \"acme.io/foo\")");
+        }
+        if m.len() > 63 {
+            e.too_long(&at.child("managedBy"), 63);
+        }
+    }
+    if present(spec, "podFailurePolicy").is_some() {
+        for (i, r) in spec.items_at(&["podFailurePolicy", "rules"]).iter().enumerate() {
+            let at = at.child("podFailurePolicy").child("rules").index(i);
+            one_of(r, "action", &["Count", "FailIndex", "FailJob", "Ignore"], &at, e);
+            match (present(r, "onExitCodes"), r.items_at(&["onPodConditions"]).is_empty()) {
+                (None, true) => {
+                    e.invalid(&at, r.clone(), "specifying one of OnExitCodes and OnPodConditions is required")
+                }
+                (Some(_), false) => {
+                    e.invalid(&at, r.clone(), "specifying both OnExitCodes and OnPodConditions is not supported")
+                }
+                (Some(x), true) => {
+                    one_of(x, "operator", &["In", "NotIn"], &at.child("onExitCodes"), e);
+                    if x.items_at(&["values"]).is_empty() {
+                        e.invalid(
+                            &at.child("onExitCodes").child("values"),
+                            Value::Array(Vec::new()),
+                            "at least one value is required",
+                        );
+                    }
+                }
+                (None, false) => {}
+            }
+        }
+    }
+    pod_template::validate_template(spec.get("template"), &at.child("template"), e);
+    let pod = at.child("template").child("spec");
+    match spec.str_at(&["template", "spec", "restartPolicy"]).unwrap_or_default() {
+        "Always" => e.required(&pod.child("restartPolicy"), "valid values: \"OnFailure\", \"Never\""),
+        "OnFailure" if present(spec, "podFailurePolicy").is_some() => {
+            let text = "only \"Never\" is supported when podFailurePolicy is specified";
+            e.invalid(&pod.child("restartPolicy"), "OnFailure", text);
+        }
+        "OnFailure" | "Never" | "" => {}
+        p => e.not_supported(&pod.child("restartPolicy"), p, &["OnFailure", "Never"]),
+    }
+}
+
+/// A Job's pods are told apart by the Job's UID, unless the client chose the selector itself.
+fn generate_selector(o: &mut Value) {
+    if o.at(&["spec", "manualSelector"]).and_then(Value::as_bool) == Some(true) {
+        return;
+    }
+    let (uid, name) = (o.uid().to_owned(), o.name().to_owned());
+    if uid.is_empty() {
+        return;
+    }
+    let labels = o.slot(&["spec", "template", "metadata", "labels"]);
+    for key in ["controller-uid", "job-name"] {
+        let value = if key == "job-name" { &name } else { &uid };
+        for key in [key.to_owned(), format!("batch.kubernetes.io/{key}")] {
+            if !matches!(labels, Value::Object(_)) {
+                *labels = Value::object();
+            }
+            if let Some(m) = labels.as_object_mut() {
+                if !m.contains_key(&key) {
+                    m.insert(key, value.as_str());
+                }
+            }
+        }
+    }
+    let selector = o.slot(&["spec", "selector", "matchLabels"]);
+    if !matches!(selector, Value::Object(_)) {
+        *selector = Value::object();
+    }
+    if let Some(m) = selector.as_object_mut() {
+        if !m.contains_key("batch.kubernetes.io/controller-uid") {
+            m.insert("batch.kubernetes.io/controller-uid", uid);
+        }
+    }
+}
+
+impl rules::Rules for Rules {
+    fn default(&self, o: &mut Value) {
+        if let Some(spec) = strategy::spec(o) {
+            default_spec(spec);
+        }
+        let labels = pod_template::template_labels(o).cloned().filter(|l| !l.is_empty());
+        if let Some(l) = labels.filter(|_| o.at(&["metadata", "labels"]).is_none_or(Value::is_empty)) {
+            o.meta_mut().insert("labels", l);
+        }
+    }
+    fn generation(&self) -> Generation {
+        Generation::Of(&["spec"])
+    }
+    fn prepare_create(&self, o: &mut Value) {
+        *o.slot(&["status"]) = Value::object();
+        generate_selector(o);
+    }
+    fn validate(&self, o: &Value, e: &mut Errors) {
+        let at = Path::new("spec");
+        let spec = o.get("spec").unwrap_or(&Value::Null);
+        if present(spec, "selector").is_none() {
+            e.required(&at.child("selector"), "");
+        } else {
+            selector::label_selector(spec.get("selector"), &at.child("selector"), e);
+            if !selector::matches(&spec["selector"], pod_template::template_labels(o)) {
+                let shown = pod_template::template_labels(o).cloned().unwrap_or_else(Value::object);
+                let at = at.child("template").child("metadata").child("labels");
+                e.invalid(&at, shown, "`selector` does not match template `labels`");
+            }
+        }
+        validate_spec(spec, &at, e);
+    }
+    fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
+        if subresource == Some("status") {
+            for f in ["active", "succeeded", "failed", "ready", "terminating"] {
+                e.non_negative(&Path::new("status").child(f), o.i64_at(&["status", f]));
+            }
+            return;
+        }
+        let at = Path::new("spec");
+        let indexed = o.str_at(&["spec", "completionMode"]) == Some("Indexed");
+        let elastic = indexed && o.at(&["spec", "completions"]) == o.at(&["spec", "parallelism"]);
+        let never = o.at(&["spec", "parallelism"]).is_some_and(Value::is_null);
+        if !elastic || never {
+            e.immutable(&at.child("completions"), o.at(&["spec", "completions"]), old.at(&["spec", "completions"]));
+        }
+        for f in
+            ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"]
+        {
+            e.immutable(&at.child(f), o.at(&["spec", f]), old.at(&["spec", f]));
+        }
+        let mut template = o.at(&["spec", "template"]).cloned().unwrap_or_default();
+        let before = old.at(&["spec", "template"]).cloned().unwrap_or_default();
+        let suspended = old.at(&["spec", "suspend"]).and_then(Value::as_bool) == Some(true);
+        if suspended && old.at(&["status", "startTime"]).is_none() {
+            for f in ["annotations", "labels"] {
+                if let (Some(m), Some(b)) = (template.get_mut("metadata"), before.get("metadata")) {
+                    strategy::keep(m, b, f);
+                }
+            }
+            if let (Some(s), Some(b)) = (template.get_mut("spec"), before.get("spec")) {
+                for f in ["affinity", "nodeSelector", "tolerations", "schedulingGates"] {
+                    strategy::keep(s, b, f);
+                }
+            }
+        }
+        if !equality::equal(&template, &before) {
+            let shown = o.at(&["spec", "template"]).cloned().unwrap_or_default();
+            e.invalid(&at.child("template"), shown, "field is immutable");
+        }
+    }
+    fn depth(&self) -> Depth {
+        Depth::Enums
+    }
+    fn extra_name_rule(&self, name: &str, _prefix: bool) -> Vec<String> {
+        if name.len() > 63 { vec![names::max_length(63)] } else { Vec::new() }
+    }
+    fn columns(&self) -> &'static str {
+        "job"
+    }
+    fn cells(&self, o: &Value, c: &TableContext) -> Vec<Value> {
+        let condition = |kind: &str| {
+            let all = o.items_at(&["status", "conditions"]);
+            all.iter().any(|c| c.str_at(&["type"]) == Some(kind) && c.str_at(&["status"]) == Some("True"))
+        };
+        let status = if condition("Complete") {
+            "Complete"
+        } else if condition("Failed") {
+            "Failed"
+        } else if o.deletion_timestamp().is_some() {
+            "Terminating"
+        } else if condition("Suspended") {
+            "Suspended"
+        } else if condition("FailureTarget") {
+            "FailureTarget"
+        } else if condition("SuccessCriteriaMet") {
+            "SuccessCriteriaMet"
+        } else {
+            "Running"
+        };
+        let done = print::number(o, &["status", "succeeded"]);
+        let completions = match (o.i64_at(&["spec", "completions"]), o.i64_at(&["spec", "parallelism"])) {
+            (Some(n), _) => format!("{done}/{n}"),
+            (None, Some(p)) if p > 1 => format!("{done}/1 of {p}"),
+            _ => format!("{done}/1"),
+        };
+        let time = |f: &str| o.str_at(&["status", f]).and_then(print::unix);
+        let duration = match (time("startTime"), time("completionTime")) {
+            (None, _) => String::new(),
+            (Some(s), Some(end)) => print::human_duration(end - s),
+            (Some(s), None) => print::human_duration(c.now_unix - s),
+        };
+        let (containers, images) = print::containers_and_images(o.at(&["spec", "template", "spec"]));
+        vec![
+            status.into(),
+            completions.into(),
+            duration.into(),
+            print::age(o, c),
+            containers,
+            images,
+            selector::text(o.at(&["spec", "selector"])).into(),
+        ]
+    }
+    fn field(&self, o: &Value, path: &str) -> Option<String> {
+        (path == "status.successful").then(|| print::number(o, &["status", "succeeded"]).to_string())
+    }
+    fn warnings(&self, o: &Value) -> Vec<String> {
+        let mut w = crate::pod_spec::warnings(o.at(&["spec", "template"]), "spec.template.");
+        if o.str_at(&["spec", "completionMode"]) == Some("Indexed") && o.name().len() > 52 {
+            w.push("metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended".into());
+        }
+        w
+    }
+}

@@ -1,0 +1,5 @@
+//! `batch`.
+
+pub(crate) mod cron_job;
+pub(crate) mod cron_schedule;
+pub(crate) mod job;

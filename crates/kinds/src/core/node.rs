@@ -1,0 +1,147 @@
+//! Node.
+
+use ironkeel_object::{ObjectMeta, Value};
+
+use crate::error::Errors;
+use crate::structural::Depth;
+use crate::{Path, TableContext, equality, names, pod_spec, print, resources, rules, strategy};
+
+pub(crate) struct Rules;
+
+impl rules::Rules for Rules {
+    fn default(&self, o: &mut Value) {
+        let capacity = o.at(&["status", "capacity"]).cloned();
+        if let Some(c) = capacity.filter(|_| o.at(&["status", "allocatable"]).is_none_or(Value::is_null)) {
+            *o.slot(&["status", "allocatable"]) = c;
+        }
+    }
+    fn owns_update(&self, subresource: Option<&str>) -> bool {
+        subresource == Some("status")
+    }
+    fn prepare_create(&self, o: &mut Value) {
+        one_of_pod_cidrs(o);
+    }
+    fn prepare_update(&self, o: &mut Value, old: &Value, subresource: Option<&str>) {
+        if subresource == Some("status") {
+            // The kubelet writes labels and annotations with its status.
+            strategy::keep(o, old, "spec");
+        } else {
+            one_of_pod_cidrs(o);
+        }
+    }
+    fn validate(&self, o: &Value, e: &mut Errors) {
+        let at = Path::new("spec").child("taints");
+        let taints = o.items_at(&["spec", "taints"]);
+        for (i, t) in taints.iter().enumerate() {
+            let at = at.index(i);
+            let key = t.str_at(&["key"]).unwrap_or_default();
+            e.invalid_each(&at.child("key"), key, names::qualified(key));
+            let value = t.str_at(&["value"]).unwrap_or_default();
+            let messages = names::label_value(value);
+            if !messages.is_empty() {
+                e.invalid(&at.child("value"), value, &messages.join(";"));
+            }
+            pod_spec::taint_effect(t, false, &at, e);
+            if taints[..i].iter().any(|x| x["key"] == t["key"] && x["effect"] == t["effect"]) {
+                e.duplicate(&at, t.clone());
+            }
+        }
+        let cidrs = o.items_at(&["spec", "podCIDRs"]);
+        let at = Path::new("spec").child("podCIDRs");
+        for (i, c) in cidrs.iter().enumerate() {
+            let c = c.as_str().unwrap_or_default();
+            e.invalid_each(&at.index(i), c, names::cidr(c));
+        }
+        if cidrs.len() > 2 {
+            e.invalid(&at, cidrs.to_vec(), "may specify no more than one CIDR for each IP family");
+        }
+        for (name, q) in o.at(&["status", "capacity"]).and_then(Value::as_object).into_iter().flat_map(|m| m.iter()) {
+            let at = Path::new("status").child("capacity").key(name);
+            resources::validate_quantity(name, Some(q), &at, e);
+        }
+    }
+    fn validate_update(&self, o: &Value, old: &Value, _subresource: Option<&str>, e: &mut Errors) {
+        let at = Path::new("spec");
+        if !old.items_at(&["spec", "podCIDRs"]).is_empty()
+            && !equality::same(o.at(&["spec", "podCIDRs"]), old.at(&["spec", "podCIDRs"]))
+        {
+            e.forbidden(&at.child("podCIDRs"), "node updates may not change podCIDR except from \"\" to valid");
+        }
+        let provider = |v: &Value| v.str_at(&["spec", "providerID"]).unwrap_or_default().to_owned();
+        if !provider(old).is_empty() && provider(o) != provider(old) {
+            e.forbidden(&at.child("providerID"), "node updates may not change providerID except from \"\" to valid");
+        }
+    }
+    fn depth(&self) -> Depth {
+        Depth::Enums
+    }
+    fn columns(&self) -> &'static str {
+        "node"
+    }
+    fn cells(&self, o: &Value, c: &TableContext) -> Vec<Value> {
+        let ready = o.items_at(&["status", "conditions"]).iter().find(|c| c.str_at(&["type"]) == Some("Ready"));
+        let mut status = match ready.and_then(|c| c.str_at(&["status"])) {
+            Some("True") => "Ready".to_owned(),
+            Some(_) => "NotReady".to_owned(),
+            None => "Unknown".to_owned(),
+        };
+        if o.at(&["spec", "unschedulable"]).and_then(Value::as_bool) == Some(true) {
+            status.push_str(",SchedulingDisabled");
+        }
+        let mut roles: Vec<String> = Vec::new();
+        for (k, v) in o.at(&["metadata", "labels"]).and_then(Value::as_object).into_iter().flat_map(|m| m.iter()) {
+            match k.strip_prefix("node-role.kubernetes.io/") {
+                Some(role) if !role.is_empty() => roles.push(role.to_owned()),
+                _ if k == "kubernetes.io/role" => roles.extend(v.as_str().filter(|s| !s.is_empty()).map(str::to_owned)),
+                _ => {}
+            }
+        }
+        roles.sort();
+        roles.dedup();
+        let address = |kind: &str| {
+            let all = o.items_at(&["status", "addresses"]);
+            let found = all.iter().find(|a| a.str_at(&["type"]) == Some(kind)).and_then(|a| a.str_at(&["address"]));
+            print::non_empty(found.unwrap_or_default().to_owned(), "<none>")
+        };
+        let info = |f: &str| print::text(o, &["status", "nodeInfo", f], "<unknown>");
+        vec![
+            status.into(),
+            print::non_empty(roles.join(","), "<none>"),
+            print::age(o, c),
+            print::text(o, &["status", "nodeInfo", "kubeletVersion"], ""),
+            address("InternalIP"),
+            address("ExternalIP"),
+            info("osImage"),
+            info("kernelVersion"),
+            info("containerRuntimeVersion"),
+        ]
+    }
+    fn field(&self, o: &Value, path: &str) -> Option<String> {
+        let on = o.at(&["spec", "unschedulable"]).and_then(Value::as_bool).unwrap_or(false);
+        (path == "spec.unschedulable").then(|| on.to_string())
+    }
+    fn warnings(&self, o: &Value) -> Vec<String> {
+        let mut w = Vec::new();
+        if o.at(&["spec", "configSource"]).is_some_and(|v| !v.is_null()) {
+            w.push("spec.configSource: the feature is no longer supported".into());
+        }
+        if o.str_at(&["spec", "externalID"]).is_some_and(|v| !v.is_empty()) {
+            w.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".into());
+        }
+        if o.annotation("scheduler.alpha.kubernetes.io/preferAvoidPods").is_some() {
+            w.push("metadata.annotations[scheduler.alpha.kubernetes.io/preferAvoidPods]: deprecated".into());
+        }
+        w
+    }
+}
+
+/// `podCIDR` is the first of `podCIDRs`.
+fn one_of_pod_cidrs(o: &mut Value) {
+    let single = o.str_at(&["spec", "podCIDR"]).unwrap_or_default().to_owned();
+    let first = o.items_at(&["spec", "podCIDRs"]).first().and_then(Value::as_str).unwrap_or_default().to_owned();
+    if first.is_empty() && !single.is_empty() {
+        *o.slot(&["spec", "podCIDRs"]) = vec![single].into();
+    } else if single.is_empty() && !first.is_empty() {
+        *o.slot(&["spec", "podCIDR"]) = first.into();
+    }
+}

@@ -1,0 +1,167 @@
+//! `resource.k8s.io`: device classes, claims, slices. Stored as v1; v1beta2 has the same content,
+//! v1beta1 has a request's fields and a device's attributes one level elsewhere.
+
+use ironkeel_object::{Map, Value};
+use ironkeel_schema::Resource;
+
+use crate::rules::Generation;
+use crate::{TableContext, print, rules};
+
+/// Which of the kinds.
+#[derive(Clone, Copy)]
+pub(crate) enum Devices {
+    Class,
+    Claim,
+    ClaimTemplate,
+    Slice,
+    TaintRule,
+}
+
+/// Members of a v1beta1 request that stand under `exactly` in v1.
+const EXACT: &[&str] =
+    &["deviceClassName", "selectors", "allocationMode", "count", "adminAccess", "tolerations", "capacity"];
+
+fn list<'a>(o: &'a mut Value, path: &[&str]) -> impl Iterator<Item = &'a mut Map> {
+    let (last, front) = path.split_last().map_or(("", &[][..]), |(l, f)| (*l, f));
+    let holder = front.iter().try_fold(o, |v, k| v.get_mut(k));
+    let items = holder.and_then(|v| v.get_mut(last)).and_then(Value::as_array_mut);
+    items.into_iter().flatten().filter_map(Value::as_object_mut)
+}
+
+impl rules::Rules for Devices {
+    fn generation(&self) -> Generation {
+        match self {
+            Devices::Class | Devices::Slice | Devices::TaintRule => Generation::Of(&["spec"]),
+            _ => Generation::None,
+        }
+    }
+    fn default(&self, o: &mut Value) {
+        let path: &[&str] = match self {
+            Devices::Claim => &["spec", "devices", "requests"],
+            Devices::ClaimTemplate => &["spec", "spec", "devices", "requests"],
+            _ => return,
+        };
+        let old_form = o.str_at(&["apiVersion"]) == Some("resource.k8s.io/v1beta1");
+        for r in list(o, path) {
+            let exact = if old_form { Some(r) } else { r.get_mut("exactly").and_then(Value::as_object_mut) };
+            let Some(x) = exact.filter(|x| x.str("deviceClassName").is_some_and(|c| !c.is_empty())) else { continue };
+            if x.str("allocationMode").unwrap_or_default().is_empty() {
+                x.insert("allocationMode", "ExactCount");
+            }
+            let count = x.get("count").and_then(Value::as_i64).unwrap_or(0);
+            if x.str("allocationMode") == Some("ExactCount") && count == 0 {
+                x.insert("count", 1_i64);
+            }
+        }
+    }
+    fn storage_version(&self) -> Option<(&'static str, &'static str)> {
+        Some(("resource.k8s.io", if matches!(self, Devices::TaintRule) { "v1beta2" } else { "v1" }))
+    }
+    fn to_stored(&self, r: &Resource, o: &mut Value) {
+        if r.version == "v1beta1" {
+            self.move_members(o, true);
+        }
+    }
+    fn from_stored(&self, r: &Resource, o: &mut Value) {
+        if r.version == "v1beta1" {
+            self.move_members(o, false);
+        }
+    }
+    fn columns(&self) -> &'static str {
+        match self {
+            Devices::Class => "deviceClass",
+            Devices::Claim => "resourceClaim",
+            Devices::ClaimTemplate => "resourceClaimTemplate",
+            Devices::Slice => "nodeResourceSlice",
+            Devices::TaintRule => "deviceTaint",
+        }
+    }
+    fn cells(&self, o: &Value, c: &TableContext) -> Vec<Value> {
+        match self {
+            Devices::Class | Devices::ClaimTemplate => vec![print::age(o, c)],
+            Devices::Claim => vec![claim_state(o).into(), print::age(o, c)],
+            Devices::Slice => vec![
+                print::text(o, &["spec", "nodeName"], "<none>"),
+                print::text(o, &["spec", "driver"], ""),
+                print::text(o, &["spec", "pool", "name"], ""),
+                print::age(o, c),
+            ],
+            Devices::TaintRule => {
+                let taint = |f: &str| print::text(o, &["spec", "taint", f], "");
+                let added = print::since(o.str_at(&["spec", "taint", "timeAdded"]), c);
+                vec![taint("key"), taint("value"), taint("effect"), added.into(), print::age(o, c)]
+            }
+        }
+    }
+    fn field(&self, o: &Value, path: &str) -> Option<String> {
+        let known = matches!(self, Devices::Slice) && matches!(path, "spec.nodeName" | "spec.driver");
+        known.then(|| o.str_at(&["spec", path.trim_start_matches("spec.")]).unwrap_or_default().to_owned())
+    }
+}
+
+impl Devices {
+    fn move_members(self, o: &mut Value, to_v1: bool) {
+        match self {
+            Devices::Claim => requests(o, &["spec", "devices", "requests"], to_v1),
+            Devices::ClaimTemplate => requests(o, &["spec", "spec", "devices", "requests"], to_v1),
+            Devices::Slice => {
+                for d in list(o, &["spec", "devices"]) {
+                    if to_v1 {
+                        if let Some(Value::Object(basic)) = d.remove("basic") {
+                            for (k, v) in basic {
+                                d.insert(k, v);
+                            }
+                        }
+                    } else {
+                        let name = d.remove("name");
+                        let basic = std::mem::take(d);
+                        if let Some(n) = name {
+                            d.insert("name", n);
+                        }
+                        d.insert("basic", basic);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn requests(o: &mut Value, path: &[&str], to_v1: bool) {
+    for r in list(o, path) {
+        if to_v1 {
+            let mut exact = Map::new();
+            for m in EXACT {
+                if let Some(v) = r.remove(m) {
+                    exact.insert(*m, v);
+                }
+            }
+            if !exact.is_empty() {
+                r.insert("exactly", exact);
+            }
+        } else if let Some(Value::Object(exact)) = r.remove("exactly") {
+            for (k, v) in exact {
+                r.insert(k, v);
+            }
+        }
+    }
+}
+
+fn claim_state(o: &Value) -> String {
+    use ironkeel_object::ObjectMeta;
+    let mut parts = Vec::new();
+    if o.deletion_timestamp().is_some() {
+        parts.push("deleted");
+    }
+    if o.at(&["status", "allocation"]).is_none_or(Value::is_null) {
+        if parts.is_empty() {
+            parts.push("pending");
+        }
+    } else {
+        parts.push("allocated");
+        if !o.items_at(&["status", "reservedFor"]).is_empty() {
+            parts.push("reserved");
+        }
+    }
+    parts.join(",")
+}

@@ -1,0 +1,78 @@
+//! IPAddress and ServiceCIDR.
+
+use ironkeel_object::Value;
+
+use crate::error::Errors;
+use crate::{Path, TableContext, names, print, rules};
+
+/// IPAddress: its name is the address.
+pub(crate) struct Address;
+impl rules::Rules for Address {
+    fn extra_name_rule(&self, name: &str, _prefix: bool) -> Vec<String> {
+        names::ip(name)
+    }
+    fn name_rule(&self) -> names::NameRule {
+        names::NameRule::Any
+    }
+    fn validate_update(&self, o: &Value, old: &Value, _subresource: Option<&str>, e: &mut Errors) {
+        e.immutable(
+            &Path::new("spec").child("parentRef"),
+            o.at(&["spec", "parentRef"]),
+            old.at(&["spec", "parentRef"]),
+        );
+    }
+    fn storage_version(&self) -> Option<(&'static str, &'static str)> {
+        Some(("networking.k8s.io", "v1"))
+    }
+    fn columns(&self) -> &'static str {
+        "ipAddress"
+    }
+    fn cells(&self, o: &Value, _c: &TableContext) -> Vec<Value> {
+        let parts =
+            ["resource", "group", "namespace", "name"].map(|f| o.str_at(&["spec", "parentRef", f]).unwrap_or_default());
+        let [resource, group, namespace, name] = parts;
+        let resource = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
+        let namespace = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+        vec![format!("{resource}/{namespace}{name}").into()]
+    }
+    fn field(&self, o: &Value, path: &str) -> Option<String> {
+        let f = path.strip_prefix("spec.parentRef.")?;
+        ["resource", "name", "namespace", "group"]
+            .contains(&f)
+            .then(|| o.str_at(&["spec", "parentRef", f]).unwrap_or_default().to_owned())
+    }
+}
+
+/// ServiceCIDR.
+pub(crate) struct Range;
+impl rules::Rules for Range {
+    fn validate(&self, o: &Value, e: &mut Errors) {
+        let at = Path::new("spec").child("cidrs");
+        let all = o.items_at(&["spec", "cidrs"]);
+        if all.is_empty() {
+            e.required(&at, "at least one CIDR required");
+        }
+        if all.len() > 2 {
+            e.invalid(&at, all.to_vec(), "may only hold up to 2 values");
+        }
+        for (i, c) in all.iter().enumerate() {
+            let c = c.as_str().unwrap_or_default();
+            e.invalid_each(&at.index(i), c, names::cidr(c));
+        }
+    }
+    fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
+        if subresource.is_none() {
+            e.immutable(&Path::new("spec").child("cidrs"), o.at(&["spec", "cidrs"]), old.at(&["spec", "cidrs"]));
+        }
+    }
+    fn storage_version(&self) -> Option<(&'static str, &'static str)> {
+        Some(("networking.k8s.io", "v1"))
+    }
+    fn columns(&self) -> &'static str {
+        "serviceCIDR"
+    }
+    fn cells(&self, o: &Value, c: &TableContext) -> Vec<Value> {
+        let all: Vec<&str> = o.items_at(&["spec", "cidrs"]).iter().filter_map(Value::as_str).collect();
+        vec![all.join(",").into(), print::age(o, c)]
+    }
+}
