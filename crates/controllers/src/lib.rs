@@ -5,12 +5,16 @@
 //! crate), rules shared with other components (the semantics crate), scheduling, and anything on a node.
 
 mod context;
+mod daemonset;
 mod deployment;
 mod discovery;
 mod endpoints;
 mod endpointslice;
 mod error;
+mod garbage;
+mod job;
 mod namespace;
+mod node;
 mod podgc;
 mod replicas;
 mod revision;
@@ -74,8 +78,13 @@ async fn run_controllers(context: Context) -> Result<(), Error> {
         "deployment" => deployment::run,
         "replicaset" => replicas::run_replica_sets,
         "replicationcontroller" => replicas::run_replication_controllers,
+        "daemonset" => daemonset::run,
+        "job" => job::run,
         "endpoints" => endpoints::run,
         "endpointslice" => endpointslice::run,
+        "garbage-collector" => garbage::run,
+        "node-lifecycle" => node::run_lifecycle,
+        "taint-eviction" => node::run_eviction,
         "pod-gc" => podgc::run,
         "ttl-after-finished" => ttl::run,
     }

@@ -1,0 +1,265 @@
+//! Decides about one object, by the API's word and not the graph's: delete it, drop references to owners that are gone,
+//! free its dependents, or let it be.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ironkeel_informer::WorkQueue;
+use ironkeel_semantics::well_known::{FOREGROUND_FINALIZER, ORPHAN_FINALIZER};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::Client;
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions, PropagationPolicy};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::Kinds;
+use super::graph::{Graph, Item, Node, Work};
+use crate::error::{Error, code, is_conflict, is_not_found};
+
+/// How soon an owner that exists but was not seen is looked for again.
+const UNSEEN_RETRY: Duration = Duration::from_millis(500);
+/// How soon an object that changed meanwhile is looked at again.
+const CHANGED_RETRY: Duration = Duration::from_millis(10);
+/// How soon an object of a resource that is not served is looked at again.
+const UNSERVED_RETRY: Duration = Duration::from_secs(30);
+
+pub(super) struct Collector {
+    pub(super) client: Client,
+    pub(super) graph: Arc<Mutex<Graph>>,
+    pub(super) kinds: Kinds,
+    pub(super) queue: WorkQueue<Work>,
+}
+
+/// What became of an owner.
+#[derive(PartialEq)]
+enum Owner {
+    /// It lives.
+    Solid,
+    /// It does not exist.
+    Absent,
+    /// It waits for its dependents to be gone.
+    Waiting,
+    /// Its resource is not served: nothing can be said.
+    Unknown,
+}
+
+impl Collector {
+    pub(super) async fn work(&self, work: Work) -> Result<Option<Duration>, Error> {
+        let (Work::Delete(uid) | Work::Orphan(uid)) = &work;
+        let Some(node) = self.graph.lock().get(uid).cloned() else { return Ok(None) };
+        let outcome = match work {
+            Work::Delete(_) => self.consider(&node).await,
+            Work::Orphan(_) => self.orphan(&node).await,
+        };
+        match outcome {
+            Err(Error::Api(error)) if is_conflict(&error) => Ok(Some(CHANGED_RETRY)),
+            other => other,
+        }
+    }
+
+    fn api(&self, item: &Item) -> Option<Api<DynamicObject>> {
+        let kinds = self.kinds.lock();
+        let served = kinds.get(&(item.api_version.clone(), item.kind.clone()))?;
+        Some(if served.namespaced && !item.namespace.is_empty() {
+            Api::namespaced_with(self.client.clone(), &item.namespace, &served.resource)
+        } else {
+            Api::all_with(self.client.clone(), &served.resource)
+        })
+    }
+
+    /// The object's metadata from the API, if it is still the same object.
+    async fn live(&self, api: &Api<DynamicObject>, item: &Item) -> kube::Result<Option<ObjectMeta>> {
+        let found = api.get_metadata_opt(&item.name).await?;
+        Ok(found.map(|found| found.metadata).filter(|meta| meta.uid.as_deref() == Some(&item.uid)))
+    }
+
+    async fn consider(&self, node: &Node) -> Result<Option<Duration>, Error> {
+        if !node.is_virtual && !node.deleting_dependents && (node.being_deleted || node.owners.is_empty()) {
+            return Ok(None);
+        }
+        let Some(api) = self.api(&node.item) else {
+            // A resource may come back; until then nothing is known of its objects.
+            return Ok(Some(UNSERVED_RETRY));
+        };
+        let Some(live) = self.live(&api, &node.item).await? else {
+            let more = self.graph.lock().remove(&node.item.uid);
+            more.into_iter().for_each(|work| self.queue.add(work));
+            return Ok(None);
+        };
+        if node.is_virtual {
+            return Ok(Some(UNSEEN_RETRY));
+        }
+        if node.deleting_dependents {
+            return self.finish_foreground(&api, node, &live).await;
+        }
+        let owners = live.owner_references.clone().unwrap_or_default();
+        if owners.is_empty() {
+            return Ok(None);
+        }
+        let mut gone: Vec<&OwnerReference> = Vec::new();
+        let mut waiting: Vec<&OwnerReference> = Vec::new();
+        let mut solid = 0;
+        for owner in &owners {
+            match self.look_up(owner, &node.item.namespace).await? {
+                Owner::Absent => gone.push(owner),
+                Owner::Waiting => waiting.push(owner),
+                Owner::Solid => solid += 1,
+                Owner::Unknown => return Ok(Some(UNSERVED_RETRY)),
+            }
+        }
+        if solid > 0 {
+            if gone.is_empty() && waiting.is_empty() {
+                return Ok(None);
+            }
+            let kept = |owner: &&OwnerReference| !gone.contains(owner) && !waiting.contains(owner);
+            let kept: Vec<_> = owners.iter().filter(kept).collect();
+            self.patch(&api, &node.item, &live, json!({"ownerReferences": kept})).await?;
+            return Ok(None);
+        }
+        let policy = if !waiting.is_empty() && !node.dependents.is_empty() {
+            self.unblock_cycles(node, &api, &live, &owners).await?;
+            PropagationPolicy::Foreground
+        } else {
+            let finalizers = live.finalizers.as_deref().unwrap_or_default();
+            let has = |name: &str| finalizers.iter().any(|finalizer| finalizer == name);
+            if has(ORPHAN_FINALIZER) {
+                PropagationPolicy::Orphan
+            } else if has(FOREGROUND_FINALIZER) {
+                PropagationPolicy::Foreground
+            } else {
+                PropagationPolicy::Background
+            }
+        };
+        self.delete(&api, node, &live, policy).await
+    }
+
+    async fn delete(
+        &self,
+        api: &Api<DynamicObject>,
+        node: &Node,
+        live: &ObjectMeta,
+        policy: PropagationPolicy,
+    ) -> Result<Option<Duration>, Error> {
+        // With the revision: an owner that was added meanwhile keeps the object.
+        let same = Preconditions { uid: live.uid.clone(), resource_version: live.resource_version.clone() };
+        let delete = DeleteParams { propagation_policy: Some(policy), ..DeleteParams::default() };
+        match api.delete(&node.item.name, &delete.preconditions(same)).await {
+            Ok(_) => Ok(None),
+            Err(error) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Owners that wait for each other in a circle would wait for ever: the references stop blocking.
+    async fn unblock_cycles(
+        &self,
+        node: &Node,
+        api: &Api<DynamicObject>,
+        live: &ObjectMeta,
+        owners: &[OwnerReference],
+    ) -> Result<(), Error> {
+        let circle = self.graph.lock().dependents(&node.item.uid).iter().any(|dependent| dependent.deleting_dependents);
+        if !circle {
+            return Ok(());
+        }
+        let mut free = owners.to_vec();
+        for owner in &mut free {
+            owner.block_owner_deletion = Some(false);
+        }
+        self.patch(api, &node.item, live, json!({"ownerReferences": free})).await
+    }
+
+    async fn look_up(&self, owner: &OwnerReference, namespace: &str) -> Result<Owner, Error> {
+        let item = Item {
+            api_version: owner.api_version.clone(),
+            kind: owner.kind.clone(),
+            namespace: namespace.to_owned(),
+            name: owner.name.clone(),
+            uid: owner.uid.clone(),
+        };
+        let Some(api) = self.api(&item) else { return Ok(Owner::Unknown) };
+        let namespaced =
+            self.kinds.lock().get(&(item.api_version.clone(), item.kind.clone())).is_some_and(|s| s.namespaced);
+        if namespaced && namespace.is_empty() {
+            // A cluster-scoped object cannot be owned by a namespaced one.
+            return Ok(Owner::Unknown);
+        }
+        Ok(match self.live(&api, &item).await? {
+            None => Owner::Absent,
+            Some(meta) => {
+                let foreground = meta.finalizers.iter().flatten().any(|finalizer| finalizer == FOREGROUND_FINALIZER);
+                let waits = meta.deletion_timestamp.is_some() && foreground;
+                if waits { Owner::Waiting } else { Owner::Solid }
+            }
+        })
+    }
+
+    /// In foreground deletion: once nothing blocks it any more, the finalizer goes.
+    async fn finish_foreground(
+        &self,
+        api: &Api<DynamicObject>,
+        node: &Node,
+        live: &ObjectMeta,
+    ) -> Result<Option<Duration>, Error> {
+        let blocking = self.graph.lock().blocking_dependents(&node.item.uid);
+        if blocking.is_empty() {
+            self.drop_finalizer(api, &node.item, live, FOREGROUND_FINALIZER).await?;
+            return Ok(None);
+        }
+        for dependent in blocking.iter().filter(|dependent| !dependent.deleting_dependents) {
+            self.queue.add(Work::Delete(dependent.item.uid.clone()));
+        }
+        Ok(None)
+    }
+
+    /// Takes the reference to this owner from its dependents, then its finalizer.
+    async fn orphan(&self, node: &Node) -> Result<Option<Duration>, Error> {
+        let Some(api) = self.api(&node.item) else { return Ok(Some(UNSERVED_RETRY)) };
+        let Some(live) = self.live(&api, &node.item).await? else { return Ok(None) };
+        let dependents = self.graph.lock().dependents(&node.item.uid);
+        for dependent in dependents {
+            let Some(api) = self.api(&dependent.item) else { continue };
+            let Some(meta) = self.live(&api, &dependent.item).await? else { continue };
+            let owners = meta.owner_references.clone().unwrap_or_default();
+            let kept: Vec<_> = owners.iter().filter(|owner| owner.uid != node.item.uid).collect();
+            if kept.len() < owners.len() {
+                self.patch(&api, &dependent.item, &meta, json!({"ownerReferences": kept})).await?;
+            }
+        }
+        self.drop_finalizer(&api, &node.item, &live, ORPHAN_FINALIZER).await?;
+        Ok(None)
+    }
+
+    async fn drop_finalizer(
+        &self,
+        api: &Api<DynamicObject>,
+        item: &Item,
+        live: &ObjectMeta,
+        finalizer: &str,
+    ) -> Result<(), Error> {
+        let all = live.finalizers.clone().unwrap_or_default();
+        let kept: Vec<_> = all.iter().filter(|known| *known != finalizer).collect();
+        if kept.len() == all.len() {
+            return Ok(());
+        }
+        self.patch(api, item, live, json!({"finalizers": kept})).await
+    }
+
+    /// Changes metadata, provided that the object is what we read.
+    async fn patch(
+        &self,
+        api: &Api<DynamicObject>,
+        item: &Item,
+        live: &ObjectMeta,
+        mut metadata: Value,
+    ) -> Result<(), Error> {
+        metadata["uid"] = json!(live.uid);
+        metadata["resourceVersion"] = json!(live.resource_version);
+        let patch = Patch::Merge(json!({"metadata": metadata}));
+        match api.patch_metadata(&item.name, &PatchParams::default(), &patch).await {
+            Ok(_) => Ok(()),
+            Err(error) if code(&error) == Some(404) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
