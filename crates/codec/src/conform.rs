@@ -184,7 +184,8 @@ fn zero(shape: &Shape) -> Value {
 
 /// What Go's `omitempty` leaves out when it writes the struct again.
 fn is_omitted_zero(field: &Field, value: &Value) -> bool {
-    if field.pointer || !field.omit_empty {
+    // An empty list of managed fields asks to forget them: the one list where empty is not absent.
+    if field.pointer || !field.omit_empty || field.name == "managedFields" {
         return false;
     }
     match field.shape {

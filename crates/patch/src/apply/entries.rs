@@ -1,0 +1,229 @@
+//! `metadata.managedFields`: one entry a manager, operation, version and subresource.
+
+use ironkeel_object::{Map, ObjectMeta as _, Value};
+
+use super::set::{common_paths, difference, union};
+use super::{ApplyOptions, Conflict};
+
+/// Managers by update that are kept apart; older ones are put together.
+pub const MAX_UPDATE_MANAGERS: usize = 10;
+/// The manager under which older updates are put together.
+const ANCIENT: &str = "ancient-changes";
+
+#[derive(Clone, PartialEq)]
+struct Entry {
+    manager: String,
+    operation: String,
+    api_version: String,
+    subresource: String,
+    time: Option<String>,
+    fields: Map,
+}
+
+impl Entry {
+    fn is(&self, operation: &str, options: &ApplyOptions<'_>) -> bool {
+        // Versions count for updates; an apply of another version continues the same entry.
+        self.operation == operation
+            && self.manager == options.manager
+            && self.subresource == options.subresource
+            && (operation == "Apply" || self.api_version == options.api_version)
+    }
+
+    fn read(value: &Value) -> Option<Entry> {
+        let text = |key| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let operation = text("operation");
+        if !matches!(operation.as_str(), "Apply" | "Update") {
+            return None;
+        }
+        Some(Entry {
+            manager: text("manager"),
+            operation,
+            api_version: text("apiVersion"),
+            subresource: text("subresource"),
+            time: value.get("time").and_then(Value::as_str).map(str::to_owned),
+            fields: value.get("fieldsV1").and_then(Value::as_object).cloned().unwrap_or_default(),
+        })
+    }
+
+    fn into_value(self) -> Value {
+        let mut map = Map::with_capacity(7);
+        map.insert("apiVersion", self.api_version);
+        map.insert("fieldsType", "FieldsV1");
+        map.insert("fieldsV1", self.fields);
+        map.insert("manager", self.manager);
+        map.insert("operation", self.operation);
+        if !self.subresource.is_empty() {
+            map.insert("subresource", self.subresource);
+        }
+        if let Some(time) = self.time {
+            map.insert("time", time);
+        }
+        Value::Object(map)
+    }
+}
+
+/// All entries of an object.
+#[derive(Clone, Default)]
+pub(super) struct Entries(Vec<Entry>);
+
+/// Whether what a client sent asks to forget all managers: an empty list, or one empty entry.
+pub(super) fn is_reset(sent: &Value) -> bool {
+    match sent.as_array() {
+        Some([]) => true,
+        Some([one]) => one.as_object().is_some_and(Map::is_empty),
+        _ => false,
+    }
+}
+
+impl Entries {
+    pub(super) fn of(object: &Value) -> Entries {
+        let list = object.meta().and_then(|m| m.get("managedFields")).and_then(Value::as_array);
+        Entries(list.into_iter().flatten().filter_map(Entry::read).collect())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn push(&mut self, manager: &str, operation: &str, options: &ApplyOptions<'_>, fields: Map) {
+        self.0.push(Entry {
+            manager: manager.to_owned(),
+            operation: operation.to_owned(),
+            api_version: options.api_version.to_owned(),
+            subresource: if manager == options.manager { options.subresource.to_owned() } else { String::new() },
+            time: Some(options.now.to_owned()),
+            fields,
+        });
+    }
+
+    /// Sets what the manager applies now; answers what it applied before.
+    pub(super) fn replace_applied(&mut self, options: &ApplyOptions<'_>, fields: Map) -> Option<Map> {
+        match self.0.iter_mut().find(|e| e.is("Apply", options)) {
+            Some(entry) => {
+                entry.api_version = options.api_version.to_owned();
+                Some(std::mem::replace(&mut entry.fields, fields))
+            }
+            None => {
+                self.push(options.manager, "Apply", options, fields);
+                None
+            }
+        }
+    }
+
+    fn others<'a>(&'a self, options: &'a ApplyOptions<'_>) -> impl Iterator<Item = &'a Entry> {
+        self.0.iter().filter(move |e| !e.is("Apply", options))
+    }
+
+    pub(super) fn union_of_others(&self, options: &ApplyOptions<'_>) -> Map {
+        let mut all = Map::new();
+        self.others(options).for_each(|e| union(&mut all, &e.fields));
+        all
+    }
+
+    /// Which of the changed fields others own.
+    pub(super) fn conflicts(&self, options: &ApplyOptions<'_>, changed: &Map) -> Vec<Conflict> {
+        let mut conflicts = Vec::new();
+        for entry in self.others(options) {
+            let mut paths = Vec::new();
+            common_paths(changed, &entry.fields, "", &mut paths);
+            conflicts.extend(paths.into_iter().map(|field| Conflict {
+                manager: entry.manager.clone(),
+                subresource: entry.subresource.clone(),
+                api_version: entry.api_version.clone(),
+                time: if entry.operation == "Update" { entry.time.clone() } else { None },
+                field,
+            }));
+        }
+        conflicts
+    }
+
+    pub(super) fn take_from_others(&mut self, options: &ApplyOptions<'_>, changed: &Map, removed: &Map) {
+        for entry in self.0.iter_mut().filter(|e| !e.is("Apply", options)) {
+            difference(&mut entry.fields, changed);
+            difference(&mut entry.fields, removed);
+        }
+        self.0.retain(|e| !e.fields.is_empty());
+    }
+
+    /// A write that is no apply: everybody loses what it changed or removed, the manager owns it.
+    pub(super) fn update(&mut self, options: &ApplyOptions<'_>, changed: Map, removed: &Map) {
+        for entry in &mut self.0 {
+            if entry.is("Update", options) {
+                difference(&mut entry.fields, removed);
+            } else {
+                difference(&mut entry.fields, &changed);
+                difference(&mut entry.fields, removed);
+            }
+        }
+        if !changed.is_empty() {
+            match self.0.iter_mut().find(|e| e.is("Update", options)) {
+                Some(entry) => {
+                    union(&mut entry.fields, &changed);
+                    entry.time = Some(options.now.to_owned());
+                }
+                None => self.push(options.manager, "Update", options, changed),
+            }
+        }
+        self.0.retain(|e| !e.fields.is_empty());
+        self.cap_updates();
+    }
+
+    pub(super) fn touch(&mut self, options: &ApplyOptions<'_>, operation: &str) {
+        for entry in self.0.iter_mut().filter(|e| e.is(operation, options)) {
+            entry.time = Some(options.now.to_owned());
+        }
+    }
+
+    /// Whether both have the same owners of the same fields, times aside.
+    pub(super) fn same_sets(&self, other: &Entries) -> bool {
+        let same = |a: &Entry, b: &Entry| {
+            a.manager == b.manager
+                && a.operation == b.operation
+                && a.api_version == b.api_version
+                && a.subresource == b.subresource
+                && a.fields == b.fields
+        };
+        self.0.len() == other.0.len() && self.0.iter().all(|a| other.0.iter().any(|b| same(a, b)))
+    }
+
+    /// Puts the oldest updates of a version together until few enough are left.
+    fn cap_updates(&mut self) {
+        let mut count = self.0.iter().filter(|e| e.operation == "Update").count();
+        if count <= MAX_UPDATE_MANAGERS {
+            return;
+        }
+        self.0.sort_by(|a, b| (&a.operation, &a.time, &a.manager).cmp(&(&b.operation, &b.time, &b.manager)));
+        let mut i = 0;
+        while count > MAX_UPDATE_MANAGERS && i < self.0.len() {
+            let version = self.0[i].api_version.clone();
+            let first = self.0[..i].iter().position(|e| e.operation == "Update" && e.api_version == version);
+            match first {
+                Some(first) if self.0[i].operation == "Update" => {
+                    let merged = self.0.remove(i);
+                    let bucket = &mut self.0[first];
+                    bucket.manager = ANCIENT.to_owned();
+                    bucket.subresource = String::new();
+                    bucket.time = merged.time;
+                    union(&mut bucket.fields, &merged.fields);
+                    count -= 1;
+                }
+                _ => i += 1,
+            }
+        }
+    }
+
+    /// Writes the entries in upstream's order: applies first, then by time, manager and version.
+    pub(super) fn write(mut self, object: &mut Value) {
+        self.0.sort_by(|a, b| {
+            let key = |e: &Entry| (e.operation.clone(), e.time.clone(), e.manager.clone(), e.api_version.clone());
+            key(a).cmp(&key(b)).then_with(|| a.subresource.cmp(&b.subresource))
+        });
+        let metadata = object.meta_mut();
+        if self.0.is_empty() {
+            metadata.remove("managedFields");
+        } else {
+            let list = self.0.into_iter().map(Entry::into_value).collect();
+            metadata.insert("managedFields", Value::Array(list));
+        }
+    }
+}

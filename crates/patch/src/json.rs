@@ -1,0 +1,212 @@
+//! JSON patch, RFC 6902, with the words and limits of upstream's library.
+
+use ironkeel_object::{Key, Value};
+
+use crate::{MAX_JSON_PATCH_COPY_BYTES, MAX_JSON_PATCH_OPERATIONS, MAX_NESTING, PatchError};
+
+/// Applies a patch (an array of operations). On an error the target is left half changed.
+pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    let Value::Array(operations) = patch else {
+        let found = patch.type_name();
+        return Err(PatchError::Malformed(format!(
+            "json: cannot unmarshal {found} into Go value of type jsonpatch.Patch"
+        )));
+    };
+    if operations.len() > MAX_JSON_PATCH_OPERATIONS {
+        return Err(PatchError::TooManyOperations { max: MAX_JSON_PATCH_OPERATIONS, got: operations.len() });
+    }
+    let mut copied = 0;
+    for operation in operations {
+        apply(target, operation, &mut copied)?;
+    }
+    Ok(())
+}
+
+fn apply(target: &mut Value, operation: &Value, copied: &mut usize) -> Result<(), PatchError> {
+    let text = |name: &str| operation.get(name).and_then(Value::as_str);
+    let op = text("op").unwrap_or("unknown");
+    let path = text("path").ok_or_else(|| failed(format!("{op} operation failed to decode path: missing value")))?;
+    let from = || text("from").ok_or_else(|| failed(format!("{op} operation failed to decode from: missing value")));
+    let value = || {
+        let value = operation.get("value").cloned();
+        value.ok_or_else(|| failed(format!("{op} operation failed to decode value: missing value")))
+    };
+    match op {
+        "add" => add(target, path, value()?, op),
+        "remove" => remove(target, path, op).map(|_| ()),
+        "replace" => {
+            let value = value()?;
+            check_depth(path, &value)?;
+            let slot = find_mut(target, path);
+            let slot = slot.ok_or_else(|| {
+                failed(format!("replace operation does not apply: doc is missing key: {path}: missing value"))
+            })?;
+            *slot = value;
+            Ok(())
+        }
+        "move" => {
+            let from = from()?;
+            if path.strip_prefix(from).is_some_and(|rest| rest.starts_with('/')) {
+                return Err(failed(format!("move operation does not apply: {path} is inside of {from}")));
+            }
+            let value = remove(target, from, op)?;
+            add(target, path, value, op)
+        }
+        "copy" => {
+            let from = from()?;
+            let value = find(target, from).cloned().ok_or_else(|| {
+                failed(format!("copy operation does not apply: doc is missing from path: {from}: missing value"))
+            })?;
+            *copied += size(&value);
+            if *copied > MAX_JSON_PATCH_COPY_BYTES {
+                return Err(failed(format!(
+                    "Unable to copy, the accumulated size increase of copy is {copied}, exceeding the limit \
+                     {MAX_JSON_PATCH_COPY_BYTES}"
+                )));
+            }
+            add(target, path, value, op)
+        }
+        "test" => {
+            let expected = operation.get("value").unwrap_or(&Value::Null);
+            let found = find(target, path).unwrap_or(&Value::Null);
+            if same(found, expected) {
+                return Ok(());
+            }
+            Err(failed(format!("testing value {path} failed: test failed")))
+        }
+        other => Err(failed(format!("Unexpected kind: {other}"))),
+    }
+}
+
+fn failed(message: String) -> PatchError {
+    PatchError::Inapplicable(message)
+}
+
+/// Equal as JSON: `1` and `1.0` are the same number.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(_), Value::Number(_)) => a == b || a.as_f64() == b.as_f64(),
+        (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(x, y)| same(x, y)),
+        (Value::Object(x), Value::Object(y)) => {
+            x.len() == y.len() && x.iter().zip(y.iter()).all(|((k, v), (l, w))| k == l && same(v, w))
+        }
+        _ => a == b,
+    }
+}
+
+fn unescape(part: &str) -> Key {
+    if part.contains('~') {
+        Key::Owned(part.replace("~1", "/").replace("~0", "~"))
+    } else {
+        Key::Owned(part.to_owned())
+    }
+}
+
+fn parts(path: &str) -> impl Iterator<Item = Key> {
+    path.split('/').skip(1).map(unescape)
+}
+
+/// Splits off the last part; `None` for the root or a path that does not begin with a slash.
+fn split_last(path: &str) -> Option<(&str, Key)> {
+    path.rsplit_once('/').map(|(parent, last)| (parent, unescape(last)))
+}
+
+/// An index; negative ones count from the end, as upstream's library allows.
+fn index(part: &str, length: usize) -> Option<usize> {
+    let index: i64 = part.parse().ok()?;
+    let index = if index < 0 { index + length as i64 } else { index };
+    usize::try_from(index).ok()
+}
+
+fn find<'v>(target: &'v Value, path: &str) -> Option<&'v Value> {
+    parts(path).try_fold(target, |here, part| match here {
+        Value::Object(members) => members.get(&part),
+        Value::Array(elements) => elements.get(index(&part, elements.len())?),
+        _ => None,
+    })
+}
+
+fn find_mut<'v>(target: &'v mut Value, path: &str) -> Option<&'v mut Value> {
+    parts(path).try_fold(target, |here, part| match here {
+        Value::Object(members) => members.get_mut(&part),
+        Value::Array(elements) => {
+            let at = index(&part, elements.len())?;
+            elements.get_mut(at)
+        }
+        _ => None,
+    })
+}
+
+fn add(target: &mut Value, path: &str, value: Value, op: &str) -> Result<(), PatchError> {
+    check_depth(path, &value)?;
+    let missing = || failed(format!("{op} operation does not apply: doc is missing path: \"{path}\": missing value"));
+    let Some((parent, last)) = split_last(path) else {
+        if !path.is_empty() {
+            return Err(missing());
+        }
+        *target = value;
+        return Ok(());
+    };
+    match find_mut(target, parent) {
+        Some(Value::Object(members)) => {
+            members.insert(last, value);
+            Ok(())
+        }
+        Some(Value::Array(elements)) => {
+            let at = if last == "-" { Some(elements.len()) } else { index(&last, elements.len() + 1) };
+            match at.filter(|i| *i <= elements.len()) {
+                Some(at) => {
+                    elements.insert(at, value);
+                    Ok(())
+                }
+                None => Err(failed(format!(
+                    "error in {op} for path: '{path}': Unable to access invalid index: {last}: invalid index referenced"
+                ))),
+            }
+        }
+        _ => Err(missing()),
+    }
+}
+
+fn remove(target: &mut Value, path: &str, op: &str) -> Result<Value, PatchError> {
+    let missing = || failed(format!("{op} operation does not apply: doc is missing path: \"{path}\": missing value"));
+    let Some((parent, last)) = split_last(path) else { return Err(missing()) };
+    match find_mut(target, parent) {
+        Some(Value::Object(members)) => members.remove(&last).ok_or_else(|| {
+            failed(format!("error in {op} for path: '{path}': Unable to remove nonexistent key: {last}: missing value"))
+        }),
+        Some(Value::Array(elements)) => match index(&last, elements.len()).filter(|i| *i < elements.len()) {
+            Some(at) => Ok(elements.remove(at)),
+            None => Err(failed(format!(
+                "error in {op} for path: '{path}': Unable to access invalid index: {last}: invalid index referenced"
+            ))),
+        },
+        _ => Err(missing()),
+    }
+}
+
+/// Repeated adds must not nest an object deeper than trees are ever walked.
+fn check_depth(path: &str, value: &Value) -> Result<(), PatchError> {
+    if path.matches('/').count() + depth(value) > MAX_NESTING {
+        return Err(failed(format!("patched object nests deeper than {MAX_NESTING}")));
+    }
+    Ok(())
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(elements) => 1 + elements.iter().map(depth).max().unwrap_or(0),
+        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// About the bytes of the value's JSON.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::String(s) => s.len() + 2,
+        Value::Array(elements) => 2 + elements.iter().map(|v| size(v) + 1).sum::<usize>(),
+        Value::Object(members) => 2 + members.iter().map(|(k, v)| k.len() + 4 + size(v)).sum::<usize>(),
+        _ => 5,
+    }
+}

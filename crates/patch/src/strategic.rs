@@ -1,0 +1,236 @@
+//! Strategic merge patch: lists merge by the keys of the schema, directives say what else to do.
+
+use ironkeel_object::{Map, Value};
+use ironkeel_schema::{Field, Shape, TypeId};
+
+use crate::PatchError;
+
+const DIRECTIVE: &str = "$patch";
+const RETAIN_KEYS: &str = "$retainKeys";
+const DELETE_PRIMITIVES: &str = "$deleteFromPrimitiveList/";
+const ELEMENT_ORDER: &str = "$setElementOrder/";
+
+/// Merges `patch` into `target` by the schema of `type_id`. On an error the target is left half changed.
+pub fn strategic_merge(target: &mut Value, patch: &Value, type_id: TypeId) -> Result<(), PatchError> {
+    match (target, patch) {
+        (Value::Object(target), Value::Object(patch)) => merge_map(target, patch, Some(type_id)),
+        _ => Err(malformed("cannot unmarshal a patch that is not an object".into())),
+    }
+}
+
+fn malformed(message: String) -> PatchError {
+    PatchError::Malformed(message)
+}
+
+/// The row of a member's objects: the struct itself, or a list's elements.
+fn row_of(shape: &Shape) -> Option<TypeId> {
+    match shape {
+        Shape::Struct(id) => Some(*id),
+        Shape::List(inner) | Shape::Map(inner) => row_of(inner),
+        _ => None,
+    }
+}
+
+fn merge_map(target: &mut Map, patch: &Map, row: Option<TypeId>) -> Result<(), PatchError> {
+    match patch.get(DIRECTIVE) {
+        None => {}
+        Some(Value::String(directive)) => match directive.as_str() {
+            "merge" => {}
+            "replace" => {
+                *target = patch.clone();
+                strip_map(target);
+                return Ok(());
+            }
+            "delete" => {
+                *target = Map::new();
+                return Ok(());
+            }
+            other => return Err(malformed(format!("unknown patch type found: {other}"))),
+        },
+        Some(_) => return Err(malformed("unknown patch type found: not a string".into())),
+    }
+    retain_keys(target, patch)?;
+    for (name, change) in patch.iter() {
+        if name == DIRECTIVE || name == RETAIN_KEYS || name.starts_with(ELEMENT_ORDER) {
+            continue;
+        }
+        if let Some(list) = name.strip_prefix(DELETE_PRIMITIVES) {
+            let Value::Array(gone) = change else {
+                return Err(malformed("invalid patch format of primitive list".into()));
+            };
+            if let Some(Value::Array(elements)) = target.get_mut(list) {
+                elements.retain(|e| !gone.contains(e));
+            }
+            continue;
+        }
+        let field = row.and_then(|r| r.get().field(name));
+        let child = field.and_then(|f| row_of(&f.shape));
+        match (target.get_mut(name), change) {
+            (_, Value::Null) => _ = target.remove(name),
+            (Some(Value::Object(here)), Value::Object(change)) => {
+                // A map of structs has free names: its members' rows are the struct's.
+                let row = match field.map(|f| f.shape) {
+                    Some(Shape::Map(_)) => None,
+                    _ => child,
+                };
+                merge_map(here, change, row)?;
+            }
+            (Some(Value::Array(here)), Value::Array(change)) => {
+                let order = element_order(patch, name)?;
+                merge_list(here, change, field, child, order)?;
+            }
+            (_, change) => {
+                let mut value = change.clone();
+                strip(&mut value);
+                target.insert(name.clone(), value);
+            }
+        }
+    }
+    // An order for a list that the patch does not change otherwise.
+    for (name, order) in patch.iter() {
+        let Some(list) = name.strip_prefix(ELEMENT_ORDER) else { continue };
+        let field = row.and_then(|r| r.get().field(list));
+        let Value::Array(order) = order else {
+            return Err(malformed("invalid patch format of setElementOrder list".into()));
+        };
+        if !patch.contains_key(list)
+            && let Some(Value::Array(here)) = target.get_mut(list)
+        {
+            let before = here.clone();
+            reorder(here, order, &before, field.and_then(|f| f.merge_key));
+        }
+    }
+    Ok(())
+}
+
+fn element_order<'p>(patch: &'p Map, list: &str) -> Result<Option<&'p [Value]>, PatchError> {
+    match patch.get(&format!("{ELEMENT_ORDER}{list}")) {
+        None => Ok(None),
+        Some(Value::Array(order)) => Ok(Some(order)),
+        Some(_) => Err(malformed("invalid patch format of setElementOrder list".into())),
+    }
+}
+
+fn retain_keys(target: &mut Map, patch: &Map) -> Result<(), PatchError> {
+    let Some(directive) = patch.get(RETAIN_KEYS) else { return Ok(()) };
+    let Value::Array(names) = directive else {
+        return Err(malformed("invalid patch format of retainKeys".into()));
+    };
+    let listed = |name: &str| names.iter().any(|n| n.as_str() == Some(name));
+    let unlisted = patch.iter().any(|(name, change)| !name.starts_with('$') && !change.is_null() && !listed(name));
+    if unlisted {
+        return Err(malformed("invalid patch format of retainKeys".into()));
+    }
+    target.retain(|name, _| listed(name));
+    Ok(())
+}
+
+fn merge_list(
+    target: &mut Vec<Value>,
+    patch: &[Value],
+    field: Option<&Field>,
+    row: Option<TypeId>,
+    order: Option<&[Value]>,
+) -> Result<(), PatchError> {
+    let Some(field) = field.filter(|f| f.patch_merge) else {
+        *target = patch.to_vec();
+        target.iter_mut().for_each(strip);
+        return Ok(());
+    };
+    let before = target.clone();
+    let objects = patch.iter().chain(target.iter()).any(|e| matches!(e, Value::Object(_)));
+    if !objects {
+        for element in patch {
+            if !target.contains(element) {
+                target.push(element.clone());
+            }
+        }
+        reorder(target, order.unwrap_or(patch), &before, None);
+        return Ok(());
+    }
+    let Some(merge_key) = field.merge_key else {
+        return Err(malformed(format!("cannot merge list {} without a merge key", field.name)));
+    };
+    if patch.iter().any(|e| directive_of(e) == Some("replace")) {
+        *target = patch.iter().filter(|e| directive_of(e).is_none()).cloned().collect();
+        target.iter_mut().for_each(strip);
+        return Ok(());
+    }
+    let mut changed = Vec::new();
+    for element in patch {
+        let Value::Object(change) = element else {
+            return Err(PatchError::Inapplicable(format!("list {} mixes objects and other values", field.name)));
+        };
+        let Some(key) = change.get(merge_key) else {
+            return Err(malformed(format!("map does not contain declared merge key: {merge_key}")));
+        };
+        let position = target.iter().position(|e| e.get(merge_key) == Some(key));
+        match (directive_of(element), position) {
+            (Some("delete"), _) => target.retain(|e| e.get(merge_key) != Some(key)),
+            (_, Some(at)) => {
+                if let Value::Object(here) = &mut target[at] {
+                    merge_map(here, change, row)?;
+                }
+                changed.push(element.clone());
+            }
+            (_, None) => {
+                let mut value = element.clone();
+                strip(&mut value);
+                target.push(value);
+                changed.push(element.clone());
+            }
+        }
+    }
+    reorder(target, order.unwrap_or(&changed), &before, Some(merge_key));
+    Ok(())
+}
+
+fn directive_of(value: &Value) -> Option<&str> {
+    value.get(DIRECTIVE).and_then(Value::as_str)
+}
+
+/// Puts the elements named by `order` in that order, and the others in the order they had before;
+/// the two runs are joined by the positions that elements had before, new ones as early as can be.
+fn reorder(list: &mut Vec<Value>, order: &[Value], before: &[Value], merge_key: Option<&str>) {
+    let same = |a: &Value, b: &Value| match merge_key {
+        Some(key) => a.get(key).is_some() && a.get(key) == b.get(key),
+        None => a == b,
+    };
+    let place = |list: &[Value], element: &Value| list.iter().position(|e| same(e, element));
+    let (mut named, mut others): (Vec<Value>, Vec<Value>) =
+        std::mem::take(list).into_iter().partition(|e| place(order, e).is_some());
+    named.sort_by_key(|e| place(order, e));
+    others.sort_by_key(|e| place(before, e).unwrap_or(usize::MAX));
+    let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
+    while let (Some(n), Some(o)) = (named.peek(), others.peek()) {
+        let other_first = matches!((place(before, o), place(before, n)), (Some(o), Some(n)) if o < n);
+        list.extend(if other_first { others.next() } else { named.next() });
+    }
+    list.extend(named);
+    list.extend(others);
+}
+
+/// Takes the directives out of a value that is taken over as it is, and what they delete.
+fn strip(value: &mut Value) {
+    match value {
+        Value::Object(map) => strip_map(map),
+        Value::Array(elements) => {
+            elements.retain(|e| directive_of(e).is_none_or(|d| d == "merge"));
+            elements.iter_mut().for_each(strip);
+        }
+        _ => {}
+    }
+}
+
+fn strip_map(map: &mut Map) {
+    map.retain(|name, value| {
+        let directive = name == DIRECTIVE
+            || name == RETAIN_KEYS
+            || name.starts_with(DELETE_PRIMITIVES)
+            || name.starts_with(ELEMENT_ORDER);
+        if !directive && !value.is_null() {
+            strip(value);
+        }
+        !directive && !value.is_null()
+    });
+}
