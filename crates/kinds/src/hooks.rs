@@ -123,6 +123,7 @@ pub trait Hooks: Sync + Send {
     fn to_stored(&self, _object: &mut Value) {}
 
     /// From the stored version to this row's; `apiVersion` is set by the caller.
+    #[allow(clippy::wrong_self_convention)]
     fn from_stored(&self, _object: &mut Value) {}
 
     /// Root path of field errors; for tests of the hooks alone.

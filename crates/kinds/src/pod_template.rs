@@ -91,10 +91,10 @@ fn default_container(c: &mut Map) {
             set_number(p, "successThreshold", 1);
             set_number(p, "failureThreshold", 3);
             default_handler(p);
-            if let Some(grpc) = child(p, "grpc") {
-                if grpc.get("service").is_none_or(Value::is_null) {
-                    grpc.insert("service", "");
-                }
+            if let Some(grpc) = child(p, "grpc")
+                && grpc.get("service").is_none_or(Value::is_null)
+            {
+                grpc.insert("service", "");
             }
         }
     }
@@ -125,10 +125,10 @@ fn default_volume(v: &mut Map) {
             }
             objects(s, "items").for_each(default_field_item);
             for p in objects(s, "sources") {
-                if let Some(token) = child(p, "serviceAccountToken") {
-                    if token.get("expirationSeconds").is_none_or(Value::is_null) {
-                        token.insert("expirationSeconds", 3600_i64);
-                    }
+                if let Some(token) = child(p, "serviceAccountToken")
+                    && token.get("expirationSeconds").is_none_or(Value::is_null)
+                {
+                    token.insert("expirationSeconds", 3600_i64);
                 }
                 if let Some(api) = child(p, "downwardAPI") {
                     objects(api, "items").for_each(default_field_item);
@@ -136,10 +136,10 @@ fn default_volume(v: &mut Map) {
             }
         }
     }
-    if let Some(h) = child(v, "hostPath") {
-        if h.get("type").is_none_or(Value::is_null) {
-            h.insert("type", "");
-        }
+    if let Some(h) = child(v, "hostPath")
+        && h.get("type").is_none_or(Value::is_null)
+    {
+        h.insert("type", "");
     }
     if let Some(i) = child(v, "image") {
         let policy = pull_policy(i.str("reference").unwrap_or_default());

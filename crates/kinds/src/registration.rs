@@ -198,10 +198,10 @@ impl rules::Rules for Webhooks {
                     *r.slot(&["scope"]) = "*".into();
                 }
             }
-            if let Some(s) = m.get_mut("clientConfig").and_then(|c| c.get_mut("service")).filter(|s| !s.is_null()) {
-                if s.get("port").is_none_or(Value::is_null) {
-                    *s.slot(&["port"]) = 443_i64.into();
-                }
+            if let Some(s) = m.get_mut("clientConfig").and_then(|c| c.get_mut("service")).filter(|s| !s.is_null())
+                && s.get("port").is_none_or(Value::is_null)
+            {
+                *s.slot(&["port"]) = 443_i64.into();
             }
         }
     }

@@ -30,10 +30,8 @@ fn validate_name(name: &str, path: &Path, e: &mut Errors) {
         e.invalid(path, name, "must be a standard resource for containers");
         e.invalid(path, name, "must be a standard resource type or fully qualified");
     }
-    if fine && name.contains('/') && !name.contains("kubernetes.io/") {
-        if name.starts_with("requests.") {
-            e.invalid(path, name, "doesn't follow extended resource name standard");
-        }
+    if fine && name.contains('/') && !name.contains("kubernetes.io/") && name.starts_with("requests.") {
+        e.invalid(path, name, "doesn't follow extended resource name standard");
     }
 }
 
@@ -127,12 +125,12 @@ pub(crate) fn qos_class(pod: &Value) -> &'static str {
         let mut limited = 0;
         for name in ["cpu", "memory"] {
             if let Some(q) = quantity(r.at(&["requests", name])).filter(|q| !q.is_zero()) {
-                let sum = requests.remove(name).map_or_else(|| q.clone(), |have| have + q.clone());
+                let sum = requests.remove(name).map_or_else(|| q, |have| have + q);
                 requests.insert(name, sum);
             }
             if let Some(q) = quantity(r.at(&["limits", name])).filter(|q| !q.is_zero()) {
                 limited += 1;
-                let sum = limits.remove(name).map_or_else(|| q.clone(), |have| have + q.clone());
+                let sum = limits.remove(name).map_or_else(|| q, |have| have + q);
                 limits.insert(name, sum);
             }
         }

@@ -86,5 +86,6 @@ pub(crate) trait Rules: Sync + Send {
         None
     }
     fn to_stored(&self, _resource: &Resource, _object: &mut Value) {}
+    #[allow(clippy::wrong_self_convention)]
     fn from_stored(&self, _resource: &Resource, _object: &mut Value) {}
 }

@@ -57,6 +57,21 @@ pub(crate) fn keep_metadata(object: &mut Value, old: &Value, members: &'static [
     }
 }
 
+/// Resources whose status writes leave the metadata alone; the others' may label and annotate.
+const STATUS_KEEPS_METADATA: &[&str] = &[
+    "customresourcedefinitions",
+    "devicetaintrules",
+    "podcertificaterequests",
+    "podgroups",
+    "resourceclaims",
+    "resourcepoolstatusrequests",
+    "servicecidrs",
+    "storageversionmigrations",
+    "storageversions",
+    "validatingadmissionpolicies",
+    "volumeattachments",
+];
+
 impl Strategy {
     fn has_status(&self) -> bool {
         self.resource.subresource("status").is_some()
@@ -85,10 +100,10 @@ impl Hooks for Strategy {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        if self.has_status() {
-            if let Some(map) = object.as_object_mut() {
-                map.remove("status");
-            }
+        if self.has_status()
+            && let Some(map) = object.as_object_mut()
+        {
+            map.remove("status");
         }
         let generation = if matches!(self.rules.generation(), Generation::None) { 0 } else { 1 };
         self.set_generation(object, generation);
@@ -106,7 +121,9 @@ impl Hooks for Strategy {
                 for f in fields.into_iter().filter(|f| !matches!(*f, "status" | "metadata" | "apiVersion" | "kind")) {
                     keep(object, old, f);
                 }
-                keep_metadata_for_status(object, old);
+                if STATUS_KEEPS_METADATA.contains(&self.resource.plural) {
+                    keep_metadata_for_status(object, old);
+                }
             }
             _ => {
                 if self.has_status() {
@@ -116,10 +133,10 @@ impl Hooks for Strategy {
         }
         self.set_generation(object, old.generation());
         self.rules.prepare_update(object, old, subresource);
-        if let (Generation::Of(members), true) = (self.rules.generation(), subresource != Some("status")) {
-            if members.iter().any(|m| !equality::same(object.get(m), old.get(m))) {
-                self.set_generation(object, old.generation() + 1);
-            }
+        if let (Generation::Of(members), true) = (self.rules.generation(), subresource != Some("status"))
+            && members.iter().any(|m| !equality::same(object.get(m), old.get(m)))
+        {
+            self.set_generation(object, old.generation() + 1);
         }
     }
 

@@ -104,10 +104,11 @@ impl rules::Rules for Rules {
     }
     fn prepare_update(&self, o: &mut Value, old: &Value, subresource: Option<&str>) {
         // The deprecated counter of template changes still goes up for old clients.
-        if subresource.is_none() && !equality::same(o.at(&["spec", "template"]), old.at(&["spec", "template"])) {
-            if let Some(n) = old.i64_at(&["spec", "templateGeneration"]) {
-                *o.slot(&["spec", "templateGeneration"]) = (n + 1).into();
-            }
+        if subresource.is_none()
+            && !equality::same(o.at(&["spec", "template"]), old.at(&["spec", "template"]))
+            && let Some(n) = old.i64_at(&["spec", "templateGeneration"])
+        {
+            *o.slot(&["spec", "templateGeneration"]) = (n + 1).into();
         }
     }
     fn depth(&self) -> Depth {

@@ -102,14 +102,14 @@ impl rules::Rules for Autoscaler {
                 spec.insert("metrics", metrics);
             }
         }
-        if let Some(s) = o.get_mut("status").and_then(Value::as_object_mut) {
-            if let Some(c) = s.remove("currentCPUUtilizationPercentage") {
-                let mut m = Value::object();
-                *m.slot(&["type"]) = "Resource".into();
-                *m.slot(&["resource", "name"]) = "cpu".into();
-                *m.slot(&["resource", "current", "averageUtilization"]) = c;
-                s.insert("currentMetrics", vec![m]);
-            }
+        if let Some(s) = o.get_mut("status").and_then(Value::as_object_mut)
+            && let Some(c) = s.remove("currentCPUUtilizationPercentage")
+        {
+            let mut m = Value::object();
+            *m.slot(&["type"]) = "Resource".into();
+            *m.slot(&["resource", "name"]) = "cpu".into();
+            *m.slot(&["resource", "current", "averageUtilization"]) = c;
+            s.insert("currentMetrics", vec![m]);
         }
     }
     fn from_stored(&self, r: &Resource, o: &mut Value) {

@@ -10,10 +10,10 @@ fn field(text: &str, low: u32, high: u32, names: &[&str]) -> Result<(), String> 
     };
     for part in text.split(',') {
         let (range, step) = part.split_once('/').map_or((part, None), |(r, s)| (r, Some(s)));
-        if let Some(s) = step {
-            if number(s)? == 0 {
-                return Err(format!("step of range should be a positive number: {part}"));
-            }
+        if let Some(s) = step
+            && number(s)? == 0
+        {
+            return Err(format!("step of range should be a positive number: {part}"));
         }
         if range == "*" || range == "?" {
             continue;

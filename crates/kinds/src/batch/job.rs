@@ -142,10 +142,10 @@ fn generate_selector(o: &mut Value) {
             if !matches!(labels, Value::Object(_)) {
                 *labels = Value::object();
             }
-            if let Some(m) = labels.as_object_mut() {
-                if !m.contains_key(&key) {
-                    m.insert(key, value.as_str());
-                }
+            if let Some(m) = labels.as_object_mut()
+                && !m.contains_key(&key)
+            {
+                m.insert(key, value.as_str());
             }
         }
     }
@@ -153,10 +153,10 @@ fn generate_selector(o: &mut Value) {
     if !matches!(selector, Value::Object(_)) {
         *selector = Value::object();
     }
-    if let Some(m) = selector.as_object_mut() {
-        if !m.contains_key("batch.kubernetes.io/controller-uid") {
-            m.insert("batch.kubernetes.io/controller-uid", uid);
-        }
+    if let Some(m) = selector.as_object_mut()
+        && !m.contains_key("batch.kubernetes.io/controller-uid")
+    {
+        m.insert("batch.kubernetes.io/controller-uid", uid);
     }
 }
 

@@ -110,10 +110,8 @@ impl rules::Rules for Rules {
         if string(&before, "volumeName").is_none() {
             strategy::keep(&mut new, &before, "volumeName");
         }
-        if bound {
-            if let (Some(r), Some(b)) = (new.get_mut("resources"), before.get("resources")) {
-                strategy::keep(r, b, "requests");
-            }
+        if bound && let (Some(r), Some(b)) = (new.get_mut("resources"), before.get("resources")) {
+            strategy::keep(r, b, "requests");
         }
         strategy::keep(&mut new, &before, "volumeAttributesClassName");
         if present(&before, "storageClassName").is_none() {
@@ -125,11 +123,12 @@ impl rules::Rules for Rules {
         }
         let size = |v: &Value| resources::quantity(v.at(&["spec", "resources", "requests", "storage"]));
         let granted = resources::quantity(old.at(&["status", "capacity", "storage"]));
-        if let (Some(n), Some(b)) = (size(o), size(old)) {
-            if n < b && granted.is_none_or(|g| n <= g) {
-                let at = path.child("resources").child("requests").child("storage");
-                e.forbidden(&at, "field can not be less than status.capacity");
-            }
+        if let (Some(n), Some(b)) = (size(o), size(old))
+            && n < b
+            && granted.is_none_or(|g| n <= g)
+        {
+            let at = path.child("resources").child("requests").child("storage");
+            e.forbidden(&at, "field can not be less than status.capacity");
         }
     }
     fn depth(&self) -> Depth {

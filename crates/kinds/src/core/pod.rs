@@ -65,7 +65,7 @@ impl rules::Rules for Rules {
         }
     }
     fn revalidates(&self, subresource: Option<&str>) -> bool {
-        subresource != Some("status") && subresource != Some("ephemeralcontainers")
+        !matches!(subresource, Some("status" | "ephemeralcontainers" | "binding"))
     }
     fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
         pod_update::validate(o, old, subresource, e);
@@ -152,10 +152,10 @@ fn fill_requests(r: &mut Value) {
 fn host_ports(container: &mut Value) {
     for p in container.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
         let Some(m) = p.as_object_mut() else { continue };
-        if m.get("hostPort").and_then(Value::as_i64).unwrap_or(0) == 0 {
-            if let Some(port) = m.get("containerPort").cloned() {
-                m.insert("hostPort", port);
-            }
+        if m.get("hostPort").and_then(Value::as_i64).unwrap_or(0) == 0
+            && let Some(port) = m.get("containerPort").cloned()
+        {
+            m.insert("hostPort", port);
         }
     }
 }

@@ -16,10 +16,10 @@ pub(crate) fn prepare(o: &mut Value, old: &Value, subresource: Option<&str>) {
                 old,
                 &["deletionTimestamp", "deletionGracePeriodSeconds", "ownerReferences", "generation"],
             );
-            if o.str_at(&["status", "qosClass"]).unwrap_or_default().is_empty() {
-                if let Some(q) = old.at(&["status", "qosClass"]).cloned() {
-                    *o.slot(&["status", "qosClass"]) = q;
-                }
+            if o.str_at(&["status", "qosClass"]).unwrap_or_default().is_empty()
+                && let Some(q) = old.at(&["status", "qosClass"]).cloned()
+            {
+                *o.slot(&["status", "qosClass"]) = q;
             }
             keep_observed_generations(o, old);
             return;
@@ -54,6 +54,8 @@ pub(crate) fn prepare(o: &mut Value, old: &Value, subresource: Option<&str>) {
                 }
             }
         }
+        // The registry sets the node and a condition itself; a bind is no change of the spec.
+        Some("binding") => return,
         _ => strategy::keep(o, old, "status"),
     }
     let changed = !equality::same(o.get("spec"), old.get("spec"));
@@ -65,10 +67,10 @@ pub(crate) fn prepare(o: &mut Value, old: &Value, subresource: Option<&str>) {
 
 fn keep_observed_generations(o: &mut Value, old: &Value) {
     let blank = |v: &Value| v.i64_at(&["observedGeneration"]).unwrap_or(0) == 0;
-    if blank(&o["status"]) {
-        if let Some(g) = old.at(&["status", "observedGeneration"]).cloned() {
-            *o.slot(&["status", "observedGeneration"]) = g;
-        }
+    if blank(&o["status"])
+        && let Some(g) = old.at(&["status", "observedGeneration"]).cloned()
+    {
+        *o.slot(&["status", "observedGeneration"]) = g;
     }
     let before = old.items_at(&["status", "conditions"]).to_vec();
     let now = o.get_mut("status").and_then(|s| s.get_mut("conditions")).and_then(Value::as_array_mut);

@@ -142,12 +142,7 @@ impl rules::Rules for Range {
                             ("min", _) => format!("min value {x} is greater than default value {y}"),
                             _ => format!("default request value {x} is greater than default limit value {y}"),
                         };
-                        let shown = if low == "min" && high != "max" || high == "default" && low == "min" {
-                            "min"
-                        } else {
-                            low
-                        };
-                        e.invalid(&at.child(shown).key(name), x, &text);
+                        e.invalid(&at.child(low).key(name), x, &text);
                     }
                 }
             }

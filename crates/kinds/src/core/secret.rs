@@ -61,17 +61,13 @@ impl rules::Rules for Rules {
                 let k = ".dockerconfigjson";
                 docker(value(k), has(k), &at.key(k), e);
             }
-            "kubernetes.io/basic-auth" => {
-                if !has("username") && !has("password") {
-                    for k in ["username", "password"] {
-                        e.required(&at.key(k), "");
-                    }
+            "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
+                for k in ["username", "password"] {
+                    e.required(&at.key(k), "");
                 }
             }
-            "kubernetes.io/ssh-auth" => {
-                if value("ssh-privatekey").is_empty() {
-                    e.required(&at.key("ssh-privatekey"), "");
-                }
+            "kubernetes.io/ssh-auth" if value("ssh-privatekey").is_empty() => {
+                e.required(&at.key("ssh-privatekey"), "");
             }
             "kubernetes.io/tls" => {
                 for k in ["tls.crt", "tls.key"] {

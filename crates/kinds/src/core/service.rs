@@ -82,17 +82,13 @@ impl rules::Rules for Rules {
         }
         let kind = |v: &Value| v.str_at(&["spec", "type"]).unwrap_or_default().to_owned();
         let first = |v: &Value| v.items_at(&["spec", "clusterIPs"]).first().cloned();
-        if kind(old) != "ExternalName" && kind(o) != "ExternalName" {
-            if let (Some(before), Some(now)) = (first(old), first(o)) {
-                if before != now {
-                    let at = Path::new("spec").child("clusterIPs").index(0);
-                    e.invalid(
-                        &at,
-                        o.at(&["spec", "clusterIPs"]).cloned().unwrap_or_default(),
-                        "may not change once set",
-                    );
-                }
-            }
+        if kind(old) != "ExternalName"
+            && kind(o) != "ExternalName"
+            && let (Some(before), Some(now)) = (first(old), first(o))
+            && before != now
+        {
+            let at = Path::new("spec").child("clusterIPs").index(0);
+            e.invalid(&at, o.at(&["spec", "clusterIPs"]).cloned().unwrap_or_default(), "may not change once set");
         }
         let health = |v: &Value| v.i64_at(&["spec", "healthCheckNodePort"]);
         if needs_health_check(o) && needs_health_check(old) && health(o) != health(old) {
@@ -189,10 +185,10 @@ fn keep_allocated(o: &mut Value, old: &Value) {
             }
         }
         for f in ["ipFamilies", "ipFamilyPolicy"] {
-            if o.at(&["spec", f]).is_none_or(Value::is_empty) {
-                if let Some(v) = old.at(&["spec", f]).cloned() {
-                    *o.slot(&["spec", f]) = v;
-                }
+            if o.at(&["spec", f]).is_none_or(Value::is_empty)
+                && let Some(v) = old.at(&["spec", f]).cloned()
+            {
+                *o.slot(&["spec", f]) = v;
             }
         }
     }
@@ -212,11 +208,12 @@ fn keep_allocated(o: &mut Value, old: &Value) {
             }
         }
     }
-    if needs_health_check(o) && needs_health_check(old) && o.i64_at(&["spec", "healthCheckNodePort"]).unwrap_or(0) == 0
+    if needs_health_check(o)
+        && needs_health_check(old)
+        && o.i64_at(&["spec", "healthCheckNodePort"]).unwrap_or(0) == 0
+        && let Some(v) = old.at(&["spec", "healthCheckNodePort"]).cloned()
     {
-        if let Some(v) = old.at(&["spec", "healthCheckNodePort"]).cloned() {
-            *o.slot(&["spec", "healthCheckNodePort"]) = v;
-        }
+        *o.slot(&["spec", "healthCheckNodePort"]) = v;
     }
 }
 
@@ -243,10 +240,10 @@ fn drop_by_type(o: &mut Value, old: &Value) {
         let had = old.items_at(&["spec", "ports"]).to_vec();
         let ports = o.get_mut("spec").and_then(|s| s.get_mut("ports")).and_then(Value::as_array_mut);
         for p in ports.into_iter().flatten() {
-            if had.iter().any(|h| h["nodePort"] == p["nodePort"]) {
-                if let Some(m) = p.as_object_mut() {
-                    m.remove("nodePort");
-                }
+            if had.iter().any(|h| h["nodePort"] == p["nodePort"])
+                && let Some(m) = p.as_object_mut()
+            {
+                m.remove("nodePort");
             }
         }
         if o.items_at(&["spec", "externalIPs"]).is_empty() {

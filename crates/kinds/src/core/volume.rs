@@ -31,10 +31,10 @@ impl rules::Rules for Rules {
                 spec.insert(f, v);
             }
         }
-        if let Some(h) = spec.get_mut("hostPath").and_then(Value::as_object_mut) {
-            if h.get("type").is_none_or(Value::is_null) {
-                h.insert("type", "");
-            }
+        if let Some(h) = spec.get_mut("hostPath").and_then(Value::as_object_mut)
+            && h.get("type").is_none_or(Value::is_null)
+        {
+            h.insert("type", "");
         }
     }
     fn prepare_create(&self, o: &mut Value) {
@@ -49,7 +49,7 @@ impl rules::Rules for Rules {
             e.required(&at.child("capacity"), "");
         } else if !capacity.is_some_and(|c| c.contains_key("storage") && c.len() == 1) {
             e.not_supported(&at.child("capacity"), spec["capacity"].clone(), &["storage"]);
-        } else if !resources::quantity(spec.at(&["capacity", "storage"])).is_some_and(|q| q.signum() > 0) {
+        } else if resources::quantity(spec.at(&["capacity", "storage"])).is_none_or(|q| q.signum() <= 0) {
             let shown = print::scalar(spec.at(&["capacity", "storage"]));
             e.invalid(&at.child("capacity").key("storage"), shown, "must be greater than zero");
         }

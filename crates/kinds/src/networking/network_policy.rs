@@ -117,10 +117,10 @@ fn peer(p: &Value, at: &Path, e: &mut Errors) {
         for (i, x) in b.items_at(&["except"]).iter().enumerate() {
             let (x, at) = (x.as_str().unwrap_or_default(), path.child("except").index(i));
             e.invalid_each(&at, x, names::cidr(x));
-            if let (Ok(inner), Ok(outer)) = (x.parse::<ipnet::IpNet>(), cidr.parse::<ipnet::IpNet>()) {
-                if !outer.contains(&inner) || inner == outer {
-                    e.invalid(&at, x, "must be a strict subset of `cidr`");
-                }
+            if let (Ok(inner), Ok(outer)) = (x.parse::<ipnet::IpNet>(), cidr.parse::<ipnet::IpNet>())
+                && (!outer.contains(&inner) || inner == outer)
+            {
+                e.invalid(&at, x, "must be a strict subset of `cidr`");
             }
         }
     }

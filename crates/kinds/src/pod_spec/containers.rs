@@ -353,13 +353,13 @@ pub(crate) fn ephemeral(spec: &Value, path: &Path, e: &mut Errors) {
         let at = path.index(i);
         common(spec, c, Place::Pod, &at, e);
         let same = |x: &&Value| x["name"] == c["name"];
-        if string(c, "name").is_some() && (others.iter().any(|x| same(x)) || list[..i].iter().any(|x| same(&x))) {
+        if string(c, "name").is_some() && (others.iter().any(&same) || list[..i].iter().any(|x| same(&x))) {
             e.duplicate(&at.child("name"), c["name"].clone());
         }
-        if let Some(t) = string(c, "targetContainerName") {
-            if !others.iter().any(|x| x.str_at(&["name"]) == Some(t)) {
-                e.not_found(&at.child("targetContainerName"), t);
-            }
+        if let Some(t) = string(c, "targetContainerName")
+            && !others.iter().any(|x| x.str_at(&["name"]) == Some(t))
+        {
+            e.not_found(&at.child("targetContainerName"), t);
         }
         for (k, v) in c.as_object().into_iter().flat_map(|m| m.iter()) {
             if !EPHEMERAL.contains(&k.as_ref()) && !v.is_empty() {
