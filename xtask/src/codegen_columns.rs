@@ -22,7 +22,9 @@ struct FactColumn {
 /// The rows, from the text of columns.json.
 pub(crate) fn columns(facts: &str) -> Result<String> {
     let all: BTreeMap<String, Vec<FactColumn>> = serde_json::from_str(facts).context("columns.json")?;
-    let mut s = String::from("use crate::ColumnDefinition;\n\npub(crate) static COLUMNS: &[(&str, &[ColumnDefinition])] = &[\n");
+    let mut s = String::from(
+        "use crate::ColumnDefinition;\n\npub(crate) static COLUMNS: &[(&str, &[ColumnDefinition])] = &[\n",
+    );
     for (key, columns) in &all {
         writeln!(s, "    ({key:?}, &[")?;
         for c in columns {

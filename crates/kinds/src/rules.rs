@@ -36,6 +36,8 @@ pub(crate) trait Rules: Sync + Send {
         Generation::None
     }
     fn validate(&self, _object: &Value, _e: &mut Errors) {}
+    /// What only a new object must not have.
+    fn validate_create(&self, _object: &Value, _e: &mut Errors) {}
     /// What a change must not do; [`Rules::validate`] is checked besides, where
     /// [`Rules::revalidates`] says so.
     fn validate_update(&self, _object: &Value, _old: &Value, _subresource: Option<&str>, _e: &mut Errors) {}

@@ -141,7 +141,11 @@ impl Hooks for Strategy {
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {
-        self.own_errors(object)
+        let mut all = self.own_errors(object);
+        let mut new = Errors::default();
+        self.rules.validate_create(object, &mut new);
+        all.extend(new.into_vec());
+        all
     }
 
     fn validate_update(&self, object: &Value, old: &Value, subresource: Option<&str>) -> Vec<FieldError> {

@@ -79,6 +79,14 @@ fn a_minimal_pod_is_defaulted_and_valid() {
 }
 
 #[test]
+fn ephemeral_containers_come_later() {
+    let mut p = pod();
+    *p.slot(&["spec", "ephemeralContainers"]) = object!([{ "name": "d", "image": "busybox" }]);
+    let (_, errors) = create(row("", "v1", "pods"), p);
+    assert_eq!(errors, ["spec.ephemeralContainers: Forbidden: cannot be set on create"]);
+}
+
+#[test]
 fn a_pod_update_may_change_the_image_only() {
     let k = row("", "v1", "pods");
     let (old, _) = create(k, pod());

@@ -60,8 +60,10 @@ impl rules::Rules for Rules {
     fn validate(&self, o: &Value, e: &mut Errors) {
         let path = Path::new("spec");
         pod_spec::validate(o.get("spec").unwrap_or(&Value::Null), &path, pod_spec::Place::Pod, e);
-        if !o.items_at(&["spec", "ephemeralContainers"]).is_empty() && o.uid().is_empty() {
-            e.forbidden(&path.child("ephemeralContainers"), "cannot be set on create");
+    }
+    fn validate_create(&self, o: &Value, e: &mut Errors) {
+        if !o.items_at(&["spec", "ephemeralContainers"]).is_empty() {
+            e.forbidden(&Path::new("spec").child("ephemeralContainers"), "cannot be set on create");
         }
     }
     fn revalidates(&self, subresource: Option<&str>) -> bool {
