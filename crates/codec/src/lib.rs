@@ -19,7 +19,9 @@ mod yaml;
 pub use conform::conform;
 pub use error::{DecodeError, Problem, ProblemKind};
 pub use format::Format;
-pub use json::{decode_json, encode_json, encode_json_pretty, parse_json, parse_json_strict, write_json_string};
+pub use json::{
+    decode_json, decode_stored_json, encode_json, encode_json_pretty, parse_json, parse_json_strict, write_json_string,
+};
 pub use protobuf::{
     PROTOBUF_MAGIC, ProtobufList, decode_protobuf, encode_protobuf, encode_protobuf_message,
     encode_watch_event_protobuf, frame_protobuf,

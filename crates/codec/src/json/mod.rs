@@ -29,3 +29,9 @@ pub fn decode_json(bytes: &[u8], type_id: Option<TypeId>) -> Result<(Value, Vec<
     }
     Ok((value, problems))
 }
+
+/// Reads an object that was checked before it was stored: names are borrowed from its type, and
+/// nothing is checked again. Much cheaper than [`decode_json`], in time and in memory.
+pub fn decode_stored_json(bytes: &[u8], type_id: Option<TypeId>) -> Result<Value, DecodeError> {
+    read::read(bytes, type_id.map(Shape::Struct)).map(|(value, _)| value)
+}
