@@ -1,1 +1,37 @@
 //! The list of layers, dispatch, discovery, streaming proxies.
+//!
+//! A request goes through [`layers`] from top to bottom: request info, authenticate, impersonate,
+//! limits, authorize, then the dispatcher, where writes meet admission on the registry's one write
+//! path. What does not live here: rules of kinds (`kinds`), storage (`registry`), decisions about
+//! identity and permission (`auth`), admission plugins (`admission`).
+
+mod answer;
+mod binding;
+mod body;
+mod bootstrap;
+mod compress;
+mod context;
+mod decode;
+mod dispatch;
+mod documents;
+mod error;
+mod eviction;
+mod in_process;
+mod layers;
+mod metrics;
+mod negotiate;
+mod protobuf;
+mod read;
+mod request_info;
+mod reviews;
+mod server;
+mod streaming;
+mod table;
+mod token;
+mod watch_stream;
+mod write;
+
+pub use body::{BODY_LIMIT_BYTES, Body};
+pub use error::Error;
+pub use ironkeel_auth::UserInfo;
+pub use server::{ApiServer, Config, InProcess, MAX_MUTATING_IN_FLIGHT, MAX_READING_IN_FLIGHT};

@@ -1,0 +1,136 @@
+//! `pods/binding`: the scheduler puts a Pod on a node.
+
+use http::Response;
+use ironkeel_object::{Map, ObjectMeta, Value};
+use ironkeel_registry::{ApiError, Change, Operation, rfc3339};
+use ironkeel_schema::type_by_name;
+
+use crate::answer;
+use crate::body::Body;
+use crate::context::Context;
+use crate::decode;
+use crate::write::detached;
+
+struct Bind {
+    node: String,
+    uid: String,
+    resource_version: String,
+    labels: Option<Map>,
+    annotations: Option<Map>,
+    now: String,
+}
+
+fn refused(name: &str, why: &str) -> ApiError {
+    ApiError::conflict("", "pods/binding", name, why)
+}
+
+impl Change for Bind {
+    fn apply(&self, pod: &Value) -> Result<Value, ApiError> {
+        let name = pod.name();
+        if pod.deletion_timestamp().is_some() {
+            return Err(refused(name, &format!("pod {name} is being deleted, cannot be assigned to a host")));
+        }
+        if let Some(node) = pod.str_at(&["spec", "nodeName"]).filter(|n| !n.is_empty()) {
+            return Err(refused(name, &format!("pod {name} is already assigned to node \"{node}\"")));
+        }
+        if !pod.items_at(&["spec", "schedulingGates"]).is_empty() {
+            return Err(refused(name, &format!("pod {name} has non-empty .spec.schedulingGates")));
+        }
+        if !self.uid.is_empty() && self.uid != pod.uid() {
+            let why =
+                format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", self.uid, pod.uid());
+            return Err(ApiError::conflict("", "pods", name, &why));
+        }
+        let mut pod = pod.clone();
+        pod.meta_mut().insert("resourceVersion", self.resource_version.as_str());
+        *pod.slot(&["spec", "nodeName"]) = self.node.as_str().into();
+        for (key, members) in [("labels", &self.labels), ("annotations", &self.annotations)] {
+            for (k, v) in members.iter().flat_map(Map::iter) {
+                pod.meta_mut().object(key).insert(k.clone(), v.clone());
+            }
+        }
+        let mut condition = Map::new();
+        condition.insert("type", "PodScheduled");
+        condition.insert("status", "True");
+        condition.insert("lastProbeTime", Value::Null);
+        condition.insert("lastTransitionTime", self.now.as_str());
+        let conditions = pod.slot(&["status", "conditions"]);
+        if conditions.as_array().is_none() {
+            *conditions = Value::Array(Vec::new());
+        }
+        if let Some(list) = conditions.as_array_mut() {
+            match list.iter_mut().find(|x| x.str_at(&["type"]) == Some("PodScheduled")) {
+                Some(slot) if slot.str_at(&["status"]) == Some("True") => {}
+                Some(slot) => *slot = Value::Object(condition),
+                None => list.push(Value::Object(condition)),
+            }
+        }
+        Ok(pod)
+    }
+}
+
+/// POST of `pods/<name>/binding`.
+pub(crate) async fn create(c: Context) -> Result<Response<Body>, ApiError> {
+    let binding_type = type_by_name("core/v1.Binding").ok_or_else(ApiError::no_such_resource)?;
+    let binding = decode::object(&c, "v1", "Binding", binding_type)?;
+    if !binding.name().is_empty() && binding.name() != c.info.name {
+        return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
+    }
+    bind(c, binding).await
+}
+
+/// POST of `bindings`, which names the Pod in its body.
+pub(crate) async fn legacy(mut c: Context) -> Result<Response<Body>, ApiError> {
+    let binding_type = type_by_name("core/v1.Binding").ok_or_else(ApiError::no_such_resource)?;
+    let binding = decode::object(&c, "v1", "Binding", binding_type)?;
+    c.info.name = binding.name().to_owned();
+    bind(c, binding).await
+}
+
+async fn bind(mut c: Context, binding: Value) -> Result<Response<Body>, ApiError> {
+    let target = |key: &str| binding.str_at(&["target", key]).unwrap_or_default();
+    let kind = target("kind");
+    let invalid = |field: &str, message: &str| {
+        let error = ironkeel_kinds::FieldError {
+            path: ironkeel_kinds::Path::new("target").child(field),
+            kind: ironkeel_kinds::FieldErrorKind::Invalid,
+            message: message.to_owned(),
+        };
+        ApiError::invalid("", "Binding", binding.name(), &[error])
+    };
+    if !kind.is_empty() && kind != "Node" {
+        return Err(invalid(
+            "kind",
+            &format!("Unsupported value: \"{kind}\": supported values: \"Node\", \"<empty>\""),
+        ));
+    }
+    if target("name").is_empty() {
+        return Err(invalid("name", "Required value"));
+    }
+    let registry = c.server.registry.clone();
+    let pods = registry.row("", "v1", "pods").ok_or_else(ApiError::no_such_resource)?.clone();
+    let members = |key: &str| binding.at(&["metadata", key]).and_then(Value::as_object).cloned();
+    let change = Bind {
+        node: target("name").to_owned(),
+        uid: binding.uid().to_owned(),
+        resource_version: binding.resource_version().to_owned(),
+        labels: members("labels"),
+        annotations: members("annotations"),
+        now: rfc3339(registry.clock().now()),
+    };
+    c.info.subresource = "binding".to_owned();
+    let request = c.write_request(&pods)?;
+    detached(async move {
+        let attributes = request.attributes(Operation::Create, &request.name);
+        request.admission.validate(&attributes, Some(&binding), None).await?;
+        registry.update(&request, &change).await
+    })
+    .await?;
+    let mut status = Map::new();
+    status.insert("apiVersion", "v1");
+    status.insert("kind", "Status");
+    status.insert("metadata", Map::new());
+    status.insert("status", "Success");
+    status.insert("code", 201);
+    Ok(answer::value(201, &Value::Object(status), &c.output))
+}

@@ -1,0 +1,202 @@
+//! What every cluster has: namespaces, default roles and priority classes, the `kubernetes` Service.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use ironkeel_object::{Gvk, ObjectMeta, Value, object};
+use ironkeel_registry::{AdmitAll, ApiError, Change, Reason, Registry, Row, User, WriteRequest};
+
+use crate::server::Config;
+
+/// Objects written at once, so that they share an fsync.
+const PARALLEL: usize = 64;
+
+struct Become(Value);
+
+impl Change for Become {
+    fn apply(&self, current: &Value) -> Result<Value, ApiError> {
+        let mut out = self.0.clone();
+        out.meta_mut().insert("resourceVersion", current.resource_version());
+        Ok(out)
+    }
+}
+
+/// Writes what is missing, and mends what changed.
+pub(crate) async fn run(registry: &Arc<Registry>, config: &Config, kubernetes_ip: IpAddr) -> Result<(), ApiError> {
+    let namespaces = ["kube-system", "default", "kube-public", "kube-node-lease"];
+    ensure(
+        registry,
+        namespaces
+            .iter()
+            .map(|n| {
+                object!({
+                    "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": (*n) },
+                })
+            })
+            .collect(),
+        |_, _| None,
+    )
+    .await?;
+    ensure(registry, ironkeel_auth::bootstrap_policy(), ironkeel_auth::reconcile).await?;
+    ensure(registry, priority_classes(), |_, _| None).await?;
+    ensure(registry, vec![kubernetes_service(config, kubernetes_ip)], |_, _| None).await?;
+    ensure(registry, endpoints(config), replace_endpoints).await?;
+    ensure(registry, vec![client_ca(config)], replace_data).await
+}
+
+fn row_of(registry: &Registry, object: &Value) -> Result<Arc<Row>, ApiError> {
+    let gvk: Gvk = object.gvk();
+    let found = registry
+        .rows()
+        .iter()
+        .find(|r| r.kind_name() == gvk.kind && r.group() == gvk.group && r.kind.resource.version == gvk.version);
+    found.cloned().ok_or_else(ApiError::no_such_resource)
+}
+
+fn request(row: &Arc<Row>, object: &Value) -> WriteRequest {
+    WriteRequest {
+        row: row.clone(),
+        namespace: object.namespace().to_owned(),
+        name: object.name().to_owned(),
+        subresource: String::new(),
+        user: Arc::new(User {
+            name: "system:apiserver".to_owned(),
+            groups: vec!["system:masters".to_owned()],
+            ..User::default()
+        }),
+        dry_run: false,
+        field_manager: "kube-apiserver".to_owned(),
+        admission: Arc::new(AdmitAll),
+        warnings: Arc::default(),
+    }
+}
+
+async fn ensure(
+    registry: &Arc<Registry>,
+    objects: Vec<Value>,
+    mend: fn(&Value, &Value) -> Option<Value>,
+) -> Result<(), ApiError> {
+    let writes = objects.into_iter().map(|wanted| async move {
+        let row = row_of(registry, &wanted)?;
+        let mut request = request(&row, &wanted);
+        let existing = match registry.get(&row, &request.namespace, &request.name) {
+            Ok(entry) => registry.tree(&row, &entry)?,
+            Err(_) => {
+                request.name = String::new();
+                return match registry.create(&request, wanted).await {
+                    Err(e) if e.reason == Reason::AlreadyExists => Ok(()),
+                    other => other.map(drop),
+                };
+            }
+        };
+        match mend(&existing, &wanted) {
+            Some(mended) => registry.update(&request, &Become(mended)).await.map(drop),
+            None => Ok(()),
+        }
+    });
+    let mut running = futures::stream::iter(writes).buffer_unordered(PARALLEL);
+    while let Some(done) = running.next().await {
+        done?;
+    }
+    Ok(())
+}
+
+fn priority_classes() -> Vec<Value> {
+    [
+        ("system-node-critical", 2_000_001_000i64, "Used for system critical pods that must not be moved from their current node."),
+        ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
+    ]
+    .into_iter()
+    .map(|(name, value, description)| {
+        object!({
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": { "name": name },
+            "value": value,
+            "globalDefault": false,
+            "description": description,
+            "preemptionPolicy": "PreemptLowerPriority",
+        })
+    })
+    .collect()
+}
+
+fn kubernetes_service(config: &Config, ip: IpAddr) -> Value {
+    object!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": { "component": "apiserver", "provider": "kubernetes" },
+        },
+        "spec": {
+            "clusterIP": (ip.to_string()),
+            "ports": [{ "name": "https", "port": 443i64, "protocol": "TCP", "targetPort": (i64::from(config.secure_port)) }],
+            "sessionAffinity": "None",
+            "type": "ClusterIP",
+        },
+    })
+}
+
+fn endpoints(config: &Config) -> Vec<Value> {
+    let ip = config.advertise_address.to_string();
+    let port = i64::from(config.secure_port);
+    let family = if config.advertise_address.is_ipv4() { "IPv4" } else { "IPv6" };
+    let slice = object!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": { "kubernetes.io/service-name": "kubernetes" },
+        },
+        "addressType": family,
+        "endpoints": [{ "addresses": [(ip.as_str())], "conditions": { "ready": true } }],
+        "ports": [{ "name": "https", "port": port, "protocol": "TCP" }],
+    });
+    let endpoints = object!({
+        "apiVersion": "v1",
+        "kind": "Endpoints",
+        "metadata": {
+            "name": "kubernetes",
+            "namespace": "default",
+            "labels": { "endpointslice.kubernetes.io/skip-mirror": "true" },
+        },
+        "subsets": [{
+            "addresses": [{ "ip": (ip.as_str()) }],
+            "ports": [{ "name": "https", "port": port, "protocol": "TCP" }],
+        }],
+    });
+    if config.advertise_address.is_loopback() {
+        // Upstream's validation refuses loopback endpoints; a cluster that listens there has none.
+        return Vec::new();
+    }
+    vec![slice, endpoints]
+}
+
+fn replace_endpoints(existing: &Value, wanted: &Value) -> Option<Value> {
+    let mut out = existing.clone();
+    for key in ["endpoints", "subsets", "ports"] {
+        if let Some(v) = wanted.get(key) {
+            *out.slot(&[key]) = v.clone();
+        }
+    }
+    (out != *existing).then_some(out)
+}
+
+fn client_ca(config: &Config) -> Value {
+    object!({
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": { "name": "extension-apiserver-authentication", "namespace": "kube-system" },
+        "data": { "client-ca-file": (config.client_ca_pem.as_str()) },
+    })
+}
+
+fn replace_data(existing: &Value, wanted: &Value) -> Option<Value> {
+    let mut out = existing.clone();
+    *out.slot(&["data"]) = wanted["data"].clone();
+    (out != *existing).then_some(out)
+}

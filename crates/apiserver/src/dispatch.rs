@@ -1,0 +1,73 @@
+//! From an authorized request to its handler.
+
+use std::sync::Arc;
+
+use http::Response;
+use ironkeel_registry::{ApiError, Row};
+
+use crate::body::Body;
+use crate::context::Context;
+use crate::{answer, binding, documents, eviction, read, reviews, streaming, token, watch_stream, write};
+
+/// Answers a request.
+pub(crate) async fn dispatch(c: Context) -> Result<Response<Body>, ApiError> {
+    if !c.info.is_resource {
+        return documents::respond(&c).await;
+    }
+    let i = &c.info;
+    let row = c.server.registry.row(&i.group, &i.version, &i.resource).ok_or_else(ApiError::no_such_resource)?.clone();
+    if !row.namespaced() && !i.namespace.is_empty() {
+        return Err(ApiError::no_such_resource());
+    }
+    if i.subresource.is_empty() { object(c, row).await } else { subresource(c, row).await }
+}
+
+async fn object(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
+    let verb = c.info.verb;
+    if row.stored.is_none() {
+        return match (verb, row.plural()) {
+            ("create", "bindings") => binding::legacy(c).await,
+            ("create", _) => reviews::create(c, &row).await,
+            ("list" | "get", "componentstatuses") => documents::component_statuses(&c, &row),
+            _ => Err(ApiError::method_not_supported(row.group(), row.plural(), verb)),
+        };
+    }
+    if !row.kind.resource.has_verb(verb) {
+        return Err(ApiError::method_not_supported(row.group(), row.plural(), verb));
+    }
+    let named = !c.info.name.is_empty();
+    match verb {
+        "get" => read::get(&c, &row).await,
+        "list" => read::list(&c, &row).await,
+        "watch" => watch_stream::watch(&c, &row).await,
+        "create" if !named => write::create(c, row).await,
+        "update" if named => write::replace(c, row).await,
+        "patch" if named => write::patch(c, row).await,
+        "delete" => write::delete(c, row).await,
+        "deletecollection" => write::delete_collection(c, row).await,
+        _ => Err(ApiError::method_not_supported(row.group(), row.plural(), verb)),
+    }
+}
+
+async fn subresource(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
+    let sub = row.kind.resource.subresource(&c.info.subresource).ok_or_else(ApiError::no_such_resource)?;
+    let verb = c.info.verb;
+    let streams = matches!(sub.name, "exec" | "attach" | "portforward" | "log" | "proxy");
+    if !streams && !sub.verbs.contains(&verb) {
+        return Err(ApiError::method_not_supported(row.group(), row.plural(), verb));
+    }
+    match (sub.name, verb) {
+        ("scale", _) => write::scale(c, row).await,
+        ("binding", "create") => binding::create(c).await,
+        ("eviction", "create") => eviction::create(c).await,
+        ("token", "create") => token::create(c).await,
+        _ if streams => streaming::respond(c, &row).await,
+        (_, "get") => {
+            let entry = c.server.registry.get(&row, &c.info.namespace, &c.info.name)?;
+            answer::entry(&c.server.registry, &row, &entry, 200, &c.output, c.include_object())
+        }
+        (_, "update") => write::replace(c, row).await,
+        (_, "patch") => write::patch(c, row).await,
+        _ => Err(ApiError::method_not_supported(row.group(), row.plural(), verb)),
+    }
+}

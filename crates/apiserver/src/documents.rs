@@ -1,0 +1,179 @@
+//! Paths that are no resources: discovery, OpenAPI, version, health, metrics, keys for OIDC.
+
+use std::sync::{Arc, LazyLock};
+
+use bytes::Bytes;
+use http::Response;
+use http::header::{ETAG, HeaderValue, IF_NONE_MATCH};
+use ironkeel_codec::Format;
+use ironkeel_object::{Map, Value};
+use ironkeel_openapi as openapi;
+use ironkeel_registry::{ApiError, Reason, Row};
+use parking_lot::Mutex;
+
+use crate::answer;
+use crate::body::Body;
+use crate::context::Context;
+
+/// Documents that are made on first demand and kept as bytes, by path.
+#[derive(Default)]
+pub(crate) struct Documents(Mutex<std::collections::HashMap<String, Bytes>>);
+
+static ROWS: LazyLock<Vec<openapi::Row<'static>>> = LazyLock::new(openapi::built_in);
+
+const HEALTH_CHECKS: &[&str] = &["ping", "log", "etcd", "informer-sync", "poststarthook/rbac/bootstrap-roles"];
+
+/// Answers a path.
+pub(crate) async fn respond(c: &Context) -> Result<Response<Body>, ApiError> {
+    let path = c.info.path.trim_end_matches('/');
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    if !matches!(c.info.verb, "get" | "head") {
+        return Err(ApiError {
+            details: Some(Box::default()),
+            ..ApiError::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
+        });
+    }
+    match parts.as_slice() {
+        ["healthz" | "livez" | "readyz", ..] => health(c, &parts).await,
+        ["metrics"] => {
+            Ok(answer::with_type(200, "text/plain; version=0.0.4", c.server.metrics.render(&c.server).await))
+        }
+        ["openapi", "v2"] => openapi_v2(c),
+        ["openapi", "v3", ..] => openapi_v3(c, &parts[2..]),
+        [".well-known", "openid-configuration"] => {
+            let uri = format!("https://{}/openid/v1/jwks", c.server.server_address);
+            json(c, "application/json", &c.server.issuer.discovery(&uri))
+        }
+        ["openid", "v1", "jwks"] => json(c, "application/jwk-set+json", &c.server.issuer.jwks()),
+        _ => discovery(c, path, &parts),
+    }
+}
+
+fn json(c: &Context, content_type: &'static str, value: &serde_json::Value) -> Result<Response<Body>, ApiError> {
+    let bytes = if c.output.pretty { serde_json::to_vec_pretty(value) } else { serde_json::to_vec(value) };
+    Ok(answer::with_type(200, content_type, bytes.map_err(ApiError::internal)?))
+}
+
+fn kept(c: &Context, key: String, make: impl FnOnce() -> Option<serde_json::Value>) -> Result<Bytes, ApiError> {
+    if let Some(bytes) = c.server.documents.0.lock().get(&key) {
+        return Ok(bytes.clone());
+    }
+    let value = make().ok_or_else(ApiError::no_such_resource)?;
+    let bytes = Bytes::from(serde_json::to_vec(&value).map_err(ApiError::internal)?);
+    c.server.documents.0.lock().insert(key, bytes.clone());
+    Ok(bytes)
+}
+
+fn tagged(c: &Context, content_type: &'static str, bytes: Bytes) -> Response<Body> {
+    let tag = format!("\"{}\"", openapi::content_hash(&bytes));
+    let same = c.parts.headers.get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == tag.as_bytes());
+    let mut response = if same {
+        answer::with_type(304, content_type, Bytes::new())
+    } else {
+        answer::with_type(200, content_type, bytes)
+    };
+    if let Ok(v) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(ETAG, v);
+    }
+    response
+}
+
+fn discovery(c: &Context, path: &str, parts: &[&str]) -> Result<Response<Body>, ApiError> {
+    let rows = &*ROWS;
+    if let (["api"] | ["apis"], Some(version)) = (parts, c.output.aggregated) {
+        let core = parts == ["api"];
+        let bytes = kept(c, format!("{path} {version}"), || Some(openapi::aggregated(rows, core, version)))?;
+        let content_type = if version == "v2" { openapi::AGGREGATED_V2 } else { openapi::AGGREGATED_V2BETA1 };
+        let mut response = tagged(c, content_type, bytes);
+        response.headers_mut().insert(http::header::VARY, HeaderValue::from_static("Accept"));
+        return Ok(response);
+    }
+    let bytes = kept(c, path.to_owned(), || match parts {
+        [""] => Some(openapi::root_paths(rows)),
+        ["api"] => Some(openapi::api_versions(&c.server.server_address)),
+        ["apis"] => Some(openapi::api_group_list(rows)),
+        ["api", version] => openapi::api_resource_list(rows, "", version),
+        ["apis", group] => openapi::api_group(rows, group),
+        ["apis", group, version] => openapi::api_resource_list(rows, group, version),
+        ["version"] => Some(openapi::version("", "")),
+        _ => None,
+    })?;
+    if c.output.format == Format::Json && !c.output.pretty {
+        return Ok(answer::with_type(200, "application/json", bytes));
+    }
+    let (value, _) = ironkeel_codec::decode_json(&bytes, None).map_err(ApiError::internal)?;
+    Ok(answer::value(200, &value, &c.output))
+}
+
+fn openapi_v2(c: &Context) -> Result<Response<Body>, ApiError> {
+    if c.output.format == Format::Protobuf {
+        return Err(ApiError::new(
+            Reason::NotAcceptable,
+            "only the following media types are accepted: application/json",
+        ));
+    }
+    let bytes = kept(c, "/openapi/v2".to_owned(), || Some(openapi::openapi_v2(&ROWS)))?;
+    Ok(tagged(c, "application/json", bytes))
+}
+
+fn openapi_v3(c: &Context, parts: &[&str]) -> Result<Response<Body>, ApiError> {
+    let rows = &*ROWS;
+    let bytes = kept(c, format!("/openapi/v3/{}", parts.join("/")), || match parts {
+        [] => Some(openapi::openapi_v3_index(rows)),
+        ["api", version] => openapi::openapi_v3(rows, "", version),
+        ["apis", group, version] => openapi::openapi_v3(rows, group, version),
+        _ => None,
+    })?;
+    Ok(tagged(c, "application/json", bytes))
+}
+
+async fn health(c: &Context, parts: &[&str]) -> Result<Response<Body>, ApiError> {
+    let store = c.server.registry.store().status().await;
+    let draining = c.server.draining.is_cancelled();
+    let check = |name: &str| match name {
+        "etcd" => store.is_ok(),
+        "shutdown" => !draining,
+        _ => true,
+    };
+    let mut names = HEALTH_CHECKS.to_vec();
+    if parts[0] == "readyz" {
+        names.push("shutdown");
+    }
+    let wanted = parts[1..].join("/");
+    if !wanted.is_empty() {
+        if !names.contains(&wanted.as_str()) {
+            return Err(ApiError::no_such_resource());
+        }
+        let fine = check(&wanted);
+        let text = if fine { "ok" } else { "internal server error: check failed" };
+        return Ok(answer::with_type(if fine { 200 } else { 500 }, "text/plain; charset=utf-8", text));
+    }
+    let excluded = c.query.all("exclude");
+    names.retain(|n| !excluded.iter().any(|e| e == n));
+    let failed = names.iter().any(|n| !check(n));
+    if !failed && c.query.get("verbose").is_none() {
+        return Ok(answer::with_type(200, "text/plain; charset=utf-8", "ok"));
+    }
+    let mut text = String::new();
+    for n in names {
+        let line = if check(n) { format!("[+]{n} ok\n") } else { format!("[-]{n} failed: reason withheld\n") };
+        text.push_str(&line);
+    }
+    let end = if failed { "failed" } else { "passed" };
+    text.push_str(&format!("{} check {end}\n", parts[0]));
+    Ok(answer::with_type(if failed { 500 } else { 200 }, "text/plain; charset=utf-8", text))
+}
+
+/// `componentstatuses`: deprecated, and empty here.
+pub(crate) fn component_statuses(c: &Context, row: &Arc<Row>) -> Result<Response<Body>, ApiError> {
+    if c.info.verb == "get" {
+        return Err(ApiError::not_found("", row.plural(), &c.info.name));
+    }
+    c.warnings.lock().push("v1 ComponentStatus is deprecated in v1.19+".to_owned());
+    let mut out = Map::new();
+    out.insert("apiVersion", "v1");
+    out.insert("kind", "ComponentStatusList");
+    out.insert("metadata", Map::new());
+    out.insert("items", Value::Array(Vec::new()));
+    Ok(answer::value(200, &Value::Object(out), &c.output))
+}

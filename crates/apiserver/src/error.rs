@@ -1,0 +1,19 @@
+//! Why the server itself did not start or serve. What requests are answered is
+//! [`ironkeel_registry::ApiError`].
+
+use ironkeel_auth::AuthError;
+use ironkeel_registry::ApiError;
+
+/// See the module.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The stored objects could not be read, or the first ones not written.
+    #[error("the API server did not start: {0}")]
+    Start(#[from] ApiError),
+    /// The configuration of authentication is wrong.
+    #[error("authentication cannot be set up: {0}")]
+    Auth(#[from] AuthError),
+    /// An in-process upgrade failed.
+    #[error("the in-process connection failed: {0}")]
+    Connection(#[from] hyper::Error),
+}

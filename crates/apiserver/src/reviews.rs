@@ -1,0 +1,157 @@
+//! Reviews: who a token is, and what somebody may do. Nothing of them is stored.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::Response;
+use ironkeel_auth::{Attributes, Decision, UserInfo};
+use ironkeel_object::{Map, Value};
+use ironkeel_registry::{ApiError, Row, rfc3339};
+
+use crate::answer;
+use crate::body::Body;
+use crate::context::Context;
+use crate::decode;
+
+/// POST of any of the review resources.
+pub(crate) async fn create(c: Context, row: &Arc<Row>) -> Result<Response<Body>, ApiError> {
+    let mut body = decode::object(&c, &row.api_version, row.kind_name(), row.kind.resource.type_id)?;
+    match row.plural() {
+        "tokenreviews" => token(&c, &mut body),
+        "subjectaccessreviews" => {
+            let user = subject(&body["spec"]);
+            access(&c, &mut body, &user, "")?;
+        }
+        "localsubjectaccessreviews" => {
+            let namespace = c.info.namespace.clone();
+            let asked = body.str_at(&["spec", "resourceAttributes", "namespace"]).unwrap_or_default();
+            if asked != namespace {
+                return Err(ApiError::bad_request(format!(
+                    "spec.resourceAttributes.namespace must match namespace: {namespace}"
+                )));
+            }
+            let user = subject(&body["spec"]);
+            access(&c, &mut body, &user, &namespace)?;
+        }
+        "selfsubjectaccessreviews" => access(&c, &mut body, &c.user, "")?,
+        "selfsubjectrulesreviews" => rules(&c, &mut body)?,
+        "selfsubjectreviews" => {
+            *body.slot(&["metadata", "creationTimestamp"]) = rfc3339(c.server.registry.clock().now()).into();
+            *body.slot(&["status", "userInfo"]) = user_value(&c.user);
+        }
+        _ => return Err(ApiError::method_not_supported(row.group(), row.plural(), "create")),
+    }
+    Ok(answer::value(201, &body, &c.output))
+}
+
+fn user_value(user: &UserInfo) -> Value {
+    let mut out = Map::new();
+    out.insert("username", user.name.as_str());
+    if !user.uid.is_empty() {
+        out.insert("uid", user.uid.as_str());
+    }
+    if !user.groups.is_empty() {
+        out.insert("groups", user.groups.clone());
+    }
+    if !user.extra.is_empty() {
+        let extra: Map = user.extra.iter().map(|(k, v)| (k.clone(), Value::from(v.clone()))).collect();
+        out.insert("extra", extra);
+    }
+    Value::Object(out)
+}
+
+fn token(c: &Context, body: &mut Value) {
+    let audiences: Vec<String> =
+        body.items_at(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let token = body.str_at(&["spec", "token"]).unwrap_or_default().to_owned();
+    let mut status = Map::new();
+    match c.server.authenticator.authenticate_token(&token, &audiences) {
+        Ok(who) => {
+            status.insert("authenticated", true);
+            status.insert("user", user_value(&who.user));
+            if !who.audiences.is_empty() {
+                status.insert("audiences", who.audiences);
+            }
+        }
+        Err(e) => {
+            status.insert("authenticated", false);
+            status.insert("error", e.to_string());
+        }
+    }
+    *body.slot(&["status"]) = Value::Object(status);
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    value.as_array().unwrap_or_default().iter().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn subject(spec: &Value) -> UserInfo {
+    let text = |key: &str| spec.str_at(&[key]).unwrap_or_default().to_owned();
+    let extra: BTreeMap<String, Vec<String>> = spec
+        .get("extra")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flat_map(Map::iter)
+        .map(|(k, v)| (k.to_string(), texts(v)))
+        .collect();
+    UserInfo { name: text("user"), uid: text("uid"), groups: texts(&spec["groups"]), extra }
+}
+
+fn access(c: &Context, body: &mut Value, user: &UserInfo, namespace: &str) -> Result<(), ApiError> {
+    let spec = body["spec"].clone();
+    let resource = spec.get("resourceAttributes").filter(|r| !r.is_null());
+    let path = spec.get("nonResourceAttributes").filter(|r| !r.is_null());
+    let decision = match (resource, path) {
+        (Some(r), None) => {
+            let text = |key: &str| r.str_at(&[key]).unwrap_or_default();
+            let attributes = Attributes {
+                subresource: text("subresource"),
+                namespace: if namespace.is_empty() { text("namespace") } else { namespace },
+                name: text("name"),
+                ..Attributes::for_resource(user, text("verb"), text("group"), text("version"), text("resource"))
+            };
+            c.server.authorizer.authorize(&attributes)
+        }
+        (None, Some(p)) => {
+            let text = |key: &str| p.str_at(&[key]).unwrap_or_default();
+            c.server.authorizer.authorize(&Attributes::for_path(user, text("verb"), text("path")))
+        }
+        _ => {
+            return Err(ApiError::bad_request(
+                "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+            ));
+        }
+    };
+    let mut status = Map::new();
+    status.insert("allowed", decision.is_allowed());
+    if matches!(decision, Decision::Deny(_)) {
+        status.insert("denied", true);
+    }
+    if !decision.reason().is_empty() {
+        status.insert("reason", decision.reason());
+    }
+    *body.slot(&["status"]) = Value::Object(status);
+    Ok(())
+}
+
+fn rules(c: &Context, body: &mut Value) -> Result<(), ApiError> {
+    let namespace = body.str_at(&["spec", "namespace"]).unwrap_or_default().to_owned();
+    if namespace.is_empty() {
+        return Err(ApiError::bad_request("no namespace on request"));
+    }
+    let (rules, incomplete) = c.server.authorizer.rules_for(&c.user, &namespace);
+    let (mut resources, mut paths) = (Vec::new(), Vec::new());
+    for rule in rules {
+        let value = rule.to_value();
+        if value.items_at(&["nonResourceURLs"]).is_empty() { resources.push(value) } else { paths.push(value) }
+    }
+    let mut status = Map::new();
+    status.insert("resourceRules", resources);
+    status.insert("nonResourceRules", paths);
+    status.insert("incomplete", incomplete);
+    if incomplete {
+        status.insert("evaluationError", "node authorizer does not support user rule resolution");
+    }
+    *body.slot(&["status"]) = Value::Object(status);
+    Ok(())
+}

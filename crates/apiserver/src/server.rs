@@ -1,0 +1,277 @@
+//! The server: what it is made of, starting it, serving sockets and in-process callers.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use ironkeel_auth::{Authenticator, AuthenticatorConfig, Authorizer, ServiceAccountIssuer, UserInfo};
+use ironkeel_object::ObjectSource;
+use ironkeel_registry::{Chain, Clock, Registry, ServiceAddresses, SystemClock};
+use ironkeel_store::Store;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::body::Body;
+use crate::documents::Documents;
+use crate::error::Error;
+use crate::layers::{self, Caller, Connection};
+use crate::metrics::Metrics;
+use crate::{bootstrap, in_process};
+
+/// How long a TLS handshake may take, in seconds.
+const HANDSHAKE_SECONDS: u64 = 10;
+/// How long requests may go on after shutdown has begun, in seconds.
+const DRAIN_SECONDS: u64 = 10;
+/// Streams that one HTTP/2 connection may have open.
+const HTTP2_STREAMS: u32 = 1_000;
+/// Requests at once that read; long-running ones do not count (upstream's default).
+pub const MAX_READING_IN_FLIGHT: usize = 400;
+/// Requests at once that write (upstream's default).
+pub const MAX_MUTATING_IN_FLIGHT: usize = 200;
+
+/// How the server is run.
+#[derive(Clone)]
+pub struct Config {
+    /// Where clients reach the server: the endpoint of the `kubernetes` Service.
+    pub advertise_address: IpAddr,
+    /// Its port.
+    pub secure_port: u16,
+    /// Range of ClusterIPs: network and prefix length.
+    pub service_cidr: (IpAddr, u8),
+    /// Range of NodePorts.
+    pub node_ports: RangeInclusive<u16>,
+    /// How callers are told apart.
+    pub authenticator: AuthenticatorConfig,
+    /// Signs ServiceAccount tokens.
+    pub issuer: ServiceAccountIssuer,
+    /// TLS towards kubelets, with the API server's client certificate; without it exec, logs and
+    /// their like are refused.
+    pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+    /// The authority of client certificates in PEM, for `extension-apiserver-authentication`.
+    pub client_ca_pem: String,
+    /// Where timestamps come from.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Config {
+    /// A configuration with upstream's defaults around these two.
+    pub fn new(authenticator: AuthenticatorConfig, issuer: ServiceAccountIssuer) -> Self {
+        Config {
+            advertise_address: IpAddr::from([127, 0, 0, 1]),
+            secure_port: 6443,
+            service_cidr: (IpAddr::from([10, 96, 0, 0]), 12),
+            node_ports: 30_000..=32_767,
+            authenticator,
+            issuer,
+            kubelet_tls: None,
+            client_ca_pem: String::new(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+}
+
+/// What requests share.
+pub(crate) struct Server {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) authorizer: Arc<Authorizer>,
+    pub(crate) admission: Chain,
+    pub(crate) issuer: ServiceAccountIssuer,
+    pub(crate) kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+    pub(crate) documents: Documents,
+    pub(crate) metrics: Metrics,
+    pub(crate) server_address: String,
+    pub(crate) draining: CancellationToken,
+    pub(crate) reading: Semaphore,
+    pub(crate) mutating: Semaphore,
+}
+
+/// A running API server. Cheap to clone.
+#[derive(Clone)]
+pub struct ApiServer {
+    server: Arc<Server>,
+}
+
+impl std::fmt::Debug for ApiServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiServer").field("address", &self.server.server_address).finish_non_exhaustive()
+    }
+}
+
+impl ApiServer {
+    /// Fills the watch cache, and writes what every cluster has. Serves nothing yet.
+    pub async fn start(config: Config, store: Arc<dyn Store>) -> Result<ApiServer, Error> {
+        let services = ServiceAddresses::new(config.service_cidr.0, config.service_cidr.1, config.node_ports.clone());
+        let kubernetes_ip = services.nth(1);
+        let registry = Registry::start(store, config.clock.clone(), ironkeel_kinds::kinds(), services).await?;
+        let source: Arc<dyn ObjectSource> = registry.clone();
+        let authorizer = Arc::new(Authorizer::new(source.clone()));
+        let server = Arc::new(Server {
+            authenticator: Authenticator::new(config.authenticator.clone(), source.clone())?,
+            admission: ironkeel_admission::chain(registry.clone()),
+            authorizer,
+            issuer: config.issuer.clone(),
+            kubelet_tls: config.kubelet_tls.clone(),
+            documents: Documents::default(),
+            metrics: Metrics::default(),
+            server_address: format!("{}:{}", config.advertise_address, config.secure_port),
+            draining: CancellationToken::new(),
+            reading: Semaphore::new(MAX_READING_IN_FLIGHT),
+            mutating: Semaphore::new(MAX_MUTATING_IN_FLIGHT),
+            registry,
+        });
+        bootstrap::run(&server.registry, &config, kubernetes_ip).await?;
+        Ok(ApiServer { server })
+    }
+
+    /// Stored objects, for whoever must read them without a request.
+    pub fn object_source(&self) -> Arc<dyn ObjectSource> {
+        self.server.registry.clone()
+    }
+
+    /// The registry beneath.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.server.registry.clone()
+    }
+
+    /// Serves TLS connections until `shutdown`; returns when they are drained.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        shutdown: CancellationToken,
+    ) -> Result<(), Error> {
+        let acceptor = TlsAcceptor::from(tls);
+        let connections = TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = shutdown.cancelled() => break,
+            };
+            match accepted {
+                Ok((socket, _)) => {
+                    let (server, acceptor) = (self.server.clone(), acceptor.clone());
+                    connections.spawn(connection(server, socket, acceptor, shutdown.clone()));
+                }
+                // Out of descriptors, say: other connections must go on; the next accept waits for one.
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection failed");
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        self.server.draining.cancel();
+        connections.close();
+        if tokio::time::timeout(Duration::from_secs(DRAIN_SECONDS), connections.wait()).await.is_err() {
+            tracing::warn!(left = connections.len(), "connections were still busy when the drain timeout ran out");
+        }
+        Ok(())
+    }
+
+    /// Ends watches and the cache's feed. After the last [`ApiServer::serve`] has returned.
+    pub fn stop(&self) {
+        self.server.draining.cancel();
+        self.server.registry.stop();
+    }
+
+    /// A client's transport without sockets; every request comes from `user`. Authorization,
+    /// admission and limits hold as for others.
+    pub fn in_process(&self, user: UserInfo) -> InProcess {
+        InProcess { server: self.server.clone(), caller: Caller::Stamped(Arc::new(user)) }
+    }
+}
+
+async fn connection(server: Arc<Server>, socket: TcpStream, acceptor: TlsAcceptor, shutdown: CancellationToken) {
+    let _ = socket.set_nodelay(true);
+    let handshake = tokio::time::timeout(Duration::from_secs(HANDSHAKE_SECONDS), acceptor.accept(socket));
+    let stream = match handshake.await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "TLS handshake failed");
+            return;
+        }
+        Err(_) => return,
+    };
+    let peer = stream.get_ref().1.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned());
+    let caller = Caller::Peer(Arc::new(Connection::new(peer.collect())));
+    serve_stream(server, TokioIo::new(stream), caller, shutdown).await;
+}
+
+/// Serves one byte stream; ends with the stream, or after `shutdown` when its requests are done.
+pub(crate) async fn serve_stream<I>(server: Arc<Server>, io: I, caller: Caller, shutdown: CancellationToken)
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+        let (server, caller) = (server.clone(), caller.clone());
+        async move { Ok::<_, Infallible>(layers::respond(server, &caller, request).await) }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().keep_alive(true);
+    builder
+        .http2()
+        .max_concurrent_streams(HTTP2_STREAMS)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(8 << 20);
+    let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(io, service));
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = shutdown.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error, "a connection ended early");
+    }
+}
+
+/// See [`ApiServer::in_process`].
+#[derive(Clone)]
+pub struct InProcess {
+    server: Arc<Server>,
+    caller: Caller,
+}
+
+impl std::fmt::Debug for InProcess {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InProcess").field("caller", &self.caller).finish_non_exhaustive()
+    }
+}
+
+impl<B> tower::Service<Request<B>> for InProcess
+where
+    B: http_body::Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>> + std::fmt::Display,
+{
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (server, caller) = (self.server.clone(), self.caller.clone());
+        Box::pin(async move {
+            if request.headers().contains_key(http::header::UPGRADE) {
+                return in_process::upgraded(server, caller, request).await;
+            }
+            Ok(layers::respond(server, &caller, request).await)
+        })
+    }
+}

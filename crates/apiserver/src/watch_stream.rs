@@ -1,0 +1,264 @@
+//! WATCH: frames out of the shared ring of changes, in the negotiated form.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::stream;
+use http::Response;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use ironkeel_codec::Format;
+use ironkeel_object::{Map, Value};
+use ironkeel_registry::{
+    ApiError, Entry, Registry, Row, VersionMatch, WatchStart, WatchedEvent, Watcher, json_frame, parse_revision,
+};
+use rand::Rng;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::answer::{self, IncludeObject};
+use crate::body::Body;
+use crate::context::Context;
+use crate::negotiate::{Output, Shape};
+use crate::{protobuf, read, table};
+
+/// Time between two bookmarks, in seconds (upstream: about a minute).
+const BOOKMARK_SECONDS: u64 = 60;
+/// A watch without `timeoutSeconds` ends after this, or up to twice this.
+const MIN_TIMEOUT_SECONDS: u64 = 1800;
+
+/// WATCH.
+pub(crate) async fn watch(c: &Context, row: &Arc<Row>) -> Result<Response<Body>, ApiError> {
+    let matching = read::version_match(c)?;
+    let initial = match c.query.get("sendInitialEvents") {
+        None => None,
+        Some(v) => Some(matches!(v.as_ref(), "true" | "1" | "")),
+    };
+    let bookmarks = c.query.flag("allowWatchBookmarks");
+    if initial.is_some() && matching != Some(VersionMatch::NotOlderThan) {
+        return Err(ApiError::bad_request(
+            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        ));
+    }
+    if initial.is_none() && matching.is_some() {
+        return Err(ApiError::bad_request(
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        ));
+    }
+    let text = c.query.get("resourceVersion").unwrap_or_default().into_owned();
+    let revision = parse_revision(&text)?;
+    let (start, at_least) = match initial {
+        Some(true) if bookmarks => (WatchStart::StateWithEnd, revision),
+        Some(true) => (WatchStart::State, revision),
+        Some(false) if revision == 0 => (WatchStart::Now, 0),
+        _ if revision == 0 => (WatchStart::State, 0),
+        _ => (WatchStart::After(revision), 0),
+    };
+    let selection = read::selection(c, row)?;
+    let registry = &c.server.registry;
+    let watcher = match registry.watch(row, selection, start, at_least).await {
+        Ok(watcher) => watcher,
+        // Upstream answers 200 and an ERROR event for what a started watch finds out.
+        Err(e) if e.reason == ironkeel_registry::Reason::Expired => {
+            let frame = Encoder::new(c, row).error(&e);
+            return Ok(response(&c.output, Body::whole(frame)));
+        }
+        Err(e) => return Err(e),
+    };
+    let timeout = match c.query.get("timeoutSeconds").and_then(|t| t.parse::<u64>().ok()) {
+        Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
+        _ => Duration::from_secs(rand::rng().random_range(MIN_TIMEOUT_SECONDS..MIN_TIMEOUT_SECONDS * 2)),
+    };
+    let now = Instant::now();
+    let streaming = Streaming {
+        watcher,
+        encoder: Encoder::new(c, row),
+        ends: now + timeout,
+        bookmark_at: now + Duration::from_secs(BOOKMARK_SECONDS),
+        bookmarks,
+        last_bookmark: 0,
+        draining: c.server.draining.clone(),
+        events: Vec::new(),
+        over: false,
+    };
+    let chunks = stream::unfold(streaming, |mut s| async move { s.chunk().await.map(|bytes| (Ok(bytes), s)) });
+    Ok(response(&c.output, Body::stream(chunks)))
+}
+
+fn response(output: &Output, body: Body) -> Response<Body> {
+    let content_type = match (output.format, output.shape) {
+        (Format::Protobuf, Shape::Objects) => "application/vnd.kubernetes.protobuf;stream=watch",
+        _ => "application/json",
+    };
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+struct Streaming {
+    watcher: Watcher,
+    encoder: Encoder,
+    ends: Instant,
+    bookmark_at: Instant,
+    bookmarks: bool,
+    last_bookmark: u64,
+    draining: CancellationToken,
+    events: Vec<WatchedEvent>,
+    over: bool,
+}
+
+impl Streaming {
+    /// The next piece of the body; `None` at its end.
+    async fn chunk(&mut self) -> Option<Bytes> {
+        if self.over {
+            return None;
+        }
+        loop {
+            self.events.clear();
+            let wake = if self.bookmarks { self.ends.min(self.bookmark_at) } else { self.ends };
+            let waited = tokio::select! {
+                biased;
+                done = self.watcher.next(&mut self.events) => Some(done),
+                () = self.draining.cancelled() => return None,
+                () = tokio::time::sleep_until(wake) => None,
+            };
+            match waited {
+                Some(Ok(())) if self.events.is_empty() => return None,
+                Some(Ok(())) => return Some(self.encode()),
+                Some(Err(e)) => {
+                    self.over = true;
+                    return Some(self.encoder.error(&e));
+                }
+                None => {}
+            }
+            let now = Instant::now();
+            self.over = now >= self.ends;
+            let mark = if self.bookmarks { self.watcher.bookmark().filter(|r| *r > self.last_bookmark) } else { None };
+            self.bookmark_at = now + Duration::from_secs(BOOKMARK_SECONDS);
+            if let Some(revision) = mark {
+                self.last_bookmark = revision;
+                return Some(self.encoder.bookmark(revision, false));
+            }
+            if self.over {
+                return None;
+            }
+        }
+    }
+
+    fn encode(&mut self) -> Bytes {
+        if let [one] = self.events.as_slice() {
+            return self.encoder.event(one).unwrap_or_else(|e| self.encoder.error(&e));
+        }
+        let mut out = BytesMut::new();
+        for event in &self.events {
+            match self.encoder.event(event) {
+                Ok(frame) => out.extend_from_slice(&frame),
+                Err(e) => {
+                    out.extend_from_slice(&self.encoder.error(&e));
+                    self.over = true;
+                    break;
+                }
+            }
+        }
+        out.freeze()
+    }
+}
+
+struct Encoder {
+    registry: Arc<Registry>,
+    row: Arc<Row>,
+    output: Output,
+    include: IncludeObject,
+    columns_told: bool,
+}
+
+impl Encoder {
+    fn new(c: &Context, row: &Arc<Row>) -> Self {
+        Encoder {
+            registry: c.server.registry.clone(),
+            row: row.clone(),
+            output: c.output,
+            include: c.include_object(),
+            columns_told: false,
+        }
+    }
+
+    fn event(&mut self, event: &WatchedEvent) -> Result<Bytes, ApiError> {
+        let Some((kind, entry)) = event.object() else {
+            let WatchedEvent::InitialEnd(revision) = event else { return Ok(Bytes::new()) };
+            return Ok(self.bookmark(*revision, true));
+        };
+        match (self.output.shape, self.output.format) {
+            (Shape::Objects, Format::Protobuf) => {
+                let message = answer::entry_protobuf(&self.registry, &self.row, &entry)?;
+                let object = protobuf::envelope(&self.row.api_version, self.row.kind_name(), &message);
+                Ok(protobuf_frame(kind.as_str(), &object))
+            }
+            (Shape::Objects, _) => {
+                if let (WatchedEvent::Change(change, kind), false) = (event, self.row.converts) {
+                    return Ok(change.json_frame(*kind));
+                }
+                Ok(json_frame(kind.as_str(), &answer::entry_json(&self.registry, &self.row, &entry)?))
+            }
+            (Shape::Metadata(beta), _) => Ok(json_frame(kind.as_str(), &answer::entry_metadata(&entry, beta)?)),
+            (Shape::Table(beta), _) => Ok(json_frame(kind.as_str(), &self.table(&entry, beta)?)),
+        }
+    }
+
+    fn table(&mut self, entry: &Entry, beta: bool) -> Result<Vec<u8>, ApiError> {
+        let now = self.registry.clock().now().as_second();
+        let tree = self.registry.tree(&self.row, entry)?;
+        let mut out = table::begin(&self.row, beta, !std::mem::replace(&mut self.columns_told, true));
+        *out.slot(&["metadata", "resourceVersion"]) = entry.revision.to_string().into();
+        table::push(&mut out, &self.row, &tree, self.include, beta, now);
+        let mut bytes = Vec::with_capacity(512);
+        ironkeel_codec::encode_json(&out, &mut bytes);
+        Ok(bytes)
+    }
+
+    fn bookmark(&mut self, revision: u64, initial_end: bool) -> Bytes {
+        let mut meta = Map::new();
+        meta.insert("resourceVersion", revision.to_string());
+        if initial_end {
+            let mut annotations = Map::new();
+            annotations.insert("k8s.io/initial-events-end", "true");
+            meta.insert("annotations", annotations);
+        }
+        let mut object = Map::new();
+        let (api_version, kind) = match self.output.shape {
+            Shape::Metadata(_) => ("meta.k8s.io/v1", "PartialObjectMetadata"),
+            _ => (self.row.api_version.as_str(), self.row.kind_name()),
+        };
+        object.insert("apiVersion", api_version.to_owned());
+        object.insert("kind", kind);
+        object.insert("metadata", meta);
+        let object = Value::Object(object);
+        if self.output.format == Format::Protobuf && self.output.shape == Shape::Objects {
+            let bytes = ironkeel_codec::encode_protobuf(&object, self.row.kind.resource.type_id);
+            return protobuf_frame("BOOKMARK", &bytes);
+        }
+        let mut bytes = Vec::with_capacity(128);
+        if let Shape::Table(beta) = self.output.shape {
+            let mut out = table::begin(&self.row, beta, !std::mem::replace(&mut self.columns_told, true));
+            *out.slot(&["metadata", "resourceVersion"]) = revision.to_string().into();
+            ironkeel_codec::encode_json(&out, &mut bytes);
+        } else {
+            ironkeel_codec::encode_json(&object, &mut bytes);
+        }
+        json_frame("BOOKMARK", &bytes)
+    }
+
+    fn error(&self, e: &ApiError) -> Bytes {
+        let status = e.to_status();
+        if self.output.format == Format::Protobuf && self.output.shape == Shape::Objects {
+            return protobuf_frame("ERROR", &answer::encode(&status, &Output { pretty: false, ..self.output }).0);
+        }
+        let mut bytes = Vec::with_capacity(256);
+        ironkeel_codec::encode_json(&status, &mut bytes);
+        json_frame("ERROR", &bytes)
+    }
+}
+
+fn protobuf_frame(kind: &str, envelope: &[u8]) -> Bytes {
+    ironkeel_codec::frame_protobuf(&ironkeel_codec::encode_watch_event_protobuf(kind, envelope)).into()
+}

@@ -1,0 +1,211 @@
+//! Create: default, prepare, admit, default, validate, admit, store.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ironkeel_kinds::{FieldError, validate_metadata};
+use ironkeel_object::{ObjectMeta, Value};
+use ironkeel_store::{Condition, WriteAnswer};
+use rand::Rng;
+
+use crate::admit::Operation;
+use crate::clock::rfc3339;
+use crate::entry::{Entry, Extract};
+use crate::error::{ApiError, Reason};
+use crate::managed_fields;
+use crate::registry::Registry;
+use crate::request::{WriteRequest, Written};
+use crate::services::Allocation;
+use crate::storage::{Row, Stored, object_key};
+
+/// Names tried for one `generateName`.
+const GENERATE_ATTEMPTS: usize = 8;
+/// Letters and digits of generated names: no vowels, nothing alike (upstream's `rand.String`).
+const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+/// Length of the suffix.
+const SUFFIX_LENGTH: usize = 5;
+/// Longest name that a suffix leaves room in, in bytes.
+const LONGEST_BASE: usize = 63 - SUFFIX_LENGTH;
+
+/// A random suffix as upstream's name generator makes.
+pub fn name_suffix() -> String {
+    let mut rng = rand::rng();
+    (0..SUFFIX_LENGTH).map(|_| SUFFIX_LETTERS[rng.random_range(0..SUFFIX_LETTERS.len())] as char).collect()
+}
+
+impl Registry {
+    /// Creates an object. `object` has been decoded and is of the row's kind.
+    pub async fn create(&self, request: &WriteRequest, object: Value) -> Result<Written, ApiError> {
+        self.create_tracked(request, object, true).await
+    }
+
+    /// `track` is false where an apply has written `managedFields` already.
+    pub(crate) async fn create_tracked(
+        &self,
+        request: &WriteRequest,
+        object: Value,
+        track: bool,
+    ) -> Result<Written, ApiError> {
+        let generated = object.name().is_empty() && !object.meta_str("generateName").is_empty();
+        if !generated {
+            return self.create_once(request, object, track).await;
+        }
+        let mut attempt = 1;
+        loop {
+            let mut named = object.clone();
+            let base = named.meta_str("generateName");
+            let cut = (0..=base.len().min(LONGEST_BASE)).rev().find(|i| base.is_char_boundary(*i)).unwrap_or(0);
+            let name = format!("{}{}", &base[..cut], name_suffix());
+            named.meta_mut().insert("name", name);
+            match self.create_once(request, named, track).await {
+                Err(e) if e.reason == Reason::AlreadyExists && attempt < GENERATE_ATTEMPTS => attempt += 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn create_once(&self, request: &WriteRequest, mut object: Value, track: bool) -> Result<Written, ApiError> {
+        let row = &request.row;
+        let home = row.home()?;
+        request.place(&mut object)?;
+        if !object.resource_version().is_empty() && object.resource_version() != "0" {
+            return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        object.set_gvk(&row.api_version, row.kind_name());
+        let now = rfc3339(self.clock.now());
+        {
+            let meta = object.meta_mut();
+            for gone in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"]
+            {
+                meta.remove(gone);
+            }
+            meta.insert("uid", uuid::Uuid::new_v4().to_string());
+            meta.insert("creationTimestamp", now.as_str());
+        }
+        let hooks = row.kind.hooks;
+        hooks.default(&mut object);
+        hooks.prepare_create(&mut object);
+        let name = object.name().to_owned();
+        let attributes = request.attributes(Operation::Create, &name);
+        request.admission.mutate(&attributes, &mut object, None).await?;
+        hooks.default(&mut object);
+        let key = object_key(if row.namespaced() { &request.namespace } else { "" }, &name);
+        // Addresses are chosen only for what is otherwise valid, and validated with the rest.
+        let allocation = self.allocate(row, &key, &mut object, None).await?;
+        self.check(request, &object, {
+            let mut errors = validate_metadata(&object, &row.kind);
+            errors.extend(hooks.validate(&object));
+            errors
+        })?;
+        request.admission.validate(&attributes, Some(&object), None).await?;
+        if track {
+            managed_fields::track(&mut object, None, request, &now);
+        }
+        let stored = self.store_new(request, home, &key, object.clone(), allocation).await;
+        if stored.is_err() || request.dry_run {
+            request.admission.rolled_back(&attributes, &object);
+        }
+        stored
+    }
+
+    /// Collects warnings, and turns field errors into a 422.
+    pub(crate) fn check(
+        &self,
+        request: &WriteRequest,
+        object: &Value,
+        errors: Vec<FieldError>,
+    ) -> Result<(), ApiError> {
+        let row = &request.row;
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(row.group(), row.kind_name(), object.name(), &errors));
+        }
+        let warnings = row.kind.hooks.warnings(object);
+        if !warnings.is_empty() {
+            request.warnings.lock().extend(warnings);
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn allocate(
+        &self,
+        row: &Row,
+        key: &str,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Option<Allocation<'_>>, ApiError> {
+        if row.plural() == "services" && row.group().is_empty() {
+            return self.services.allocate(key, object, old).await.map(Some);
+        }
+        Ok(None)
+    }
+
+    async fn store_new(
+        &self,
+        request: &WriteRequest,
+        home: &Arc<Stored>,
+        key: &str,
+        mut object: Value,
+        allocation: Option<Allocation<'_>>,
+    ) -> Result<Written, ApiError> {
+        let row = &request.row;
+        let taken = || ApiError::already_exists(row.group(), row.plural(), object_name(key));
+        let encoded = encode_stored(row, home, &mut object)?;
+        if request.dry_run {
+            if home.cache.get(key).is_some() {
+                return Err(taken());
+            }
+            return Ok(Written { entry: Arc::new(Entry::new(key, 0, &encoded.bytes, encoded.extract)), created: true });
+        }
+        let lease = if home.plural == "events" { self.event_lease.get(&*self.store).await? } else { 0 };
+        let _hint = self.feed.hint(&encoded.bytes, encoded.extract.clone());
+        let answer =
+            self.store.put(Registry::store_key(home, key), encoded.bytes.clone(), Condition::Absent, lease).await?;
+        match answer {
+            WriteAnswer::Done { revision, .. } => {
+                if let Some(allocation) = allocation {
+                    allocation.commit();
+                }
+                let entry = self.visible(home, key, revision, &encoded).await?;
+                Ok(Written { entry, created: true })
+            }
+            WriteAnswer::Conflict { .. } => Err(taken()),
+        }
+    }
+
+    /// Waits until the caches show a write; answers its entry.
+    pub(crate) async fn visible(
+        &self,
+        home: &Stored,
+        key: &str,
+        revision: u64,
+        encoded: &Encoded,
+    ) -> Result<Arc<Entry>, ApiError> {
+        self.feed.reached(revision).await?;
+        match home.cache.get(key) {
+            Some(entry) if entry.revision == revision => Ok(entry),
+            _ => Ok(Arc::new(Entry::new(key, revision, &encoded.bytes, encoded.extract.clone()))),
+        }
+    }
+}
+
+fn object_name(key: &str) -> &str {
+    key.rsplit('/').next().unwrap_or(key)
+}
+
+/// An object on its way into the store.
+pub(crate) struct Encoded {
+    pub(crate) bytes: Bytes,
+    pub(crate) extract: Arc<Extract>,
+}
+
+/// The stored form of an object of the row's version.
+pub(crate) fn encode_stored(row: &Row, home: &Stored, object: &mut Value) -> Result<Encoded, ApiError> {
+    row.to_stored(object, home);
+    let meta = object.meta_mut();
+    meta.remove("resourceVersion");
+    meta.remove("selfLink");
+    let extract = Arc::new(Extract::of(object, &home.kind, &home.selectable));
+    let mut bytes = Vec::with_capacity(1024);
+    ironkeel_codec::encode_json(object, &mut bytes);
+    Ok(Encoded { bytes: bytes.into(), extract })
+}

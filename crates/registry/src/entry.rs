@@ -1,0 +1,269 @@
+//! One object in the watch cache: its encoded bytes and the little that selectors need.
+//!
+//! The stored bytes are canonical JSON without `resourceVersion`; an entry's bytes have it spliced
+//! in as the first member of `metadata`, so no tree is built to serve them. Other encodings are made
+//! on demand by who serves them and kept here.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::{Bytes, BytesMut};
+use ironkeel_kinds::Kind;
+use ironkeel_object::{Map, ObjectMeta, Value};
+use parking_lot::Mutex;
+
+use crate::error::ApiError;
+
+/// Which encoding of an entry: a served row and a format of the caller's own numbering.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// [`crate::Row::id`].
+    pub row: usize,
+    /// The encoding.
+    pub format: Format,
+}
+
+/// Encodings that entries keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// JSON of a version that is not the stored one.
+    Json,
+    /// The protobuf message (without the envelope).
+    Protobuf,
+    /// `PartialObjectMetadata` as JSON.
+    Metadata,
+}
+
+/// What the write path already knows of a value it is about to store; spares the cache a decode.
+#[derive(Debug)]
+pub(crate) struct Extract {
+    labels: Box<[(Box<str>, Box<str>)]>,
+    fields: Box<[Box<str>]>,
+}
+
+impl Extract {
+    pub(crate) fn of(object: &Value, kind: &Kind, selectable: &[&'static str]) -> Self {
+        let labels = object
+            .meta()
+            .and_then(|m| m.get("labels"))
+            .and_then(Value::as_object)
+            .into_iter()
+            .flat_map(Map::iter)
+            .map(|(k, v)| (k.as_ref().into(), v.as_str().unwrap_or_default().into()))
+            .collect();
+        let fields = selectable.iter().map(|path| kind.hooks.field(object, path).unwrap_or_default().into()).collect();
+        Extract { labels, fields }
+    }
+}
+
+/// One object at one revision. Never changes; the cache replaces it whole.
+#[derive(Debug)]
+pub struct Entry {
+    key: Box<str>,
+    name_at: usize,
+    /// `metadata.resourceVersion` of this state.
+    pub revision: u64,
+    /// JSON of the stored version, resourceVersion included.
+    pub json: Bytes,
+    extract: Arc<Extract>,
+    tree: OnceLock<Arc<Value>>,
+    views: Mutex<Vec<(View, Bytes)>>,
+}
+
+impl Entry {
+    /// `key` is `namespace/name` or `name`; `stored` the bytes of the store.
+    pub(crate) fn new(key: &str, revision: u64, stored: &[u8], extract: Arc<Extract>) -> Self {
+        Entry {
+            key: key.into(),
+            name_at: key.rfind('/').map_or(0, |i| i + 1),
+            revision,
+            json: with_revision(stored, revision),
+            extract,
+            tree: OnceLock::new(),
+            views: Mutex::default(),
+        }
+    }
+
+    /// The same object under a later revision: what a watcher sees of a delete.
+    pub(crate) fn at_revision(&self, revision: u64) -> Self {
+        Entry {
+            key: self.key.clone(),
+            name_at: self.name_at,
+            revision,
+            json: with_revision(&without_revision(&self.json), revision),
+            extract: self.extract.clone(),
+            tree: OnceLock::new(),
+            views: Mutex::default(),
+        }
+    }
+
+    /// `namespace/name` or `name`.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Name.
+    pub fn name(&self) -> &str {
+        &self.key[self.name_at..]
+    }
+
+    /// Namespace; empty for cluster-wide objects.
+    pub fn namespace(&self) -> &str {
+        &self.key[..self.name_at.saturating_sub(1)]
+    }
+
+    /// A label.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let labels = &self.extract.labels;
+        labels.binary_search_by(|(k, _)| k.as_ref().cmp(key)).ok().map(|i| labels[i].1.as_ref())
+    }
+
+    /// A selectable field, by its place in [`crate::Stored::selectable`].
+    pub(crate) fn field(&self, i: usize) -> &str {
+        self.extract.fields.get(i).map_or("", |f| f)
+    }
+
+    /// The tree of the stored version; built anew unless [`Entry::kept_tree`] kept one.
+    pub fn tree(&self) -> Result<Arc<Value>, ApiError> {
+        match self.tree.get() {
+            Some(tree) => Ok(tree.clone()),
+            None => decode(&self.json).map(Arc::new),
+        }
+    }
+
+    /// The tree of the stored version, kept for the entry's life: for what authorizers and admission
+    /// read again and again.
+    pub fn kept_tree(&self) -> Result<Arc<Value>, ApiError> {
+        if let Some(tree) = self.tree.get() {
+            return Ok(tree.clone());
+        }
+        let tree = Arc::new(decode(&self.json)?);
+        Ok(self.tree.get_or_init(|| tree).clone())
+    }
+
+    /// Another encoding, made by `make` once and shared from then on.
+    pub fn view(&self, view: View, make: impl FnOnce() -> Result<Bytes, ApiError>) -> Result<Bytes, ApiError> {
+        if let Some((_, bytes)) = self.views.lock().iter().find(|(v, _)| *v == view) {
+            return Ok(bytes.clone());
+        }
+        let made = make()?;
+        let mut views = self.views.lock();
+        if let Some((_, bytes)) = views.iter().find(|(v, _)| *v == view) {
+            return Ok(bytes.clone());
+        }
+        views.push((view, made.clone()));
+        Ok(made)
+    }
+}
+
+/// Decodes bytes that this server wrote.
+pub(crate) fn decode(json: &[u8]) -> Result<Value, ApiError> {
+    let (value, _) = ironkeel_codec::decode_json(json, None)
+        .map_err(|e| ApiError::internal(format!("a stored object does not decode: {e}")))?;
+    Ok(value)
+}
+
+/// Offset just behind the `{` of the top-level `metadata`.
+fn metadata_at(json: &[u8]) -> Option<usize> {
+    let mut i = json.iter().position(|b| *b == b'{')? + 1;
+    loop {
+        let start = i + json.get(i..)?.iter().position(|b| *b == b'"')?;
+        let end = string_end(json, start)?;
+        let key = &json[start + 1..end - 1];
+        let value = end + json.get(end..)?.iter().position(|b| *b == b':')? + 1;
+        if key == b"metadata" {
+            return (json.get(value) == Some(&b'{')).then_some(value + 1);
+        }
+        i = value_end(json, value)?;
+    }
+}
+
+/// Offset behind the closing quote of the string that opens at `start`.
+fn string_end(json: &[u8], start: usize) -> Option<usize> {
+    let mut i = start + 1;
+    loop {
+        match json.get(i)? {
+            b'\\' => i += 2,
+            b'"' => return Some(i + 1),
+            _ => i += 1,
+        }
+    }
+}
+
+fn value_end(json: &[u8], start: usize) -> Option<usize> {
+    let (mut i, mut depth) = (start, 0usize);
+    loop {
+        match json.get(i)? {
+            b'"' => {
+                i = string_end(json, i)?;
+                if depth == 0 {
+                    return Some(i);
+                }
+                continue;
+            }
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => {
+                if depth == 0 {
+                    return Some(i);
+                }
+                depth -= 1;
+                if depth == 0 {
+                    return Some(i + 1);
+                }
+            }
+            b',' if depth == 0 => return Some(i),
+            _ => {}
+        }
+        i += 1;
+    }
+}
+
+const REVISION_MEMBER: &[u8] = b"\"resourceVersion\":\"";
+
+/// Splices the revision in as the first member of `metadata`.
+pub(crate) fn with_revision(stored: &[u8], revision: u64) -> Bytes {
+    // What was not stored (a dry run) has no revision.
+    if revision == 0 {
+        return Bytes::copy_from_slice(stored);
+    }
+    let Some(at) = metadata_at(stored) else { return Bytes::copy_from_slice(stored) };
+    let text = revision.to_string();
+    let mut out = BytesMut::with_capacity(stored.len() + REVISION_MEMBER.len() + text.len() + 2);
+    out.extend_from_slice(&stored[..at]);
+    out.extend_from_slice(REVISION_MEMBER);
+    out.extend_from_slice(text.as_bytes());
+    out.extend_from_slice(if stored.get(at) == Some(&b'}') { b"\"" } else { b"\"," });
+    out.extend_from_slice(&stored[at..]);
+    out.freeze()
+}
+
+/// The reverse of [`with_revision`].
+pub(crate) fn without_revision(json: &[u8]) -> Vec<u8> {
+    let cut = metadata_at(json).filter(|at| json[*at..].starts_with(REVISION_MEMBER)).and_then(|at| {
+        let end = string_end(json, at + REVISION_MEMBER.len() - 1)?;
+        Some((at, if json.get(end) == Some(&b',') { end + 1 } else { end }))
+    });
+    match cut {
+        Some((from, to)) => [&json[..from], &json[to..]].concat(),
+        None => json.to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_revision_goes_into_the_top_level_metadata_and_out_again() {
+        for stored in [
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","uid":"u"}}"#,
+            r#"{"apiVersion":"v1","data":{"x":"\"metadata\":{","y":"}]\\"},"kind":"ConfigMap","metadata":{"name":"a"}}"#,
+            r#"{"apiVersion":"apps/v1","data":{"metadata":{"n":[{"metadata":{}}]}},"kind":"ControllerRevision","metadata":{}}"#,
+            r#"{"a":[1,2],"b":-1.5e3,"c":null,"metadata":{"name":"z"},"spec":{"metadata":{"q":1}}}"#,
+        ] {
+            let spliced = with_revision(stored.as_bytes(), 42);
+            let value: serde_json::Value = serde_json::from_slice(&spliced).expect("JSON");
+            assert_eq!(value["metadata"]["resourceVersion"], "42", "{stored}");
+            assert_eq!(without_revision(&spliced), stored.as_bytes());
+        }
+    }
+}

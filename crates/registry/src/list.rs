@@ -1,0 +1,213 @@
+//! Lists: resourceVersion semantics, pages, continue tokens.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ironkeel_store::{Range, StoreError, prefix_end};
+use serde_json::json;
+
+use crate::entry::{Entry, Extract, decode};
+use crate::error::{ApiError, Reason};
+use crate::registry::Registry;
+use crate::selector::Selection;
+use crate::storage::Row;
+
+/// `resourceVersionMatch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VersionMatch {
+    /// At this very revision.
+    Exact,
+    /// At this revision or later.
+    NotOlderThan,
+}
+
+/// What a list asks for.
+#[derive(Clone, Debug, Default)]
+pub struct ListRequest {
+    /// Namespace and selectors.
+    pub selection: Selection,
+    /// At most so many; 0 for all.
+    pub limit: usize,
+    /// Where the last page ended.
+    pub continue_token: String,
+    /// `resourceVersion` as the client wrote it.
+    pub resource_version: String,
+    /// `resourceVersionMatch`.
+    pub version_match: Option<VersionMatch>,
+}
+
+/// One page.
+#[derive(Debug)]
+pub struct ListAnswer {
+    /// In key order.
+    pub entries: Vec<Arc<Entry>>,
+    /// Revision of the list.
+    pub revision: u64,
+    /// Where the next page begins; empty at the end.
+    pub continue_token: String,
+    /// How many are left, where that is known without selecting.
+    pub remaining: Option<u64>,
+}
+
+/// Parses a `resourceVersion`; empty is 0.
+pub fn parse_revision(text: &str) -> Result<u64, ApiError> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    text.parse().map_err(|_| {
+        ApiError::bad_request(format!(
+            "Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
+        ))
+    })
+}
+
+/// A place in a paged list: the revision (`None`: whatever is newest) and the first key.
+struct Place {
+    revision: Option<u64>,
+    start: String,
+}
+
+impl Place {
+    fn encode(&self) -> String {
+        let rv = self.revision.map_or(-1, |r| r as i64);
+        URL_SAFE_NO_PAD.encode(json!({"v": "meta.k8s.io/v1", "rv": rv, "start": self.start}).to_string())
+    }
+
+    fn decode(token: &str) -> Result<Self, ApiError> {
+        let bad = |why: &str| ApiError::bad_request(format!("continue key is not valid: {why}"));
+        let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|e| bad(&e.to_string()))?;
+        let token: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| bad(&e.to_string()))?;
+        if token["v"] != "meta.k8s.io/v1" {
+            return Err(bad("server does not recognize this encoded version"));
+        }
+        let revision = match token["rv"].as_i64() {
+            Some(-1) => None,
+            Some(r) if r > 0 => Some(r as u64),
+            _ => return Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")),
+        };
+        let start = token["start"].as_str().filter(|s| !s.is_empty());
+        let start = start.ok_or_else(|| bad("encoded start key empty (version meta.k8s.io/v1)"))?;
+        Ok(Place { revision, start: start.to_owned() })
+    }
+}
+
+impl Registry {
+    /// Lists objects.
+    pub async fn list(&self, row: &Row, request: &ListRequest) -> Result<ListAnswer, ApiError> {
+        let home = row.home()?;
+        let asked = parse_revision(&request.resource_version)?;
+        if !request.continue_token.is_empty() {
+            if asked > 0 {
+                return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
+            }
+            let place = Place::decode(&request.continue_token)?;
+            let at = place.revision.filter(|r| home.cache.last() > *r);
+            return match at {
+                Some(revision) => self.list_history(row, request, revision, &place.start).await,
+                None => Ok(self.list_cache(row, request, place.revision, &place.start)),
+            };
+        }
+        match request.version_match {
+            Some(VersionMatch::Exact) => {
+                self.wait_for_revision(asked).await?;
+                if home.cache.last() > asked {
+                    return self.list_history(row, request, asked, "").await;
+                }
+                Ok(self.list_cache(row, request, Some(asked), ""))
+            }
+            _ => {
+                self.wait_for_revision(asked).await?;
+                Ok(self.list_cache(row, request, None, ""))
+            }
+        }
+    }
+
+    fn list_cache(&self, row: &Row, request: &ListRequest, at: Option<u64>, start: &str) -> ListAnswer {
+        let selection = &request.selection;
+        let applied = self.feed.revision();
+        let Some(home) = &row.stored else {
+            return ListAnswer {
+                entries: Vec::new(),
+                revision: applied,
+                continue_token: String::new(),
+                remaining: None,
+            };
+        };
+        let whole = selection.is_whole_namespace();
+        let snapshot = match (&selection.name, selection.namespace.is_empty() && row.namespaced()) {
+            (Some(name), false) if start.is_empty() => {
+                let key = crate::storage::object_key(&selection.namespace, name);
+                let last = home.cache.last();
+                let entries = home.cache.get(&key).into_iter().filter(|e| selection.matches(e)).collect();
+                crate::cache::Snapshot { entries, last, cursor: 0 }
+            }
+            _ => home.cache.snapshot(&selection.namespace, start, |e| whole || selection.matches(e)),
+        };
+        let revision = at.unwrap_or_else(|| applied.max(snapshot.last));
+        page(snapshot.entries, request.limit, revision, whole, at.is_none() && !start.is_empty())
+    }
+
+    /// A list as of a revision that the cache has moved past: from the store's history.
+    async fn list_history(
+        &self,
+        row: &Row,
+        request: &ListRequest,
+        revision: u64,
+        start: &str,
+    ) -> Result<ListAnswer, ApiError> {
+        let home = row.home()?;
+        let selection = &request.selection;
+        let prefix = if selection.namespace.is_empty() {
+            home.prefix.clone()
+        } else {
+            format!("{}{}/", home.prefix, selection.namespace)
+        };
+        let first = [home.prefix.as_str(), start].concat().max(prefix.clone());
+        let range = Range { start: first.into(), end: prefix_end(prefix.as_bytes()), revision, ..Range::default() };
+        let answer = match self.store.range(range).await {
+            Err(StoreError::Compacted { .. }) => return Err(self.expired(request, start)),
+            other => other?,
+        };
+        let mut entries = Vec::new();
+        for kv in answer.kvs {
+            let Some(key) = kv.key.strip_prefix(home.prefix.as_bytes()).and_then(|k| std::str::from_utf8(k).ok())
+            else {
+                continue;
+            };
+            let extract = Arc::new(Extract::of(&decode(&kv.value)?, &home.kind, &home.selectable));
+            let entry = Entry::new(key, kv.mod_revision, &kv.value, extract);
+            if selection.matches(&entry) {
+                entries.push(Arc::new(entry));
+            }
+        }
+        Ok(page(entries, request.limit, revision, selection.is_whole_namespace(), false))
+    }
+
+    fn expired(&self, request: &ListRequest, start: &str) -> ApiError {
+        if request.continue_token.is_empty() {
+            return ApiError::new(Reason::Expired, "The resourceVersion for the provided list is too old.");
+        }
+        let mut error = ApiError::new(
+            Reason::Expired,
+            "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+             without the continue parameter, or use the continue token in this response to retrieve the remainder of \
+             the results. Continuing with the provided token results in an inconsistent list - objects that were \
+             created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+        );
+        error.continue_token = Some(Place { revision: None, start: start.to_owned() }.encode());
+        error
+    }
+}
+
+fn page(mut entries: Vec<Arc<Entry>>, limit: usize, revision: u64, whole: bool, loose: bool) -> ListAnswer {
+    if limit == 0 || entries.len() <= limit {
+        return ListAnswer { entries, revision, continue_token: String::new(), remaining: None };
+    }
+    let remaining = (entries.len() - limit) as u64;
+    entries.truncate(limit);
+    // The next page begins behind the last key of this one.
+    let start = entries.last().map(|e| format!("{}\0", e.key())).unwrap_or_default();
+    let place = Place { revision: (!loose).then_some(revision), start };
+    ListAnswer { entries, revision, continue_token: place.encode(), remaining: whole.then_some(remaining) }
+}

@@ -1,0 +1,202 @@
+//! The registry: rows, caches, store, and what every request needs of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ironkeel_kinds::Kind;
+use ironkeel_object::{ObjectSource, Value};
+use ironkeel_schema::Resource;
+use ironkeel_store::Store;
+use tokio_util::sync::CancellationToken;
+
+use crate::admit::Admission;
+use crate::clock::Clock;
+use crate::entry::Entry;
+use crate::error::ApiError;
+use crate::event_lease::EventLease;
+use crate::feed::Feed;
+use crate::selector::Selection;
+use crate::services::ServiceAddresses;
+use crate::storage::{self, Row, Stored, object_key};
+use crate::watch::{WatchStart, Watcher};
+
+/// How long a request waits for the cache to reach a revision that a client has seen, in milliseconds.
+const REVISION_WAIT_MS: u64 = 3_000;
+
+/// Everything stored, and the only way to write it.
+#[derive(Debug)]
+pub struct Registry {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    rows: Vec<Arc<Row>>,
+    stored: Vec<Arc<Stored>>,
+    by_path: HashMap<&'static str, HashMap<&'static str, HashMap<&'static str, Arc<Row>>>>,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) event_lease: EventLease,
+    pub(crate) services: ServiceAddresses,
+    shutdown: CancellationToken,
+}
+
+impl Registry {
+    /// Fills the caches from the store and begins to follow it.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        kinds: &'static [Kind],
+        services: ServiceAddresses,
+    ) -> Result<Arc<Registry>, ApiError> {
+        let (rows, stored) = storage::rows(kinds);
+        let mut by_path: HashMap<_, HashMap<_, HashMap<_, _>>> = HashMap::new();
+        for row in &rows {
+            let r = row.kind.resource;
+            by_path.entry(r.group).or_default().entry(r.version).or_default().insert(r.plural, row.clone());
+        }
+        let feed = Arc::new(Feed::new(store.clone(), &stored));
+        let revision = feed.fill().await?;
+        let shutdown = CancellationToken::new();
+        tokio::spawn({
+            let (feed, shutdown) = (feed.clone(), shutdown.clone());
+            async move { feed.follow(revision, shutdown).await }
+        });
+        let registry = Arc::new(Registry {
+            store,
+            clock,
+            rows,
+            stored,
+            by_path,
+            feed,
+            event_lease: EventLease::default(),
+            services,
+            shutdown,
+        });
+        if let Some(home) = registry.row("", "v1", "services").and_then(|r| r.stored.clone()) {
+            registry.services.repair(&home.cache.snapshot("", "", |_| true).entries).await;
+        }
+        Ok(registry)
+    }
+
+    /// Stops following the store. Watchers end when their streams are dropped.
+    pub fn stop(&self) {
+        self.shutdown.cancel();
+    }
+
+    /// Every served resource.
+    pub fn rows(&self) -> &[Arc<Row>] {
+        &self.rows
+    }
+
+    /// Every stored resource.
+    pub fn stored(&self) -> &[Arc<Stored>] {
+        &self.stored
+    }
+
+    /// The row of a path.
+    pub fn row(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Row>> {
+        self.by_path.get(group)?.get(version)?.get(plural)
+    }
+
+    /// Whether any version of a group is served.
+    pub fn has_group(&self, group: &str) -> bool {
+        self.by_path.contains_key(group)
+    }
+
+    /// The store's revision, as far as the caches are.
+    pub fn revision(&self) -> u64 {
+        self.feed.revision()
+    }
+
+    /// The clock that stamps objects.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The store beneath; for health checks and metrics.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Waits until the caches have reached a revision that a client has seen; 504 when it does not
+    /// come.
+    pub async fn wait_for_revision(&self, revision: u64) -> Result<(), ApiError> {
+        if self.feed.revision() >= revision {
+            return Ok(());
+        }
+        let wait = std::time::Duration::from_millis(REVISION_WAIT_MS);
+        match tokio::time::timeout(wait, self.feed.reached(revision)).await {
+            Ok(done) => done,
+            Err(_) => Err(ApiError::too_large_revision(revision, self.feed.revision())),
+        }
+    }
+
+    /// One object, from the cache.
+    pub fn get(&self, row: &Row, namespace: &str, name: &str) -> Result<Arc<Entry>, ApiError> {
+        let home = row.home()?;
+        home.cache.get(&object_key(namespace, name)).ok_or_else(|| ApiError::not_found(row.group(), row.plural(), name))
+    }
+
+    /// The tree of an entry in the row's version.
+    pub fn tree(&self, row: &Row, entry: &Entry) -> Result<Value, ApiError> {
+        let mut tree = Arc::unwrap_or_clone(entry.tree()?);
+        row.from_stored(&mut tree);
+        Ok(tree)
+    }
+
+    /// Starts a watch.
+    pub async fn watch(
+        &self,
+        row: &Row,
+        selection: Selection,
+        start: WatchStart,
+        at_least: u64,
+    ) -> Result<Watcher, ApiError> {
+        let home = row.home()?;
+        if let WatchStart::After(revision) = start {
+            self.wait_for_revision(revision).await?;
+        }
+        self.wait_for_revision(at_least).await?;
+        Watcher::new(home.cache.clone(), selection, start, self.feed.applied())
+    }
+
+    /// The key in the store.
+    pub(crate) fn store_key(stored: &Stored, key: &str) -> Bytes {
+        Bytes::from([stored.prefix.as_str(), key].concat())
+    }
+
+    fn row_of(&self, resource: &'static Resource) -> Option<&Arc<Row>> {
+        self.row(resource.group, resource.version, resource.plural)
+    }
+}
+
+impl Row {
+    /// Where the objects stand; 405 for what is not stored.
+    pub fn home(&self) -> Result<&Arc<Stored>, ApiError> {
+        self.stored.as_ref().ok_or_else(|| ApiError::method_not_supported(self.group(), self.plural(), "get"))
+    }
+}
+
+impl ObjectSource for Registry {
+    fn get(&self, resource: &'static Resource, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        let row = self.row_of(resource)?;
+        let entry = row.stored.as_ref()?.cache.get(&object_key(namespace, name))?;
+        if row.converts { self.tree(row, &entry).ok().map(Arc::new) } else { entry.kept_tree().ok() }
+    }
+
+    fn list(&self, resource: &'static Resource, namespace: &str) -> Vec<Arc<Value>> {
+        let Some((row, home)) = self.row_of(resource).and_then(|r| Some((r, r.stored.as_ref()?))) else {
+            return Vec::new();
+        };
+        let entries = home.cache.snapshot(namespace, "", |_| true).entries;
+        let tree = |e: &Arc<Entry>| {
+            if row.converts { self.tree(row, e).ok().map(Arc::new) } else { e.kept_tree().ok() }
+        };
+        entries.iter().filter_map(tree).collect()
+    }
+
+    fn version(&self, resource: &'static Resource) -> u64 {
+        self.row_of(resource).and_then(|r| r.stored.as_ref()).map_or(0, |s| s.cache.version())
+    }
+}
+
+/// The admission chain as requests carry it.
+pub type Chain = Arc<dyn Admission>;

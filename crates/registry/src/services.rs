@@ -1,0 +1,361 @@
+//! ClusterIPs and NodePorts of Services: allocated under a lock that is held until the Service is
+//! stored, so no two Services ever get the same; rebuilt from the stored Services at the start.
+//!
+//! Defaulting of `ipFamilies`, `ipFamilyPolicy` and `clusterIPs` follows upstream for the single
+//! family of the configured range.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
+use ironkeel_object::{ObjectMeta, Value};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::entry::Entry;
+use crate::error::ApiError;
+
+/// The ranges that Services get their addresses and ports from.
+#[derive(Debug)]
+pub struct ServiceAddresses {
+    network: IpAddr,
+    prefix_bits: u8,
+    ports: RangeInclusive<u16>,
+    taken: Mutex<Taken>,
+}
+
+/// What is given away.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    addresses: BTreeMap<IpAddr, String>,
+    ports: BTreeMap<u16, String>,
+    next: u128,
+    next_port: u16,
+}
+
+/// An allocation that stands once [`Allocation::commit`] is called, and is undone otherwise.
+pub(crate) struct Allocation<'a> {
+    taken: MutexGuard<'a, Taken>,
+    new_addresses: Vec<IpAddr>,
+    new_ports: Vec<u16>,
+    key: String,
+    wanted_addresses: HashSet<IpAddr>,
+    wanted_ports: HashSet<u16>,
+    committed: bool,
+}
+
+impl Allocation<'_> {
+    pub(crate) fn commit(mut self) {
+        let t = &mut *self.taken;
+        t.addresses.retain(|a, owner| *owner != self.key || self.wanted_addresses.contains(a));
+        t.ports.retain(|p, owner| *owner != self.key || self.wanted_ports.contains(p));
+        self.committed = true;
+    }
+}
+
+impl Drop for Allocation<'_> {
+    fn drop(&mut self) {
+        if !self.committed {
+            for a in &self.new_addresses {
+                self.taken.addresses.remove(a);
+            }
+            for p in &self.new_ports {
+                self.taken.ports.remove(p);
+            }
+        }
+    }
+}
+
+fn number(ip: IpAddr) -> u128 {
+    match ip {
+        IpAddr::V4(v4) => u32::from(v4).into(),
+        IpAddr::V6(v6) => v6.into(),
+    }
+}
+
+impl ServiceAddresses {
+    /// `network/prefix_bits` for addresses, `ports` for NodePorts.
+    pub fn new(network: IpAddr, prefix_bits: u8, ports: RangeInclusive<u16>) -> Self {
+        ServiceAddresses { network, prefix_bits, ports, taken: Mutex::default() }
+    }
+
+    fn width(&self) -> u8 {
+        if self.network.is_ipv4() { 32 } else { 128 }
+    }
+
+    fn size(&self) -> u128 {
+        let host_bits = u32::from(self.width().saturating_sub(self.prefix_bits)).min(64);
+        1u128 << host_bits
+    }
+
+    /// The address `offset` places into the range.
+    pub fn nth(&self, offset: u128) -> IpAddr {
+        let host_bits = u32::from(self.width() - self.prefix_bits.min(self.width()));
+        let mask = if host_bits >= 128 { 0 } else { u128::MAX << host_bits };
+        let n = (number(self.network) & mask) + offset;
+        match self.network {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from(n as u32)),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from(n)),
+        }
+    }
+
+    fn contains(&self, ip: IpAddr) -> bool {
+        let first = number(self.nth(0));
+        ip.is_ipv4() == self.network.is_ipv4() && (first..first + self.size()).contains(&number(ip))
+    }
+
+    /// Takes over what stored Services hold.
+    pub(crate) async fn repair(&self, services: &[Arc<Entry>]) {
+        let mut taken = self.taken.lock().await;
+        taken.addresses.clear();
+        taken.ports.clear();
+        for entry in services {
+            let Ok(tree) = entry.tree() else { continue };
+            let (addresses, ports) = held(&tree);
+            for a in addresses {
+                if let Some(other) = taken.addresses.insert(a, entry.key().to_owned()) {
+                    tracing::error!(address = %a, first = other, second = entry.key(), "two Services hold one ClusterIP");
+                }
+            }
+            for p in ports {
+                if let Some(other) = taken.ports.insert(p, entry.key().to_owned()) {
+                    tracing::error!(port = p, first = other, second = entry.key(), "two Services hold one NodePort");
+                }
+            }
+        }
+    }
+
+    /// Gives back what a deleted Service held.
+    pub(crate) async fn release(&self, key: &str) {
+        let mut taken = self.taken.lock().await;
+        taken.addresses.retain(|_, owner| owner != key);
+        taken.ports.retain(|_, owner| owner != key);
+    }
+
+    /// Fills in addresses and ports of `service`, and reserves them.
+    pub(crate) async fn allocate<'a>(
+        &'a self,
+        key: &str,
+        service: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Allocation<'a>, ApiError> {
+        let mut a = Allocation {
+            taken: self.taken.lock().await,
+            new_addresses: Vec::new(),
+            new_ports: Vec::new(),
+            key: key.to_owned(),
+            wanted_addresses: HashSet::new(),
+            wanted_ports: HashSet::new(),
+            committed: false,
+        };
+        let kind = service.str_at(&["spec", "type"]).unwrap_or("ClusterIP").to_owned();
+        if kind == "ExternalName" {
+            for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                if let Some(spec) = service.get_mut("spec").and_then(Value::as_object_mut) {
+                    spec.remove(field);
+                }
+            }
+        } else {
+            self.address(&mut a, service, old)?;
+        }
+        let wants_ports = matches!(kind.as_str(), "NodePort" | "LoadBalancer")
+            && !(kind == "LoadBalancer"
+                && service.at(&["spec", "allocateLoadBalancerNodePorts"]).and_then(Value::as_bool) == Some(false));
+        self.ports(&mut a, service, old, wants_ports, &kind)?;
+        Ok(a)
+    }
+
+    fn address(&self, a: &mut Allocation<'_>, service: &mut Value, old: Option<&Value>) -> Result<(), ApiError> {
+        let name = service.name().to_owned();
+        let mut ip = service.str_at(&["spec", "clusterIP"]).unwrap_or_default().to_owned();
+        if ip.is_empty() {
+            let first = service.items_at(&["spec", "clusterIPs"]).first().and_then(Value::as_str);
+            ip = first.unwrap_or_default().to_owned();
+        }
+        if ip.is_empty()
+            && let Some(before) = old.and_then(|o| o.str_at(&["spec", "clusterIP"])).filter(|s| !s.is_empty())
+        {
+            ip = before.to_owned();
+        }
+        if ip != "None" {
+            let address = if ip.is_empty() {
+                self.free_address(a)
+                    .ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))?
+            } else {
+                let parsed: IpAddr = ip.parse().map_err(|_| {
+                    refused(&name, "clusterIPs", &ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
+                })?;
+                let mine = a.taken.addresses.get(&parsed) == Some(&a.key);
+                if !mine {
+                    let why = if !self.contains(parsed) {
+                        Some(format!(
+                            "failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}/{}",
+                            self.nth(0),
+                            self.prefix_bits
+                        ))
+                    } else if a.taken.addresses.contains_key(&parsed) {
+                        Some(format!("failed to allocate IP {ip}: provided IP is already allocated"))
+                    } else {
+                        None
+                    };
+                    if let Some(why) = why {
+                        return Err(refused(&name, "clusterIPs", &ip, &why));
+                    }
+                    a.taken.addresses.insert(parsed, a.key.clone());
+                    a.new_addresses.push(parsed);
+                }
+                parsed
+            };
+            a.wanted_addresses.insert(address);
+            ip = address.to_string();
+        }
+        let family = if self.network.is_ipv4() { "IPv4" } else { "IPv6" };
+        *service.slot(&["spec", "clusterIP"]) = ip.as_str().into();
+        if service.items_at(&["spec", "clusterIPs"]).is_empty() {
+            *service.slot(&["spec", "clusterIPs"]) = vec![ip.as_str()].into();
+        }
+        if service.items_at(&["spec", "ipFamilies"]).is_empty() {
+            *service.slot(&["spec", "ipFamilies"]) = vec![family].into();
+        }
+        let policy = service.slot(&["spec", "ipFamilyPolicy"]);
+        if policy.is_null() {
+            *policy = "SingleStack".into();
+        }
+        Ok(())
+    }
+
+    fn free_address(&self, a: &mut Allocation<'_>) -> Option<IpAddr> {
+        let size = self.size();
+        // The first address is the network's, the last the broadcast's; the first usable one is
+        // the API server's own.
+        let usable = size.checked_sub(2).filter(|n| *n > 0)?;
+        for _ in 0..usable {
+            a.taken.next = a.taken.next % usable + 1;
+            let ip = self.nth(a.taken.next);
+            // Upstream keeps the lower part for addresses that users choose (KEP-3070).
+            let reserved = usable > 64 && a.taken.next <= (usable / 16).clamp(16, 256);
+            if !reserved && !a.taken.addresses.contains_key(&ip) {
+                a.taken.addresses.insert(ip, a.key.clone());
+                a.new_addresses.push(ip);
+                return Some(ip);
+            }
+        }
+        let ip = (1..=usable).map(|n| self.nth(n)).find(|ip| !a.taken.addresses.contains_key(ip))?;
+        a.taken.addresses.insert(ip, a.key.clone());
+        a.new_addresses.push(ip);
+        Some(ip)
+    }
+
+    fn ports(
+        &self,
+        a: &mut Allocation<'_>,
+        service: &mut Value,
+        old: Option<&Value>,
+        wanted: bool,
+        kind: &str,
+    ) -> Result<(), ApiError> {
+        let name = service.name().to_owned();
+        let before: Vec<(Option<i64>, String, i64)> = old
+            .map(|o| o.items_at(&["spec", "ports"]))
+            .unwrap_or_default()
+            .iter()
+            .map(|p| {
+                let protocol = p.str_at(&["protocol"]).unwrap_or("TCP").to_owned();
+                (p.i64_at(&["port"]), protocol, p.i64_at(&["nodePort"]).unwrap_or(0))
+            })
+            .collect();
+        let count = service.items_at(&["spec", "ports"]).len();
+        for i in 0..count {
+            let Some(port) = service.slot(&["spec", "ports"]).as_array_mut().and_then(|p| p.get_mut(i)) else {
+                continue;
+            };
+            let mut node_port = port.i64_at(&["nodePort"]).unwrap_or(0);
+            if !wanted {
+                if kind == "ClusterIP"
+                    && let Some(members) = port.as_object_mut()
+                {
+                    members.remove("nodePort");
+                }
+                if node_port == 0 || kind == "ClusterIP" {
+                    continue;
+                }
+            }
+            if node_port == 0 {
+                let protocol = port.str_at(&["protocol"]).unwrap_or("TCP");
+                let same = before.iter().find(|b| b.0 == port.i64_at(&["port"]) && b.1 == protocol);
+                node_port = same.map_or(0, |b| b.2);
+            }
+            let chosen = match u16::try_from(node_port) {
+                Ok(0) => self
+                    .free_port(a)
+                    .ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))?,
+                Ok(p) if a.taken.ports.get(&p) == Some(&a.key) || a.new_ports.contains(&p) => p,
+                Ok(p) if self.ports.contains(&p) && !a.taken.ports.contains_key(&p) => {
+                    a.taken.ports.insert(p, a.key.clone());
+                    a.new_ports.push(p);
+                    p
+                }
+                Ok(p) if self.ports.contains(&p) => {
+                    return Err(refused(
+                        &name,
+                        &format!("ports[{i}].nodePort"),
+                        &p.to_string(),
+                        "provided port is already allocated",
+                    ));
+                }
+                _ => {
+                    let why = format!(
+                        "provided port is not in the valid range. The range of valid ports is {}-{}",
+                        self.ports.start(),
+                        self.ports.end()
+                    );
+                    return Err(refused(&name, &format!("ports[{i}].nodePort"), &node_port.to_string(), &why));
+                }
+            };
+            a.wanted_ports.insert(chosen);
+            *port.slot(&["nodePort"]) = i64::from(chosen).into();
+        }
+        Ok(())
+    }
+
+    fn free_port(&self, a: &mut Allocation<'_>) -> Option<u16> {
+        let (first, last) = (*self.ports.start(), *self.ports.end());
+        for _ in self.ports.clone() {
+            let here = a.taken.next_port.clamp(first, last);
+            a.taken.next_port = if here >= last { first } else { here + 1 };
+            // Ports spread over the range, as upstream's random choice does, yet never repeat early.
+            let spread = first + ((u32::from(here - first) * 7919) % (u32::from(last - first) + 1)) as u16;
+            if !a.taken.ports.contains_key(&spread) {
+                a.taken.ports.insert(spread, a.key.clone());
+                a.new_ports.push(spread);
+                return Some(spread);
+            }
+        }
+        let port = self.ports.clone().find(|p| !a.taken.ports.contains_key(p))?;
+        a.taken.ports.insert(port, a.key.clone());
+        a.new_ports.push(port);
+        Some(port)
+    }
+}
+
+fn refused(name: &str, field: &str, value: &str, why: &str) -> ApiError {
+    let shown = if field.contains("nodePort") { value.to_owned() } else { format!("[\"{value}\"]") };
+    let error = FieldError {
+        path: Path::new("spec").child(field),
+        kind: FieldErrorKind::Invalid,
+        message: format!("Invalid value: {shown}: {why}"),
+    };
+    ApiError::invalid("", "Service", name, &[error])
+}
+
+/// Addresses and NodePorts that a Service holds.
+fn held(service: &Value) -> (Vec<IpAddr>, HashSet<u16>) {
+    let ips = service.items_at(&["spec", "clusterIPs"]).iter().chain(service.at(&["spec", "clusterIP"]));
+    let mut addresses: Vec<IpAddr> = ips.filter_map(Value::as_str).filter_map(|s| s.parse().ok()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    let health = service.i64_at(&["spec", "healthCheckNodePort"]);
+    let ports = service.items_at(&["spec", "ports"]).iter().filter_map(|p| p.i64_at(&["nodePort"])).chain(health);
+    (addresses, ports.filter_map(|p| u16::try_from(p).ok()).filter(|p| *p > 0).collect())
+}

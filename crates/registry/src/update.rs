@@ -1,0 +1,251 @@
+//! Update, through PUT, patches, apply and subresources: one loop that retries on conflict.
+
+use std::sync::Arc;
+
+use ironkeel_kinds::{validate_metadata, validate_metadata_update};
+use ironkeel_object::{ObjectMeta, Value};
+use ironkeel_store::{Condition, WriteAnswer};
+
+use crate::admit::Operation;
+use crate::clock::rfc3339;
+use crate::create::encode_stored;
+use crate::entry::Entry;
+use crate::error::{ApiError, OPTIMISTIC_LOCK};
+use crate::managed_fields;
+use crate::registry::Registry;
+use crate::request::{WriteRequest, Written};
+use crate::storage::object_key;
+
+/// Conflicts with other writers that one request sits out.
+const CONFLICT_RETRIES: usize = 64;
+
+/// How an update makes the new object out of the present one.
+pub trait Change: Send + Sync {
+    /// The new object, in the row's version. Called again after a conflict.
+    fn apply(&self, current: &Value) -> Result<Value, ApiError>;
+
+    /// The object to create where there is none; `None` makes that a 404.
+    fn create(&self) -> Result<Option<Value>, ApiError> {
+        Ok(None)
+    }
+
+    /// Whether this is a server-side apply, which writes `managedFields` itself.
+    fn tracks_fields(&self) -> bool {
+        false
+    }
+
+    /// Whether an update (or apply) of something absent counts as absent by uid.
+    fn wants_uid(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// PUT: the body as it is.
+#[derive(Debug)]
+pub struct Replace(pub Value);
+
+impl Change for Replace {
+    fn apply(&self, _: &Value) -> Result<Value, ApiError> {
+        Ok(self.0.clone())
+    }
+
+    fn create(&self) -> Result<Option<Value>, ApiError> {
+        Ok(Some(self.0.clone()))
+    }
+}
+
+enum Turn {
+    Done(Written),
+    Again,
+}
+
+impl Registry {
+    /// Updates an object; creates it where the change and the kind allow that.
+    pub async fn update(&self, request: &WriteRequest, change: &dyn Change) -> Result<Written, ApiError> {
+        let home = request.row.home()?;
+        let key = object_key(&request.namespace, &request.name);
+        for _ in 0..CONFLICT_RETRIES {
+            let turn = match home.cache.get(&key) {
+                Some(entry) => self.update_once(request, change, &key, &entry).await?,
+                None => {
+                    let Some(object) = change.create()?.filter(|_| request.subresource.is_empty()) else {
+                        return Err(request.not_found(&request.name));
+                    };
+                    if !change.tracks_fields() && !request.row.kind.hooks.create_on_update() {
+                        return Err(request.not_found(&request.name));
+                    }
+                    let track = !change.tracks_fields();
+                    return self.create_tracked(request, object, track).await;
+                }
+            };
+            match turn {
+                Turn::Done(written) => return Ok(written),
+                Turn::Again => {}
+            }
+        }
+        Err(request.conflict(&request.name, OPTIMISTIC_LOCK))
+    }
+
+    async fn update_once(
+        &self,
+        request: &WriteRequest,
+        change: &dyn Change,
+        key: &str,
+        entry: &Arc<Entry>,
+    ) -> Result<Turn, ApiError> {
+        let row = &request.row;
+        let home = row.home()?;
+        let hooks = row.kind.hooks;
+        let old = self.tree(row, entry)?;
+        let mut new = change.apply(&old)?;
+        request.place(&mut new)?;
+        new.set_gvk(&row.api_version, row.kind_name());
+        let pinned = self.check_preconditions(request, &new, &old)?;
+        carry_over(&mut new, &old, request.sub().is_some());
+        hooks.default(&mut new);
+        hooks.prepare_update(&mut new, &old, request.sub());
+        let attributes = request.attributes(Operation::Update, &request.name);
+        request.admission.mutate(&attributes, &mut new, Some(&old)).await?;
+        hooks.default(&mut new);
+        let allocation = match request.sub() {
+            None => self.allocate(row, key, &mut new, Some(&old)).await?,
+            Some(_) => None,
+        };
+        self.check(request, &new, {
+            let mut errors = validate_metadata(&new, &row.kind);
+            errors.extend(validate_metadata_update(&new, &old));
+            errors.extend(hooks.validate_update(&new, &old, request.sub()));
+            errors
+        })?;
+        request.admission.validate(&attributes, Some(&new), Some(&old)).await?;
+        if !change.tracks_fields() {
+            managed_fields::track(&mut new, Some(&old), request, &rfc3339(self.clock.now()));
+        }
+        new.meta_mut().insert("resourceVersion", old.resource_version());
+        if new == old || managed_fields::equal_but_times(&new, &old) {
+            return Ok(Turn::Done(Written { entry: entry.clone(), created: false }));
+        }
+        if is_finished(&new) {
+            return self.finish_delete(request, key, entry, pinned, &mut new).await;
+        }
+        let encoded = encode_stored(row, home, &mut new)?;
+        if request.dry_run {
+            let entry = Arc::new(Entry::new(key, entry.revision, &encoded.bytes, encoded.extract));
+            return Ok(Turn::Done(Written { entry, created: false }));
+        }
+        let lease = if home.plural == "events" { self.event_lease.get(&*self.store).await? } else { 0 };
+        let _hint = self.feed.hint(&encoded.bytes, encoded.extract.clone());
+        let answer = self
+            .store
+            .put(Registry::store_key(home, key), encoded.bytes.clone(), Condition::ModRevision(entry.revision), lease)
+            .await?;
+        match answer {
+            WriteAnswer::Done { revision, .. } => {
+                if let Some(allocation) = allocation {
+                    allocation.commit();
+                }
+                let entry = self.visible(home, key, revision, &encoded).await?;
+                Ok(Turn::Done(Written { entry, created: false }))
+            }
+            WriteAnswer::Conflict { revision, .. } => self.lost(request, pinned, revision).await,
+        }
+    }
+
+    /// Another writer was first: an error where the client named a resourceVersion, else a new turn
+    /// once the caches show the other's write.
+    async fn lost(&self, request: &WriteRequest, pinned: bool, revision: u64) -> Result<Turn, ApiError> {
+        if pinned {
+            return Err(request.conflict(&request.name, OPTIMISTIC_LOCK));
+        }
+        self.feed.reached(revision).await?;
+        Ok(Turn::Again)
+    }
+
+    /// The last finalizer is gone from an object that is being deleted: it goes now.
+    async fn finish_delete(
+        &self,
+        request: &WriteRequest,
+        key: &str,
+        entry: &Arc<Entry>,
+        pinned: bool,
+        last: &mut Value,
+    ) -> Result<Turn, ApiError> {
+        let home = request.row.home()?;
+        let encoded = encode_stored(&request.row, home, last)?;
+        if !request.dry_run {
+            let condition = Condition::ModRevision(entry.revision);
+            match self.store.delete(Registry::store_key(home, key), condition).await? {
+                WriteAnswer::Done { revision, .. } => {
+                    self.feed.reached(revision).await?;
+                    self.released(&request.row, key).await;
+                }
+                WriteAnswer::Conflict { revision, .. } => return self.lost(request, pinned, revision).await,
+            }
+        }
+        let entry = Arc::new(Entry::new(key, entry.revision, &encoded.bytes, encoded.extract));
+        Ok(Turn::Done(Written { entry, created: false }))
+    }
+
+    /// Whether the client pinned a resourceVersion; an error where it or the uid does not hold.
+    fn check_preconditions(&self, request: &WriteRequest, new: &Value, old: &Value) -> Result<bool, ApiError> {
+        let uid = new.uid();
+        if !uid.is_empty() && uid != old.uid() {
+            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", old.uid());
+            return Err(request.conflict(&request.name, &why));
+        }
+        let version = new.resource_version();
+        if version.is_empty() || version == "0" {
+            if request.row.kind.hooks.unconditional_update() || request.sub().is_some() {
+                return Ok(false);
+            }
+            let error = ironkeel_kinds::FieldError {
+                path: ironkeel_kinds::Path::new("metadata").child("resourceVersion"),
+                kind: ironkeel_kinds::FieldErrorKind::Invalid,
+                message: format!(
+                    "Invalid value: {}: must be specified for an update",
+                    if version.is_empty() { "0x0" } else { "0" }
+                ),
+            };
+            return Err(ApiError::invalid(request.row.group(), request.row.kind_name(), &request.name, &[error]));
+        }
+        if version != old.resource_version() {
+            return Err(request.conflict(&request.name, OPTIMISTIC_LOCK));
+        }
+        Ok(true)
+    }
+}
+
+/// What no update may change.
+fn carry_over(new: &mut Value, old: &Value, subresource: bool) {
+    let untracked = new.meta().is_none_or(|m| !m.contains_key("managedFields"));
+    let meta = new.meta_mut();
+    meta.remove("selfLink");
+    let mut keys = vec!["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
+    if untracked || subresource {
+        keys.push("managedFields");
+    }
+    for key in keys {
+        match old.meta().and_then(|m| m.get(key)) {
+            Some(value) => meta.insert(key, value.clone()),
+            None => meta.remove(key),
+        };
+    }
+    if old.meta().is_some_and(|m| m.contains_key("generateName")) && !meta.contains_key("generateName") {
+        meta.insert("generateName", old.meta_str("generateName"));
+    }
+}
+
+/// Whether a delete that waited for finalizers (and no node) is complete.
+pub(crate) fn is_finished(object: &Value) -> bool {
+    object.deletion_timestamp().is_some()
+        && object.i64_at(&["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0) == 0
+        && object.finalizers().is_empty()
+        && !has_namespace_finalizers(object)
+}
+
+/// `spec.finalizers` of a Namespace.
+pub(crate) fn has_namespace_finalizers(object: &Value) -> bool {
+    object.get("kind").and_then(Value::as_str) == Some("Namespace")
+        && object.get("apiVersion").and_then(Value::as_str) == Some("v1")
+        && !object.items_at(&["spec", "finalizers"]).is_empty()
+}
