@@ -1,1 +1,26 @@
-//! Start order, readiness, stop; names engines and wires transports.
+//! The whole cluster in one process: start order, readiness, stop.
+//!
+//! The only place that names the store's engine and wires transports: components get an in-process
+//! client with their own identity, everyone else TLS. What does not live here: anything that a
+//! component does, and the command line (`ironkeel`).
+
+mod cluster_dns;
+mod components;
+mod error;
+mod images;
+mod instance;
+mod network;
+mod notify;
+mod preflight;
+mod progress;
+mod reset;
+mod status;
+mod up;
+
+pub use error::Error;
+pub use images::{ImageCommand, run_image_command};
+pub use instance::{Instance, Ranges, UpOptions};
+pub use progress::Progress;
+pub use reset::reset;
+pub use status::{StatusReport, status};
+pub use up::up;

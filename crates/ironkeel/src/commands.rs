@@ -1,0 +1,208 @@
+//! What can be typed. Data goes to stdout, progress and errors to stderr; a failure exits with 1.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use ipnet::Ipv4Net;
+use ironkeel_supervisor::{Error, ImageCommand, Instance, Progress, StatusReport, UpOptions};
+use tracing_subscriber::EnvFilter;
+
+#[derive(Parser)]
+#[command(name = "ironkeel", version, about = "A whole Kubernetes (API v1.36) in one binary")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct DataDir {
+    /// Where the cluster's data lives
+    #[arg(long, env = "IRONKEEL_DATA_DIR", default_value = "/var/lib/ironkeel")]
+    data_dir: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a cluster on this host, in the foreground
+    Up(Up),
+    /// Tell whether the node is Ready and DNS answers
+    Status {
+        #[command(flatten)]
+        data_dir: DataDir,
+        /// Wait so many seconds for it
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_value_t = 0, default_missing_value = "60")]
+        wait: u64,
+    },
+    /// Import, pull, list and remove images
+    Image {
+        #[command(flatten)]
+        data_dir: DataDir,
+        #[command(subcommand)]
+        command: Image,
+    },
+    /// Undo everything that clusters in this data directory made on this host, and remove their data
+    Reset {
+        #[command(flatten)]
+        data_dir: DataDir,
+    },
+}
+
+#[derive(Args)]
+struct Up {
+    #[command(flatten)]
+    data_dir: DataDir,
+    /// Where the API server listens
+    #[arg(long, env = "IRONKEEL_BIND_ADDRESS", default_value = "0.0.0.0")]
+    bind_address: IpAddr,
+    /// Port of the API server
+    #[arg(long, env = "IRONKEEL_SECURE_PORT", default_value_t = 6443)]
+    secure_port: u16,
+    /// Name of this node [default: the host's name]
+    #[arg(long, env = "IRONKEEL_NODE_NAME")]
+    node_name: Option<String>,
+    /// Address of this node [default: the one of the default route]
+    #[arg(long, env = "IRONKEEL_NODE_IP")]
+    node_ip: Option<IpAddr>,
+    /// Addresses of pods [default: a free 10.x.0.0/16]
+    #[arg(long, env = "IRONKEEL_POD_CIDR")]
+    pod_cidr: Option<Ipv4Net>,
+    /// Addresses of Services [default: a free 10.x.0.0/16]
+    #[arg(long, env = "IRONKEEL_SERVICE_CIDR")]
+    service_cidr: Option<Ipv4Net>,
+    /// Leave pods running when the cluster stops; the next `up` finds them
+    #[arg(long, env = "IRONKEEL_KEEP_PODS")]
+    keep_pods: bool,
+}
+
+#[derive(Subcommand)]
+enum Image {
+    /// Import OCI or docker archives
+    Import {
+        /// Archives
+        #[arg(required = true)]
+        archives: Vec<PathBuf>,
+    },
+    /// Pull an image from its registry
+    Pull {
+        /// The image
+        image: String,
+    },
+    /// List images
+    Ls,
+    /// Remove images
+    Rm {
+        /// Images, by name, digest or id
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+}
+
+/// Parses the command line and does what it says.
+pub(crate) fn run() -> ExitCode {
+    let cli = Cli::parse();
+    ironkeel_client::install_crypto_provider();
+    let filter = EnvFilter::try_from_env("IRONKEEL_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("ironkeel: cannot start threads: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(execute(cli.command)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("ironkeel: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn execute(command: Command) -> Result<ExitCode, Error> {
+    match command {
+        Command::Up(up) => {
+            let options = UpOptions {
+                data_dir: up.data_dir.data_dir,
+                bind_address: up.bind_address,
+                secure_port: up.secure_port,
+                node_name: up.node_name,
+                node_ip: up.node_ip,
+                pod_cidr: up.pod_cidr,
+                service_cidr: up.service_cidr,
+                keep_pods: up.keep_pods,
+            };
+            // The shim is this very file, even when it is replaced while the cluster runs.
+            let shim = PathBuf::from("/proc/self/exe");
+            let shim = std::fs::read_link(&shim).unwrap_or(shim);
+            ironkeel_supervisor::up(options, shim, stop_signal()).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Status { data_dir, wait } => {
+            let instance = Instance::of(&data_dir.data_dir)?;
+            let report = ironkeel_supervisor::status(&instance, Duration::from_secs(wait)).await?;
+            print_status(&report);
+            Ok(if report.healthy() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Image { data_dir, command } => {
+            let instance = Instance::of(&data_dir.data_dir)?;
+            let commands = match command {
+                Image::Import { archives } => archives.into_iter().map(ImageCommand::Import).collect(),
+                Image::Pull { image } => vec![ImageCommand::Pull(image)],
+                Image::Ls => vec![ImageCommand::List],
+                Image::Rm { images } => images.into_iter().map(ImageCommand::Remove).collect(),
+            };
+            for command in commands {
+                // The server side has its own working directory.
+                let command = match command {
+                    ImageCommand::Import(path) => ImageCommand::Import(std::path::absolute(&path).unwrap_or(path)),
+                    other => other,
+                };
+                ironkeel_supervisor::run_image_command(&instance, command, |line| println!("{line}")).await?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Reset { data_dir } => {
+            let instance = Instance::of(&data_dir.data_dir)?;
+            ironkeel_supervisor::reset(&instance, &Progress::start(false))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Ctrl-C, or what systemd sends.
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let wait = |kind| async move {
+        match signal(kind) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = wait(SignalKind::interrupt()) => {}
+        () = wait(SignalKind::terminate()) => {}
+    }
+}
+
+fn print_status(report: &StatusReport) {
+    if let Some(reason) = &report.api {
+        println!("API server: not answering ({reason})");
+        return;
+    }
+    println!("API server: ok");
+    for (node, ready) in &report.nodes {
+        match ready {
+            Ok(()) => println!("node {node}: Ready"),
+            Err(reason) => println!("node {node}: not ready ({reason})"),
+        }
+    }
+    match &report.dns {
+        Some(Ok(())) => println!("cluster DNS: ok"),
+        Some(Err(reason)) => println!("cluster DNS: not answering ({reason})"),
+        None => println!("cluster DNS: not asked"),
+    }
+}
