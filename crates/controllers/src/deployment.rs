@@ -242,10 +242,10 @@ impl Controller {
         if sets.new.is_none() {
             sets = self.sort_out(deployment, claimed, true).await?;
         }
-        if let Some(new) = sets.new.as_mut() {
-            if size(new) != wanted(deployment) {
-                *new = self.scale(deployment, new, wanted(deployment)).await?;
-            }
+        if let Some(new) = sets.new.as_mut()
+            && size(new) != wanted(deployment)
+        {
+            *new = self.scale(deployment, new, wanted(deployment)).await?;
         }
         if status::is_complete(deployment, &status::counts(deployment, &sets)) {
             self.clean_up(deployment, &sets).await?;

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use ironkeel_informer::{Delta, WatchConfig, WorkQueue, run_workers};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
-use serde_json::json;
+use kube::api::{Api, ObjectMeta, PostParams};
 
 use crate::context::Context;
 use crate::error::{Error, already_exists, is_not_found, namespace_terminating};
@@ -51,9 +50,10 @@ pub(crate) async fn run(context: Context) {
             let api = Api::<ConfigMap>::namespaced(client, &name);
             let outcome = match published.get(&name, NAME) {
                 Some(found) if found.data.as_ref() == Some(&data) => return Ok(None),
-                Some(_) => {
-                    let patch = json!({"data": data});
-                    api.patch(NAME, &PatchParams::default(), &Patch::Merge(patch)).await
+                Some(found) => {
+                    let mut changed = found.as_ref().clone();
+                    changed.data = Some(data);
+                    api.replace(NAME, &PostParams::default(), &changed).await
                 }
                 None => {
                     let annotations = BTreeMap::from([(DESCRIPTION_ANNOTATION.to_owned(), DESCRIPTION.to_owned())]);

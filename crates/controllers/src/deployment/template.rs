@@ -230,8 +230,10 @@ impl Controller {
             return Ok(());
         }
         let api = Api::<Deployment>::namespaced(self.client.clone(), &deployment.namespace().unwrap_or_default());
-        let patch = json!({"metadata": {"annotations": {REVISION: text}}});
-        let after = api.patch(&deployment.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+        let mut changed = deployment.clone();
+        changed.metadata.annotations.get_or_insert_default().insert(REVISION.to_owned(), text);
+        // The bootstrap role lets this controller update Deployments, and not patch them.
+        let after = api.replace(&deployment.name_any(), &PostParams::default(), &changed).await?;
         // The status may carry conditions that are not written yet.
         deployment.metadata = after.metadata;
         Ok(())
