@@ -4,6 +4,7 @@
 //! wanted, through the API alone. Here: how they are started together. Not here: the caches and queues (the informer
 //! crate), rules shared with other components (the semantics crate), scheduling, and anything on a node.
 
+mod aggregation;
 mod context;
 mod daemonset;
 mod deployment;
@@ -87,6 +88,7 @@ async fn run_controllers(context: Context) -> Result<(), Error> {
         "taint-eviction" => node::run_eviction,
         "pod-gc" => podgc::run,
         "ttl-after-finished" => ttl::run,
+        "clusterrole-aggregation" => aggregation::run,
     }
     while let Some(ended) = tasks.join_next().await {
         if context.shutdown.is_cancelled() {

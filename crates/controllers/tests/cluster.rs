@@ -14,6 +14,7 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource, ResourceExt as _};
@@ -305,4 +306,24 @@ async fn a_daemon_set_has_a_pod_a_node() {
             .is_some_and(|status| status.desired_number_scheduled == 2 && status.current_number_scheduled == 2)
     };
     cluster.eventually::<DaemonSet>("default", counted).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_aggregated_role_has_the_rules_that_it_selects() {
+    let cluster = Cluster::start().await;
+    let roles = Api::<ClusterRole>::all(cluster.client.clone());
+    let rule = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
+    for role in [
+        json!({"metadata": {"name": "part", "labels": {"into": "whole"}}, "rules": rule}),
+        json!({"metadata": {"name": "whole"},
+               "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"into": "whole"}}]}}),
+    ] {
+        let role: ClusterRole = serde_json::from_value(role).unwrap();
+        roles.create(&PostParams::default(), &role).await.unwrap();
+    }
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while roles.get("whole").await.unwrap().rules.unwrap_or_default().is_empty() {
+        assert!(Instant::now() < deadline, "no rules were aggregated");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
