@@ -1,0 +1,106 @@
+//! Making containers and processes in them: each in a forked child of the shim.
+//!
+//! The child may change its directory, its OOM score and its dumpable flag as libcontainer likes; it
+//! answers over a pipe and ends, and the new process becomes the shim's own child (it is a subreaper).
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::unistd::{ForkResult, fork, pipe2};
+
+use super::executor::FilteredExecutor;
+use super::protocol::RunContainer;
+
+/// Standard streams of a new process: three descriptors, or the path of a console socket.
+pub(super) enum Stdio {
+    Fds([OwnedFd; 3]),
+    Console(String),
+}
+
+/// Forks; the child runs `work` and sends its answer. The parent gets the child's pid and the pipe.
+pub(super) fn fork_helper(work: impl FnOnce() -> Result<i32, String>) -> std::io::Result<(i32, File)> {
+    let (read, write) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    // SAFETY: the shim has one thread, so the child may allocate and call anything.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok((child.as_raw(), File::from(read))),
+        ForkResult::Child => {
+            drop(read);
+            let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+            let answer: Result<i32, String> = work();
+            let bytes = serde_json::to_vec(&answer).unwrap_or_default();
+            let _ = File::from(write).write_all(&bytes);
+            // SAFETY: ends the child without running the parent's destructors.
+            unsafe { libc::_exit(0) }
+        }
+    }
+}
+
+/// Reads a helper's answer to the end of its pipe.
+pub(super) fn read_result(pipe: &mut File) -> Result<i32, String> {
+    let mut bytes = Vec::new();
+    pipe.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    serde_json::from_slice(&bytes).unwrap_or_else(|_| Err("the helper process died".into()))
+}
+
+/// Creates and starts a container; answers its first process.
+pub(super) fn run_container(containers_dir: &str, run: &RunContainer, stdio: Stdio) -> Result<i32, String> {
+    let bundle = Path::new(&run.bundle);
+    let executor = FilteredExecutor::load(bundle).map_err(|e| format!("reading the system call filter: {e}"))?;
+    let builder = builder(&run.id, containers_dir, executor, stdio)?;
+    let mut container =
+        builder.as_init(bundle).with_systemd(false).with_detach(true).build().map_err(|e| explain(&e))?;
+    let pid = container.pid().ok_or("the container has no process")?.as_raw();
+    container.start().map_err(|e| explain(&e))?;
+    Ok(pid)
+}
+
+/// Starts a process in a running container.
+pub(super) fn exec(
+    containers_dir: &str,
+    id: &str,
+    bundle: &str,
+    process: &serde_json::Value,
+    stdio: Stdio,
+) -> Result<i32, String> {
+    let executor =
+        FilteredExecutor::load(Path::new(bundle)).map_err(|e| format!("reading the system call filter: {e}"))?;
+    // A file, because libcontainer reads the process from one; the pid makes the name unique.
+    let file = format!("{containers_dir}/{id}/exec-{}.json", std::process::id());
+    std::fs::write(&file, process.to_string()).map_err(|e| format!("writing {file}: {e}"))?;
+    let built = builder(id, containers_dir, executor, stdio)
+        .and_then(|b| b.as_tenant().with_process(Some(&file)).with_detach(true).build().map_err(|e| explain(&e)));
+    let _ = std::fs::remove_file(&file);
+    built.map(|pid| pid.as_raw())
+}
+
+fn builder(id: &str, dir: &str, executor: FilteredExecutor, stdio: Stdio) -> Result<ContainerBuilder, String> {
+    let builder = ContainerBuilder::new(id.to_owned(), SyscallType::default())
+        .with_root_path(dir)
+        .map_err(|e| explain(&e))?
+        .with_executor(executor);
+    let builder = match stdio {
+        Stdio::Fds([stdin, stdout, stderr]) => builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr),
+        Stdio::Console(path) => builder.with_console_socket(Some(path)),
+    };
+    builder.validate_id().map_err(|e| explain(&e))
+}
+
+/// The whole chain of causes: libcontainer's outermost words rarely say what failed.
+fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let words = inner.to_string();
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        cause = inner.source();
+    }
+    text
+}

@@ -1,0 +1,703 @@
+//! The shim's loop: one thread, one `poll`.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, pipe2};
+
+use super::create::{self, Stdio};
+use super::log::LogFile;
+use super::protocol::{
+    ContainerReport, MAX_FRAME_BYTES, Reply, Request, RunContainer, ShimConfig, Stream, frame, receive, send,
+    stream_frame,
+};
+use super::streams::{Container, MAX_PENDING_INPUT_BYTES, nonblocking};
+use crate::cgroup;
+
+/// Output that an attached client has not read yet; beyond it the container waits. In bytes.
+const MAX_PENDING_OUTPUT_BYTES: usize = 256 * 1024;
+/// Exit code of what a signal ended, plus the signal.
+const SIGNALLED: i32 = 128;
+
+enum Role {
+    /// Sends requests.
+    Client,
+    /// Wants to know of every exit.
+    Subscriber,
+    /// Carries a container's streams.
+    Attached { id: String },
+    /// Waits for a process to end.
+    Exec { pid: i32, kill_on_hangup: bool },
+}
+
+struct Connection {
+    socket: UnixStream,
+    role: Role,
+    input: Vec<u8>,
+    fds: Vec<OwnedFd>,
+    output: Vec<u8>,
+    gone: bool,
+}
+
+/// A child that makes a container or a process.
+struct Helper {
+    pid: i32,
+    result: File,
+    bytes: Vec<u8>,
+    console: Option<Console>,
+    purpose: Purpose,
+    connection: u64,
+}
+
+enum Purpose {
+    Run(String),
+    Exec { kill_on_hangup: bool },
+}
+
+/// Where libcontainer hands over a new terminal.
+struct Console {
+    listener: UnixListener,
+    path: String,
+    terminal: Option<OwnedFd>,
+}
+
+#[derive(Clone, Copy)]
+enum Source {
+    Signals,
+    Listener,
+    Connection(u64),
+    Helper(usize),
+    Console(usize),
+    Output(usize, Stream),
+    Input(usize),
+}
+
+pub(super) struct Server {
+    config: ShimConfig,
+    listener: UnixListener,
+    signals: SignalFd,
+    pause: Option<i32>,
+    connections: HashMap<u64, Connection>,
+    next: u64,
+    helpers: Vec<Helper>,
+    containers: Vec<Container>,
+    /// Exits of processes that no helper has announced yet.
+    unclaimed: HashMap<i32, i32>,
+    stop: bool,
+}
+
+impl Server {
+    pub(super) fn new(config: ShimConfig, listener: UnixListener, pause: Option<i32>) -> std::io::Result<Self> {
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGCHLD);
+        let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        listener.set_nonblocking(true)?;
+        Ok(Server {
+            config,
+            listener,
+            signals,
+            pause,
+            connections: HashMap::new(),
+            next: 0,
+            helpers: Vec::new(),
+            containers: Vec::new(),
+            unclaimed: HashMap::new(),
+            stop: false,
+        })
+    }
+
+    pub(super) fn serve(&mut self) -> std::io::Result<()> {
+        while !self.stop || self.connections.values().any(|c| !c.output.is_empty() && !c.gone) {
+            let (sources, wanted) = self.sources();
+            let mut fds: Vec<PollFd<'_>> = wanted
+                .iter()
+                // SAFETY: every descriptor is owned by self, which nothing changes until poll returns.
+                .map(|(fd, flags)| PollFd::new(unsafe { BorrowedFd::borrow_raw(*fd) }, *flags))
+                .collect();
+            match poll(&mut fds, PollTimeout::NONE) {
+                Err(nix::errno::Errno::EINTR) => continue,
+                result => result.map(|_| ())?,
+            }
+            let ready: Vec<(Source, PollFlags)> = sources
+                .iter()
+                .zip(&fds)
+                .filter_map(|(s, fd)| fd.revents().filter(|r| !r.is_empty()).map(|r| (*s, r)))
+                .collect();
+            for (source, flags) in ready {
+                self.handle(source, flags);
+            }
+            self.sweep();
+        }
+        Ok(())
+    }
+
+    fn sources(&self) -> (Vec<Source>, Vec<(RawFd, PollFlags)>) {
+        let mut sources = vec![Source::Signals, Source::Listener];
+        let mut wanted =
+            vec![(self.signals.as_raw_fd(), PollFlags::POLLIN), (self.listener.as_raw_fd(), PollFlags::POLLIN)];
+        for (key, connection) in &self.connections {
+            let mut flags = PollFlags::empty();
+            if !self.input_is_full(connection) {
+                flags |= PollFlags::POLLIN;
+            }
+            if !connection.output.is_empty() {
+                flags |= PollFlags::POLLOUT;
+            }
+            sources.push(Source::Connection(*key));
+            wanted.push((connection.socket.as_raw_fd(), flags));
+        }
+        for (i, helper) in self.helpers.iter().enumerate() {
+            sources.push(Source::Helper(i));
+            wanted.push((helper.result.as_raw_fd(), PollFlags::POLLIN));
+            if let Some(console) = helper.console.as_ref().filter(|c| c.terminal.is_none()) {
+                sources.push(Source::Console(i));
+                wanted.push((console.listener.as_raw_fd(), PollFlags::POLLIN));
+            }
+        }
+        for (i, container) in self.containers.iter().enumerate() {
+            let full = self.connections.values().any(|c| {
+                matches!(&c.role, Role::Attached { id } if *id == container.run.id)
+                    && c.output.len() > MAX_PENDING_OUTPUT_BYTES
+            });
+            if !full {
+                for (stream, file) in [(Stream::Stdout, &container.stdout), (Stream::Stderr, &container.stderr)] {
+                    if let Some(file) = file {
+                        sources.push(Source::Output(i, stream));
+                        wanted.push((file.as_raw_fd(), PollFlags::POLLIN));
+                    }
+                }
+            }
+            if let Some(fd) = container.stdin_fd() {
+                sources.push(Source::Input(i));
+                wanted.push((fd, PollFlags::POLLOUT));
+            }
+        }
+        (sources, wanted)
+    }
+
+    fn input_is_full(&self, connection: &Connection) -> bool {
+        let Role::Attached { id } = &connection.role else { return false };
+        self.find(id).is_some_and(|i| self.containers[i].pending_input.len() > MAX_PENDING_INPUT_BYTES)
+    }
+
+    fn find(&self, id: &str) -> Option<usize> {
+        self.containers.iter().position(|c| c.run.id == id)
+    }
+
+    fn handle(&mut self, source: Source, flags: PollFlags) {
+        match source {
+            Source::Signals => self.reap(),
+            Source::Listener => self.accept(),
+            Source::Connection(key) => {
+                if flags.contains(PollFlags::POLLOUT) {
+                    self.write_out(key);
+                }
+                if flags.intersects(PollFlags::POLLIN | PollFlags::POLLHUP | PollFlags::POLLERR) {
+                    self.read_in(key);
+                }
+            }
+            Source::Console(i) => self.accept_terminal(i),
+            Source::Helper(i) => self.read_helper(i),
+            Source::Output(i, stream) => self.pump(i, stream),
+            Source::Input(i) => {
+                if let Some(container) = self.containers.get_mut(i) {
+                    container.drain_input();
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        while let Ok((socket, _)) = self.listener.accept() {
+            if socket.set_nonblocking(true).is_ok() {
+                let connection = Connection {
+                    socket,
+                    role: Role::Client,
+                    input: Vec::new(),
+                    fds: Vec::new(),
+                    output: Vec::new(),
+                    gone: false,
+                };
+                self.connections.insert(self.next, connection);
+                self.next += 1;
+            }
+        }
+    }
+
+    fn read_in(&mut self, key: u64) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let mut buffer = vec![0; 64 * 1024];
+        match receive(connection.socket.as_raw_fd(), &mut buffer, &mut connection.fds) {
+            Ok(0) => connection.gone = true,
+            Ok(n) => connection.input.extend_from_slice(&buffer[..n]),
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => return,
+            Err(_) => connection.gone = true,
+        }
+        self.parse(key);
+    }
+
+    fn parse(&mut self, key: u64) {
+        loop {
+            let Some(connection) = self.connections.get_mut(&key) else { return };
+            let attached = matches!(connection.role, Role::Attached { .. });
+            let head = if attached { 5 } else { 4 };
+            if connection.input.len() < head {
+                return;
+            }
+            let length = connection.input[head - 4..head].try_into().map_or(0, u32::from_be_bytes) as usize;
+            if length > MAX_FRAME_BYTES {
+                connection.gone = true;
+                return;
+            }
+            if connection.input.len() < head + length {
+                return;
+            }
+            let kind = connection.input[0];
+            let body: Vec<u8> = connection.input.drain(..head + length).skip(head).collect();
+            if attached {
+                self.stream_input(key, kind, &body);
+            } else {
+                match serde_json::from_slice::<Request>(&body) {
+                    Ok(request) => self.request(key, request),
+                    Err(e) => self.reply(key, &Reply::Error { message: format!("not a request: {e}") }, &[]),
+                }
+            }
+        }
+    }
+
+    fn stream_input(&mut self, key: u64, kind: u8, body: &[u8]) {
+        let Some(Role::Attached { id }) = self.connections.get(&key).map(|c| &c.role) else { return };
+        let Some(i) = self.find(id) else { return };
+        if Stream::from_byte(kind) == Some(Stream::Stdin) {
+            if body.is_empty() { self.containers[i].end_input() } else { self.containers[i].write_input(body) }
+        }
+    }
+
+    fn request(&mut self, key: u64, request: Request) {
+        let answer = match request {
+            Request::Run(run) => self.run(key, run),
+            Request::Exec { id, process, tty, kill_on_hangup } => self.exec(key, &id, &process, tty, kill_on_hangup),
+            Request::Signal { id, signal, all } => self.signal(&id, signal, all).map(|()| Some(Reply::Ok)),
+            Request::Attach { id, stdin: _ } => self.attach(key, id),
+            Request::Resize { id, width, height } => self.container(&id).and_then(|i| {
+                self.containers[i].resize(width, height).map_err(|e| e.to_string()).map(|()| Some(Reply::Ok))
+            }),
+            Request::ReopenLog { id } => self.container(&id).and_then(|i| match &mut self.containers[i].log {
+                Some(log) => log.reopen().map_err(|e| e.to_string()).map(|()| Some(Reply::Ok)),
+                None => Ok(Some(Reply::Ok)),
+            }),
+            Request::Delete { id } => self.delete(&id).map(|()| Some(Reply::Ok)),
+            Request::Subscribe => {
+                if let Some(connection) = self.connections.get_mut(&key) {
+                    connection.role = Role::Subscriber;
+                }
+                Ok(Some(Reply::Sandbox { pause_pid: self.pause, containers: self.reports() }))
+            }
+            Request::Shutdown => self.shutdown(),
+        };
+        match answer {
+            Ok(Some(reply)) => self.reply(key, &reply, &[]),
+            Ok(None) => {}
+            Err(message) => self.reply(key, &Reply::Error { message }, &[]),
+        }
+    }
+
+    fn container(&self, id: &str) -> Result<usize, String> {
+        self.find(id).ok_or_else(|| format!("container {id} is not in this pod"))
+    }
+
+    fn reports(&self) -> Vec<ContainerReport> {
+        let report = |c: &Container| ContainerReport { id: c.run.id.clone(), status: c.status.clone() };
+        self.containers.iter().map(report).collect()
+    }
+
+    fn console(&mut self) -> Result<Console, String> {
+        let path = format!("{}/console-{}", self.config.containers_dir, self.next);
+        self.next += 1;
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).map_err(|e| format!("listening on {path}: {e}"))?;
+        listener.set_nonblocking(true).map_err(|e| e.to_string())?;
+        Ok(Console { listener, path, terminal: None })
+    }
+
+    fn run(&mut self, key: u64, run: RunContainer) -> Result<Option<Reply>, String> {
+        if self.find(&run.id).is_some() {
+            return Err(format!("container {} exists", run.id));
+        }
+        let io = |e: nix::errno::Errno| format!("making the container's pipes: {e}");
+        let log =
+            run.log_path.as_ref().map(|path| LogFile::open(path.as_ref()).map_err(|e| format!("opening {path}: {e}")));
+        let mut container = Container::new(run.clone(), log.transpose()?);
+        let mut console = None;
+        let stdio = if run.tty {
+            let made = self.console()?;
+            let path = made.path.clone();
+            console = Some(made);
+            Stdio::Console(path)
+        } else {
+            let cloexec = nix::fcntl::OFlag::O_CLOEXEC;
+            let (stdout, child_stdout) = pipe2(cloexec).map_err(io)?;
+            let (stderr, child_stderr) = pipe2(cloexec).map_err(io)?;
+            let child_stdin = if run.stdin {
+                let (child, stdin) = pipe2(cloexec).map_err(io)?;
+                nonblocking(&stdin).map_err(io)?;
+                container.stdin = Some(File::from(stdin));
+                child
+            } else {
+                OwnedFd::from(File::open("/dev/null").map_err(|e| e.to_string())?)
+            };
+            nonblocking(&stdout).and_then(|()| nonblocking(&stderr)).map_err(io)?;
+            container.stdout = Some(File::from(stdout));
+            container.stderr = Some(File::from(stderr));
+            Stdio::Fds([child_stdin, child_stdout, child_stderr])
+        };
+        let dir = self.config.containers_dir.clone();
+        let (pid, result) =
+            create::fork_helper(|| create::run_container(&dir, &run, stdio)).map_err(|e| format!("forking: {e}"))?;
+        self.containers.push(container);
+        self.add_helper(pid, result, console, Purpose::Run(run.id), key)
+    }
+
+    fn exec(
+        &mut self,
+        key: u64,
+        id: &str,
+        process: &serde_json::Value,
+        tty: bool,
+        kill_on_hangup: bool,
+    ) -> Result<Option<Reply>, String> {
+        let index = self.container(id)?;
+        if !self.containers[index].running() {
+            return Err(format!("container {id} is not running"));
+        }
+        let mut console = None;
+        let stdio = if tty {
+            let made = self.console()?;
+            let path = made.path.clone();
+            console = Some(made);
+            Stdio::Console(path)
+        } else {
+            let fds = self.connections.get_mut(&key).map(|c| std::mem::take(&mut c.fds)).unwrap_or_default();
+            Stdio::Fds(fds.try_into().map_err(|_| "exec needs three descriptors")?)
+        };
+        let dir = self.config.containers_dir.clone();
+        let bundle = self.containers[index].run.bundle.clone();
+        let work = || create::exec(&dir, id, &bundle, process, stdio);
+        let (pid, result) = create::fork_helper(work).map_err(|e| format!("forking: {e}"))?;
+        self.add_helper(pid, result, console, Purpose::Exec { kill_on_hangup }, key)
+    }
+
+    fn add_helper(
+        &mut self,
+        pid: i32,
+        result: File,
+        console: Option<Console>,
+        purpose: Purpose,
+        connection: u64,
+    ) -> Result<Option<Reply>, String> {
+        nonblocking(&result).map_err(|e| e.to_string())?;
+        self.helpers.push(Helper { pid, result, bytes: Vec::new(), console, purpose, connection });
+        Ok(None)
+    }
+
+    fn accept_terminal(&mut self, index: usize) {
+        let Some(console) = self.helpers.get_mut(index).and_then(|h| h.console.as_mut()) else { return };
+        if let Ok((socket, _)) = console.listener.accept() {
+            let _ = socket.set_nonblocking(false);
+            let mut fds = Vec::new();
+            let mut buffer = [0; 4096];
+            let _ = receive(socket.as_raw_fd(), &mut buffer, &mut fds);
+            console.terminal = fds.pop();
+        }
+    }
+
+    fn read_helper(&mut self, index: usize) {
+        use std::io::Read;
+        let Some(helper) = self.helpers.get_mut(index) else { return };
+        let mut buffer = [0; 8192];
+        match helper.result.read(&mut buffer) {
+            Ok(0) => {}
+            Ok(n) => return helper.bytes.extend_from_slice(&buffer[..n]),
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => return,
+            Err(_) => {}
+        }
+        if helper.console.as_ref().is_some_and(|c| c.terminal.is_none()) {
+            self.accept_terminal(index);
+        }
+        let helper = self.helpers.swap_remove(index);
+        if let Some(console) = &helper.console {
+            let _ = std::fs::remove_file(&console.path);
+        }
+        // The helper ends now; waiting for it makes its child ours before the answer goes out.
+        let _ = waitpid(Pid::from_raw(helper.pid), None);
+        let answer =
+            serde_json::from_slice(&helper.bytes).unwrap_or_else(|_| Err("the helper process died".to_owned()));
+        match helper.purpose {
+            Purpose::Run(id) => self.started(helper.connection, &id, answer, helper.console),
+            Purpose::Exec { kill_on_hangup } => {
+                self.exec_started(helper.connection, answer, helper.console, kill_on_hangup)
+            }
+        }
+        self.reap();
+    }
+
+    fn started(&mut self, key: u64, id: &str, answer: Result<i32, String>, console: Option<Console>) {
+        let Some(index) = self.find(id) else { return };
+        let container = &mut self.containers[index];
+        let terminal = console.and_then(|c| c.terminal).map(|t| container.set_terminal(t)).transpose();
+        let reply = match answer.and_then(|pid| terminal.map(|_| pid).map_err(|e| e.to_string())) {
+            Ok(pid) => {
+                container.status.pid = pid;
+                container.status.started_at = now();
+                container.save();
+                Reply::Started { pid }
+            }
+            Err(message) => {
+                let container = self.containers.remove(index);
+                cgroup::kill_all(&container.run.cgroup);
+                cgroup::remove(&container.run.cgroup);
+                let _ = std::fs::remove_dir_all(format!("{}/{id}", self.config.containers_dir));
+                Reply::Error { message }
+            }
+        };
+        if let Reply::Started { pid } = reply {
+            self.report(index);
+            if let Some(code) = self.unclaimed.remove(&pid) {
+                self.exited(index, code);
+            }
+        }
+        self.reply(key, &reply, &[]);
+    }
+
+    fn exec_started(&mut self, key: u64, answer: Result<i32, String>, console: Option<Console>, kill_on_hangup: bool) {
+        match answer {
+            Ok(pid) => {
+                let terminal = console.and_then(|c| c.terminal);
+                let fds: Vec<RawFd> = terminal.iter().map(AsRawFd::as_raw_fd).collect();
+                if let Some(connection) = self.connections.get_mut(&key).filter(|c| !c.gone) {
+                    connection.role = Role::Exec { pid, kill_on_hangup };
+                } else if kill_on_hangup {
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                }
+                self.reply(key, &Reply::Started { pid }, &fds);
+                if let Some(code) = self.unclaimed.remove(&pid) {
+                    self.exec_ended(key, code);
+                }
+            }
+            Err(message) => self.reply(key, &Reply::Error { message }, &[]),
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Ok(Some(_)) = self.signals.read_signal() {}
+        loop {
+            let (pid, code) = match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid.as_raw(), code),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid.as_raw(), SIGNALLED + signal as i32),
+                Ok(WaitStatus::StillAlive) | Err(_) => break,
+                Ok(_) => continue,
+            };
+            if let Some(index) = self.containers.iter().position(|c| c.running() && c.status.pid == pid) {
+                self.exited(index, code);
+            } else if let Some(key) = self.exec_of(pid) {
+                self.exec_ended(key, code);
+            } else if !self.helpers.is_empty() {
+                self.unclaimed.insert(pid, code);
+            }
+        }
+        if self.helpers.is_empty() {
+            self.unclaimed.clear();
+        }
+    }
+
+    fn exec_ended(&mut self, key: u64, code: i32) {
+        if let Some(connection) = self.connections.get_mut(&key) {
+            connection.role = Role::Client;
+        }
+        self.reply(key, &Reply::Exited { code }, &[]);
+    }
+
+    fn exec_of(&self, wanted: i32) -> Option<u64> {
+        self.connections
+            .iter()
+            .find(|(_, c)| matches!(c.role, Role::Exec { pid, .. } if pid == wanted))
+            .map(|(k, _)| *k)
+    }
+
+    /// A container's first process has ended: so has the container.
+    fn exited(&mut self, index: usize, code: i32) {
+        let cgroup = self.containers[index].run.cgroup.clone();
+        if !self.containers[index].run.own_pid_namespace {
+            cgroup::kill_all(&cgroup);
+        }
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            while !self.pump_once(index, stream).is_empty() {}
+        }
+        let container = &mut self.containers[index];
+        container.flush_lines();
+        container.status.oom_killed = cgroup::oom_kills(&cgroup) > 0;
+        container.status.exit_code = code;
+        container.status.finished_at = now();
+        container.stdin = None;
+        container.save();
+        self.to_attached(index, Stream::End, &[]);
+        self.report(index);
+    }
+
+    fn report(&mut self, index: usize) {
+        let container = &self.containers[index];
+        let report =
+            Reply::Container(ContainerReport { id: container.run.id.clone(), status: container.status.clone() });
+        let subscribers: Vec<u64> =
+            self.connections.iter().filter(|(_, c)| matches!(c.role, Role::Subscriber)).map(|(k, _)| *k).collect();
+        for key in subscribers {
+            self.reply(key, &report, &[]);
+        }
+    }
+
+    fn pump(&mut self, index: usize, stream: Stream) {
+        if index < self.containers.len() {
+            self.pump_once(index, stream);
+        }
+    }
+
+    fn pump_once(&mut self, index: usize, stream: Stream) -> Vec<u8> {
+        let data = self.containers[index].pump(stream);
+        if !data.is_empty() {
+            self.to_attached(index, stream, &data);
+        }
+        data
+    }
+
+    fn to_attached(&mut self, index: usize, stream: Stream, data: &[u8]) {
+        let wanted = self.containers[index].run.id.clone();
+        let keys: Vec<u64> = self
+            .connections
+            .iter()
+            .filter(|(_, c)| matches!(&c.role, Role::Attached { id } if *id == wanted))
+            .map(|(k, _)| *k)
+            .collect();
+        for key in keys {
+            if let Some(connection) = self.connections.get_mut(&key) {
+                connection.output.extend_from_slice(&stream_frame(stream, data));
+            }
+            self.write_out(key);
+        }
+    }
+
+    fn attach(&mut self, key: u64, id: String) -> Result<Option<Reply>, String> {
+        let index = self.container(&id)?;
+        if !self.containers[index].running() {
+            return Err(format!("container {id} is not running"));
+        }
+        self.reply(key, &Reply::Ok, &[]);
+        if let Some(connection) = self.connections.get_mut(&key) {
+            connection.role = Role::Attached { id };
+        }
+        Ok(None)
+    }
+
+    fn signal(&mut self, id: &str, signal: i32, all: bool) -> Result<(), String> {
+        let index = self.container(id)?;
+        let container = &self.containers[index];
+        if !container.running() {
+            return Ok(());
+        }
+        // SAFETY: a plain system call; the first process is our child and not reaped, so its pid is its own.
+        unsafe { libc::kill(container.status.pid, signal) };
+        if all && !container.run.own_pid_namespace {
+            for pid in cgroup::processes(&container.run.cgroup) {
+                // SAFETY: as above; the kernel has just listed the process in the container's group.
+                unsafe { libc::kill(pid, signal) };
+            }
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, id: &str) -> Result<(), String> {
+        if let Some(index) = self.find(id) {
+            if self.containers[index].running() {
+                return Err(format!("container {id} is running"));
+            }
+            let container = self.containers.remove(index);
+            cgroup::kill_all(&container.run.cgroup);
+            cgroup::remove(&container.run.cgroup);
+        }
+        let _ = std::fs::remove_dir_all(format!("{}/{id}", self.config.containers_dir));
+        Ok(())
+    }
+
+    fn shutdown(&mut self) -> Result<Option<Reply>, String> {
+        if let Some(container) = self.containers.iter().find(|c| c.running()) {
+            return Err(format!("container {} is running", container.run.id));
+        }
+        if let Some(pid) = self.pause {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        let _ = std::fs::remove_file(&self.config.socket);
+        self.stop = true;
+        Ok(Some(Reply::Ok))
+    }
+
+    fn reply(&mut self, key: u64, reply: &Reply, fds: &[RawFd]) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Ok(bytes) = frame(reply) else { return };
+        if fds.is_empty() {
+            connection.output.extend_from_slice(&bytes);
+            self.write_out(key);
+        } else {
+            // Descriptors ride on the frame's first byte, so it is sent at once; it is short.
+            let _ = connection.socket.set_nonblocking(false);
+            connection.gone |= send(&mut connection.socket, &bytes, fds).is_err();
+            let _ = connection.socket.set_nonblocking(true);
+        }
+    }
+
+    fn write_out(&mut self, key: u64) {
+        use std::io::Write;
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        while !connection.output.is_empty() {
+            match connection.socket.write(&connection.output) {
+                Ok(n) => drop(connection.output.drain(..n)),
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    connection.gone = true;
+                    connection.output.clear();
+                }
+            }
+        }
+    }
+
+    /// Drops connections whose other side is gone.
+    fn sweep(&mut self) {
+        let gone: Vec<u64> = self.connections.iter().filter(|(_, c)| c.gone).map(|(k, _)| *k).collect();
+        for key in gone {
+            match self.connections.remove(&key).map(|c| c.role) {
+                Some(Role::Attached { id }) => {
+                    let others =
+                        self.connections.values().any(|c| matches!(&c.role, Role::Attached { id: i } if *i == id));
+                    if let Some(index) = self.find(&id).filter(|_| !others) {
+                        self.containers[index].end_input();
+                    }
+                }
+                Some(Role::Exec { pid, kill_on_hangup: true }) => {
+                    // Our child and not reaped, unless its exit was sent: then nobody has the role any more.
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
