@@ -22,8 +22,12 @@ pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How requests travel: over a socket, or straight into a service of this process.
-pub type Transport =
-    BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Box<dyn std::error::Error + Send + Sync>>;
+pub type Transport = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, TransportError>;
+
+/// A request did not reach the runtime. A type of its own, because futures over a boxed error cannot be proven `Send`.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct TransportError(Box<dyn std::error::Error + Send + Sync>);
 
 /// Both services of a runtime. Cloning is cheap; clones share the connection.
 #[derive(Clone, Debug)]
@@ -85,7 +89,7 @@ where
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     S::Future: Send + 'static,
 {
-    BoxCloneSyncService::new(service.map_err(Into::into))
+    BoxCloneSyncService::new(service.map_err(|error: S::Error| TransportError(error.into())))
 }
 
 fn socket_path(endpoint: &str) -> Result<PathBuf, ConnectError> {

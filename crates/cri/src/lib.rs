@@ -13,4 +13,4 @@ mod client;
 #[path = "generated/v1.rs"]
 pub mod v1;
 
-pub use client::{ConnectError, CriClient, MAX_MESSAGE_BYTES, Transport};
+pub use client::{ConnectError, CriClient, MAX_MESSAGE_BYTES, Transport, TransportError};
