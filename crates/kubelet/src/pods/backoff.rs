@@ -36,11 +36,6 @@ impl BackOff {
         };
         self.entry = Some((wait, now));
     }
-
-    /// Forgets the failures.
-    pub(crate) fn reset(&mut self) {
-        self.entry = None;
-    }
 }
 
 fn elapsed(from: Timestamp, to: Timestamp) -> Duration {

@@ -18,7 +18,6 @@ use super::{
     env::{self, EnvContext, expand},
     network::{self, ClusterDns},
     security,
-    spec::Role,
 };
 
 /// Where a container writes its last words unless it says otherwise.
@@ -84,7 +83,6 @@ pub(crate) fn sandbox(kubelet: &Kubelet, pod: &Pod, attempt: u32) -> Result<cri:
 /// What a container's configuration is made from, beside the pod.
 pub(crate) struct Start<'a> {
     pub(crate) pod: &'a Pod,
-    pub(crate) role: Role,
     pub(crate) container: &'a Container,
     pub(crate) restarts: u32,
     pub(crate) pod_ips: &'a [String],

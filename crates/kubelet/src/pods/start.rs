@@ -14,13 +14,11 @@ use super::{
     hooks, kill,
     reason::{self, Waiting},
     security,
-    spec::Role,
 };
 
 /// What is to be started.
 pub(crate) struct Job {
     pub(crate) pod: Arc<Pod>,
-    pub(crate) role: Role,
     pub(crate) container: Container,
     pub(crate) restarts: u32,
     pub(crate) sandbox_id: String,
@@ -53,7 +51,6 @@ pub(crate) async fn run(kubelet: &Kubelet, job: &Job) -> Result<(), Waiting> {
     security::verify_non_root(pod, container, &present.image).map_err(refuse)?;
     let start = Start {
         pod,
-        role: job.role,
         container,
         restarts: job.restarts,
         pod_ips: &job.pod_ips,

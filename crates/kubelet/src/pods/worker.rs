@@ -251,7 +251,7 @@ impl Worker {
             self.start_kill(pod, &view, kill);
         }
         let Some(sandbox) = view.sandbox() else { return Ok(()) };
-        for (role, container) in actions.start {
+        for (_, container) in actions.start {
             if self.starting.contains_key(&container.name) || !self.may_start(pod, &view, &container) {
                 continue;
             }
@@ -265,7 +265,6 @@ impl Worker {
             };
             let job = Job {
                 pod: pod.clone(),
-                role,
                 restarts,
                 sandbox_id: sandbox.id.clone(),
                 sandbox_config: config::sandbox(&kubelet, pod, sandbox.attempt)?,

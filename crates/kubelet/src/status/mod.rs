@@ -141,13 +141,9 @@ fn container_status(input: &Input<'_>, role: Role, container: &Container, initia
     };
     let ended = |terminated| ContainerState { terminated: Some(terminated), ..ContainerState::default() };
     let default_waiting = || {
-        let reason = if role == Role::Regular && !initialized {
-            reason::POD_INITIALIZING
-        } else if matches!(role, Role::Init | Role::Sidecar) && input.view.sandbox().is_some() {
-            reason::POD_INITIALIZING
-        } else {
-            reason::CONTAINER_CREATING
-        };
+        let waits_for_others = role == Role::Regular && !initialized;
+        let own_turn = matches!(role, Role::Init | Role::Sidecar) && input.view.sandbox().is_some();
+        let reason = if waits_for_others || own_turn { reason::POD_INITIALIZING } else { reason::CONTAINER_CREATING };
         waiting(reason, None)
     };
     let blocked = input.waiting.get(&container.name).filter(|_| !input.terminal);
@@ -255,9 +251,7 @@ fn phase(
     let stopped: Vec<_> = regular.iter().filter_map(|status| ended_of(status).map(|end| (status, end))).collect();
     let computed = if running + stopped.len() < regular.len() {
         "Pending"
-    } else if running > 0 {
-        "Running"
-    } else if !input.terminal && stopped.iter().any(|(status, end)| restarts(status, end.exit_code)) {
+    } else if running > 0 || (!input.terminal && stopped.iter().any(|(status, end)| restarts(status, end.exit_code))) {
         "Running"
     } else if stopped.iter().all(|(_, end)| end.exit_code == 0) {
         "Succeeded"
