@@ -52,7 +52,8 @@
 //! # For a proxy (kubelet, API server)
 //!
 //! [`proxy_upgrade`] sends an upgrade request on over a connection that the caller makes, and after the
-//! `101` copies bytes both ways. [`websocket::ByteTunnel`] turns a WebSocket of binary messages into a byte stream, which is what
+//! `101` copies bytes both ways. [`spdy::Connection`] has the client's half of SPDY too, and
+//! [`websocket::ByteTunnel`] turns a WebSocket of binary messages into a byte stream, which is what
 //! `SPDY/3.1+portforward.k8s.io` carries.
 //!
 //! What does not live here: anything that knows a container, and authentication — the server listens on
@@ -63,7 +64,7 @@ mod error;
 mod proxy;
 mod remote_command;
 mod server;
-mod spdy;
+pub mod spdy;
 mod spdy_command;
 mod status;
 mod token;

@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName};
@@ -96,7 +96,7 @@ impl StreamingServer {
 
     fn url(&self, request: Pending) -> Result<String, StreamError> {
         let verb = request.verb();
-        let token = self.shared.tokens.insert(request)?;
+        let token = self.shared.tokens.insert(Instant::now(), request)?;
         Ok(format!("http://{}/{verb}/{token}", self.address))
     }
 }
@@ -162,7 +162,7 @@ fn answer<P: Send + Sync + 'static>(mut request: Request<Incoming>, shared: &Arc
     let (Some(verb), Some(token), None) = (segments.next(), segments.next(), segments.next()) else {
         return refuse(StatusCode::NOT_FOUND, "404 page not found");
     };
-    let Some(pending) = shared.tokens.take(token).filter(|pending| pending.verb() == verb) else {
+    let Some(pending) = shared.tokens.take(Instant::now(), token).filter(|pending| pending.verb() == verb) else {
         return refuse(StatusCode::NOT_FOUND, "404 page not found");
     };
     let upgrade = hyper::upgrade::on(&mut request);

@@ -4,12 +4,11 @@
 //! [`TOKEN_TTL`]. At [`MAX_PENDING_REQUESTS`] unopened requests the next is refused.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use crate::{AttachRequest, ExecRequest, PortForwardRequest, StreamError};
 
@@ -46,9 +45,8 @@ pub(crate) struct Tokens {
 
 impl Tokens {
     /// Gives out a token for `request`.
-    pub(crate) fn insert(&self, request: Pending) -> Result<String, StreamError> {
+    pub(crate) fn insert(&self, now: Instant, request: Pending) -> Result<String, StreamError> {
         let token = URL_SAFE_NO_PAD.encode(rand::random::<[u8; TOKEN_BYTES]>());
-        let now = Instant::now();
         let mut waiting = self.waiting.lock();
         waiting.retain(|_, (expires, _)| *expires > now);
         if waiting.len() >= MAX_PENDING_REQUESTS {
@@ -59,9 +57,9 @@ impl Tokens {
     }
 
     /// Takes the request of `token`; the second caller gets nothing, whatever the first does with it.
-    pub(crate) fn take(&self, token: &str) -> Option<Pending> {
+    pub(crate) fn take(&self, now: Instant, token: &str) -> Option<Pending> {
         let (expires, request) = self.waiting.lock().remove(token)?;
-        (expires > Instant::now()).then_some(request)
+        (expires > now).then_some(request)
     }
 }
 
@@ -74,18 +72,19 @@ mod tests {
         Pending::PortForward(PortForwardRequest { sandbox_id: "a".into(), ports: Vec::new() })
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_token_expires_and_makes_room() {
+    #[test]
+    fn a_token_expires_and_makes_room() {
         let tokens = Tokens::default();
-        let first = tokens.insert(request()).unwrap();
+        let now = Instant::now();
+        let later = now + TOKEN_TTL;
+        let first = tokens.insert(now, request()).unwrap();
         for _ in 1..MAX_PENDING_REQUESTS {
-            tokens.insert(request()).unwrap();
+            tokens.insert(now, request()).unwrap();
         }
-        assert!(matches!(tokens.insert(request()), Err(StreamError::TooManyRequests { .. })));
-        tokio::time::advance(TOKEN_TTL).await;
-        assert!(tokens.take(&first).is_none());
-        let again = tokens.insert(request()).unwrap();
-        assert!(tokens.take(&again).is_some());
-        assert!(tokens.take(&again).is_none());
+        assert!(matches!(tokens.insert(now, request()), Err(StreamError::TooManyRequests { .. })));
+        assert!(tokens.take(later, &first).is_none());
+        let again = tokens.insert(later, request()).unwrap();
+        assert!(tokens.take(later, &again).is_some());
+        assert!(tokens.take(later, &again).is_none());
     }
 }
