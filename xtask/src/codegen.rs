@@ -99,10 +99,7 @@ pub(crate) fn generate(facts: &Path) -> Result<Vec<(String, String)>> {
             "crates/auth/src/bootstrap/generated.rs".into(),
             header("The default roles and bindings.") + &crate::codegen_rbac::table(&read("rbac-bootstrap.json")?)?,
         ),
-        (
-            "crates/kinds/src/generated/mod.rs".into(),
-            header("The generated rows.") + "pub(crate) mod columns;\n",
-        ),
+        ("crates/kinds/src/generated/mod.rs".into(), header("The generated rows.") + "pub(crate) mod columns;\n"),
         (
             "crates/kinds/src/generated/columns.rs".into(),
             header("Columns of `kubectl get`, by kind.") + &crate::codegen_columns::columns(&read("columns.json")?)?,

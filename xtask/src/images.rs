@@ -93,6 +93,8 @@ impl Layer {
         header.set_entry_type(kind);
         header.set_mode(mode);
         header.set_size(data.len() as u64);
+        header.set_uid(0);
+        header.set_gid(0);
         header.set_mtime(0);
         header.set_path(path)?;
         if let Some(link) = link {
@@ -186,6 +188,9 @@ fn pack(out: &Path, name: &str, layer: &Layer, config: &Value) -> Result<()> {
     for (at, data) in blobs {
         let mut header = tar::Header::new_ustar();
         header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_size(data.len() as u64);
         archive.append_data(&mut header, at, data.as_slice())?;
     }

@@ -20,7 +20,7 @@ struct Cli {
 #[derive(Args)]
 struct DataDir {
     /// Where the cluster's data lives
-    #[arg(long, env = "IRONKEEL_DATA_DIR", default_value = "/var/lib/ironkeel")]
+    #[arg(long, global = true, env = "IRONKEEL_DATA_DIR", default_value = "/var/lib/ironkeel")]
     data_dir: PathBuf,
 }
 

@@ -12,7 +12,7 @@ use crate::Error;
 /// Layout of the data directory; raised when an older ironkeel could not read it any more.
 const LAYOUT: u32 = 1;
 /// Where the data of a cluster lives when nothing else is said.
-pub const DEFAULT_DATA_DIR: &str = "/var/lib/ironkeel";
+pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/ironkeel";
 /// Candidates for the ranges: 10.(42+2i).0.0/16 for pods and 10.(43+2i).0.0/16 for Services.
 const RANGE_CANDIDATES: u8 = 100;
 

@@ -125,13 +125,13 @@ fn reachable(listen: SocketAddr, node_ip: IpAddr) -> SocketAddr {
     SocketAddr::new(ip, listen.port())
 }
 
-struct Api {
+struct Server {
     server: ApiServer,
     pki: Arc<Pki>,
     store: Arc<Embedded>,
 }
 
-async fn start_api_server(plan: &Plan, progress: &Progress) -> Result<Api, Error> {
+async fn start_api_server(plan: &Plan, progress: &Progress) -> Result<Server, Error> {
     let dir = plan.instance.dir.clone();
     let opening =
         tokio::task::spawn_blocking(move || Embedded::open(&dir.join("store"), ironkeel_embedded::Options::default()));
@@ -171,7 +171,7 @@ async fn start_api_server(plan: &Plan, progress: &Progress) -> Result<Api, Error
     config.kubelet_tls = Some(pki.client_tls(Identity::ApiServerKubeletClient)?);
     pki.ca_pem().clone_into(&mut config.client_ca_pem);
     let server = ApiServer::start(config, store.clone()).await.map_err(|e| Error::ApiServer(e.to_string()))?;
-    Ok(Api { server, pki, store })
+    Ok(Server { server, pki, store })
 }
 
 /// The node's own address in the pod range, so that pods can reach the API server there too.
@@ -311,8 +311,11 @@ impl Cluster<'_> {
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let client = self.client(Identity::Dns);
         components.start("cluster DNS", |stop| {
-            // Nobody waits any more once the cluster is stopping.
-            ironkeel_dns::run(config, sockets, client, move || drop(sender.send(())), stop)
+            let tell = move || {
+                // Nobody waits any more once the cluster is stopping.
+                let _ = sender.send(());
+            };
+            ironkeel_dns::run(config, sockets, client, tell, stop)
         });
         let publisher = self.client(Identity::Admin);
         let service = plan.ranges.dns_service().into();
