@@ -190,7 +190,6 @@ impl Runtime {
         let cgroup = format!("{}/{id}", parent.unwrap_or(&self.config.cgroup_root).trim_end_matches('/'));
         let cgroup = if cgroup.starts_with('/') { cgroup } else { format!("/{cgroup}") };
         let generated = spec::generate(&SpecInput {
-            id,
             config: &config,
             sandbox: &sandbox.config,
             image: &image_config,

@@ -47,6 +47,9 @@ pub enum Error {
     /// The pod network refused.
     #[error("setting up the pod network: {0}")]
     Network(#[from] ironkeel_cni::PodNetworkError),
+    /// The streaming server refused.
+    #[error(transparent)]
+    Streaming(#[from] ironkeel_streaming::StreamError),
     /// The journal could not be written.
     #[error(transparent)]
     Journal(#[from] ironkeel_journal::JournalError),

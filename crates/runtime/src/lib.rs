@@ -8,6 +8,7 @@
 //! user namespaces, AppArmor and SELinux, checkpoints, CDI devices; each is refused by name.
 #![allow(unsafe_code)]
 
+mod attach;
 mod cgroup;
 mod container;
 mod error;

@@ -8,6 +8,7 @@ use ironkeel_cni::PodNetwork;
 use ironkeel_cri::CriClient;
 use ironkeel_cri::v1::ContainerEventResponse;
 use ironkeel_journal::{Entry, Journal};
+use ironkeel_streaming::StreamingServer;
 use parking_lot::RwLock;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
@@ -52,6 +53,7 @@ pub struct Runtime {
     pub(crate) sandboxes: RwLock<HashMap<String, Arc<Sandbox>>>,
     pub(crate) containers: RwLock<HashMap<String, Arc<Container>>>,
     pub(crate) events: broadcast::Sender<ContainerEventResponse>,
+    pub(crate) streaming: tokio::sync::OnceCell<StreamingServer>,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -73,8 +75,12 @@ impl Runtime {
             sandboxes: RwLock::default(),
             containers: RwLock::default(),
             events: broadcast::channel(EVENT_BACKLOG).0,
+            streaming: tokio::sync::OnceCell::new(),
             stopping: CancellationToken::new(),
         });
+        let backend = Arc::new(crate::attach::RuntimeStreams(Arc::downgrade(&runtime)));
+        let streaming = StreamingServer::start(backend, runtime.stopping.child_token()).await?;
+        let _ = runtime.streaming.set(streaming);
         runtime.adopt().await?;
         Ok(runtime)
     }

@@ -270,6 +270,7 @@ impl Runtime {
             return;
         }
         tracing::warn!(sandbox = sandbox.id, "the pod's shim is gone, ending the pod");
+        sandbox.record.lock().stopped = true;
         for container in self.containers_of(&sandbox.id) {
             crate::cgroup::kill_all(&container.record.cgroup);
             let status = container.status();
@@ -285,7 +286,6 @@ impl Runtime {
             }
         }
         self.tear_down(sandbox).await;
-        sandbox.record.lock().stopped = true;
         let _ = self.save_sandbox(sandbox);
         self.emit_sandbox(sandbox, ContainerEventType::ContainerStoppedEvent);
     }
@@ -347,7 +347,8 @@ impl Runtime {
         for container in self.containers_of(&sandbox.id) {
             self.remove_container(&container.record.id).await?;
         }
-        if !sandbox.record.lock().complete {
+        // Never finished, or its stopping was cut short.
+        if self.sandbox_state_dir(&sandbox.id).exists() {
             self.tear_down(&sandbox).await;
         }
         self.emit_sandbox(&sandbox, ContainerEventType::ContainerDeletedEvent);

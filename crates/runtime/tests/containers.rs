@@ -49,6 +49,8 @@ fn main() {
         a_shared_process_namespace_is_shared,
         containers_outlive_their_runtime,
         a_dead_shim_ends_its_pod,
+        streams_reach_processes,
+        ports_are_forwarded_into_the_pod,
         pulls_from_a_registry
     );
     std::process::exit(if failed == 0 { 0 } else { 1 });
@@ -147,8 +149,8 @@ async fn limits_are_visible_and_enforced(mut node: Node) {
     let read = format!("cd /sys/fs/cgroup; cat {files}");
     let seen = String::from_utf8(node.exec(&id, &["sh", "-c", &read]).await.stdout).unwrap();
     assert!(seen.contains("33554432") && seen.contains("50000"), "{seen}");
-    let write =
-        "cd /sys/fs/cgroup; echo 99999999 > memory/memory.limit_in_bytes 2>/dev/null || echo 99999999 > memory.max";
+    let file = if support::cgroup_v2() { "memory.max" } else { "memory/memory.limit_in_bytes" };
+    let write = &format!("echo 99999999 > /sys/fs/cgroup/{file}");
     assert_ne!(node.exec(&id, &["sh", "-c", write]).await.exit_code, 0);
     let change = LinuxContainerResources { memory_limit_in_bytes: 48 << 20, ..Default::default() };
     let request =
@@ -337,6 +339,73 @@ async fn a_dead_shim_ends_its_pod(mut node: Node) {
     let request = PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: false };
     let status = node.cri.runtime.pod_sandbox_status(request).await.unwrap().into_inner();
     assert_eq!(status.status.unwrap().state(), PodSandboxState::SandboxNotready);
+}
+
+async fn streams_reach_processes(mut node: Node) {
+    let pod = node.run_sandbox(sandbox("streams")).await;
+    let mut config = container("c", &["sh", "-c", "while read line; do echo got $line; done; echo end"]);
+    (config.stdin, config.stdin_once) = (true, true);
+    let id = node.run(&pod, config).await;
+    let exec = |command: &str, tty| ExecRequest {
+        container_id: id.clone(),
+        cmd: vec!["sh".into(), "-c".into(), command.into()],
+        tty,
+        stdin: true,
+        stdout: true,
+        stderr: !tty,
+    };
+    let url = node.cri.runtime.exec(exec("cat; echo bad >&2; exit 3", false)).await.unwrap().into_inner().url;
+    let mut session = support::Session::open(&url).await;
+    session.send(0, b"hello\n").await;
+    session.close_input().await;
+    let ended = session.finish().await;
+    assert_eq!((ended.of(1), ended.of(2)), ("hello\n".into(), "bad\n".into()));
+    let status: serde_json::Value = serde_json::from_str(&ended.of(3)).unwrap();
+    assert_eq!(status["details"]["causes"][0]["message"], "3");
+    // The token works once.
+    assert!(tokio_tungstenite::connect_async(url.replace("http://", "ws://")).await.is_err());
+    // A terminal has a size and is its process's standard error, too.
+    let url = node
+        .cri
+        .runtime
+        .exec(exec("read go; stty size; tty >&2 || true; exit 4", true))
+        .await
+        .unwrap()
+        .into_inner()
+        .url;
+    let mut session = support::Session::open(&url).await;
+    session.send(4, br#"{"Width":101,"Height":42}"#).await;
+    session.send(0, b"go\n").await;
+    let ended = session.finish().await;
+    assert!(ended.of(1).contains("42 101"), "{:?}", ended.of(1));
+    assert!(ended.of(3).contains("\"message\":\"4\""), "{}", ended.of(3));
+    // Attached input is the container's own, and its end the container's end.
+    let attach = AttachRequest { container_id: id.clone(), stdin: true, stdout: true, stderr: true, tty: false };
+    let url = node.cri.runtime.attach(attach).await.unwrap().into_inner().url;
+    let mut session = support::Session::open(&url).await;
+    session.send(0, b"one\n").await;
+    session.send(0, b"two\n").await;
+    session.close_input().await;
+    let ended = session.finish().await;
+    assert_eq!(ended.of(1), "got one\ngot two\nend\n");
+    let status = node.wait_exit(&id).await;
+    assert_eq!(status.exit_code, 0);
+    assert_eq!(std::fs::read_to_string(status.log_path).unwrap().lines().count(), 3);
+}
+
+async fn ports_are_forwarded_into_the_pod(mut node: Node) {
+    let pod = node.run_sandbox(sandbox("ports")).await;
+    let id =
+        node.run(&pod, container("c", &["nc", "-l", "-p", "8080", "-e", "sh", "-c", "read l; echo served $l"])).await;
+    let listens = "while ! grep -q :1F90 /proc/net/tcp /proc/net/tcp6; do sleep 0.02; done";
+    assert_eq!(node.exec(&id, &["sh", "-c", listens]).await.exit_code, 0);
+    let request = PortForwardRequest { pod_sandbox_id: pod.clone(), port: vec![8080] };
+    let url = node.cri.runtime.port_forward(request).await.unwrap().into_inner().url;
+    let mut session = support::Session::open_with(&url, "v4.channel.k8s.io").await;
+    session.send(0, b"you\n").await;
+    let reply = session.until(|received| received.of(0).ends_with("served you\n")).await;
+    // Both channels begin with the port, little-endian.
+    assert_eq!(reply.bytes(0)[..2], [0x90, 0x1f]);
 }
 
 async fn pulls_from_a_registry(mut node: Node) {

@@ -116,6 +116,10 @@ impl Service {
             Err(Error::Precondition(format!("container {id} is not running")))
         }
     }
+
+    fn streaming(&self) -> Result<&ironkeel_streaming::StreamingServer, Error> {
+        self.0.streaming.get().ok_or_else(|| Error::Precondition("the streaming server is not up".into()))
+    }
 }
 
 #[tonic::async_trait]
@@ -267,16 +271,47 @@ impl RuntimeService for Service {
         Ok(Response::new(self.0.exec_sync(&request.container_id, &request.cmd, request.timeout).await?))
     }
 
-    async fn exec(&self, _: Request<ExecRequest>) -> Answer<ExecResponse> {
-        Err(Error::Unsupported("streams").into())
+    async fn exec(&self, request: Request<ExecRequest>) -> Answer<ExecResponse> {
+        let request = request.into_inner();
+        let container = self.running(&request.container_id)?;
+        if request.tty && request.stderr {
+            return Err(Error::Invalid("tty and stderr cannot both be true".into()).into());
+        }
+        if request.cmd.is_empty() {
+            return Err(Error::Invalid("no command to execute".into()).into());
+        }
+        let url = self.streaming()?.exec_url(ironkeel_streaming::ExecRequest {
+            container_id: container.record.id.clone(),
+            cmd: request.cmd,
+            tty: request.tty,
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+        });
+        Ok(Response::new(ExecResponse { url: url.map_err(Error::from)? }))
     }
 
-    async fn attach(&self, _: Request<AttachRequest>) -> Answer<AttachResponse> {
-        Err(Error::Unsupported("streams").into())
+    async fn attach(&self, request: Request<AttachRequest>) -> Answer<AttachResponse> {
+        let request = request.into_inner();
+        let container = self.running(&request.container_id)?;
+        let tty = container.config().tty;
+        let url = self.streaming()?.attach_url(ironkeel_streaming::AttachRequest {
+            container_id: container.record.id.clone(),
+            tty,
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr && !tty,
+        });
+        Ok(Response::new(AttachResponse { url: url.map_err(Error::from)? }))
     }
 
-    async fn port_forward(&self, _: Request<PortForwardRequest>) -> Answer<PortForwardResponse> {
-        Err(Error::Unsupported("streams").into())
+    async fn port_forward(&self, request: Request<PortForwardRequest>) -> Answer<PortForwardResponse> {
+        let request = request.into_inner();
+        let sandbox = self.0.sandbox(&request.pod_sandbox_id)?;
+        let ports = request.port.iter().filter_map(|p| u16::try_from(*p).ok()).collect();
+        let wanted = ironkeel_streaming::PortForwardRequest { sandbox_id: sandbox.id.clone(), ports };
+        let url = self.streaming()?.port_forward_url(wanted).map_err(Error::from)?;
+        Ok(Response::new(PortForwardResponse { url }))
     }
 
     async fn container_stats(&self, request: Request<ContainerStatsRequest>) -> Answer<ContainerStatsResponse> {

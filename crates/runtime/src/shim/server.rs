@@ -546,7 +546,7 @@ impl Server {
         container.status.finished_at = now();
         container.stdin = None;
         container.save();
-        self.to_attached(index, Stream::End, &[]);
+        self.send_attached(index, Stream::End, &[]);
         self.report(index);
     }
 
@@ -570,12 +570,12 @@ impl Server {
     fn pump_once(&mut self, index: usize, stream: Stream) -> Vec<u8> {
         let data = self.containers[index].pump(stream);
         if !data.is_empty() {
-            self.to_attached(index, stream, &data);
+            self.send_attached(index, stream, &data);
         }
         data
     }
 
-    fn to_attached(&mut self, index: usize, stream: Stream, data: &[u8]) {
+    fn send_attached(&mut self, index: usize, stream: Stream, data: &[u8]) {
         let wanted = self.containers[index].run.id.clone();
         let keys: Vec<u64> = self
             .connections

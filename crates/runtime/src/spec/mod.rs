@@ -26,7 +26,6 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 
 /// Everything a specification is made from.
 pub(crate) struct SpecInput<'a> {
-    pub(crate) id: &'a str,
     pub(crate) config: &'a ContainerConfig,
     pub(crate) sandbox: &'a PodSandboxConfig,
     pub(crate) image: &'a ImageConfig,

@@ -377,10 +377,10 @@ const NATIVE: &[(&str, libc::c_long)] = &[];
 
 /// The number of a call; none when this architecture does not have it.
 pub(super) fn number(name: &str) -> Option<i64> {
-    COMMON.iter().chain(NATIVE).find(|(n, _)| *n == name).map(|(_, number)| i64::from(*number))
+    COMMON.iter().chain(NATIVE).find(|(n, _)| *n == name).map(|(_, number)| *number)
 }
 
 /// Every known call.
 pub(super) fn all() -> impl Iterator<Item = (&'static str, i64)> {
-    COMMON.iter().chain(NATIVE).map(|(name, number)| (*name, i64::from(*number)))
+    COMMON.iter().chain(NATIVE).map(|(name, number)| (*name, *number))
 }

@@ -15,7 +15,7 @@ use ironkeel_runtime::{RegistryConfig, Runtime, RuntimeConfig};
 use sha2::{Digest, Sha256};
 
 /// The image that every node has.
-pub const IMAGE: &str = "docker.io/library/test-busybox:1";
+pub(crate) const IMAGE: &str = "docker.io/library/test-busybox:1";
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Sandboxes have lo, and an address that nobody uses.
@@ -35,12 +35,12 @@ impl PodNetwork for LoopbackOnly {
     }
 }
 
-pub fn cgroup_v2() -> bool {
+pub(crate) fn cgroup_v2() -> bool {
     Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
 /// A static busybox, installed when it is missing and can be.
-pub fn busybox() -> Option<PathBuf> {
+pub(crate) fn busybox() -> Option<PathBuf> {
     let found = || ["/bin/busybox", "/usr/bin/busybox"].into_iter().map(PathBuf::from).find(|p| p.exists());
     found().or_else(|| {
         let _ = std::process::Command::new("apt-get").args(["install", "-y", "-q", "busybox-static"]).output();
@@ -48,7 +48,7 @@ pub fn busybox() -> Option<PathBuf> {
     })
 }
 
-pub async fn until(mut done: impl FnMut() -> bool) {
+pub(crate) async fn until(mut done: impl FnMut() -> bool) {
     let wait = async {
         while !done() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -127,10 +127,10 @@ fn pack(busybox: &Path, archive: &Path) {
 }
 
 #[derive(Clone)]
-pub struct Node {
-    pub dir: Arc<tempfile::TempDir>,
-    pub archive: PathBuf,
-    pub cri: CriClient,
+pub(crate) struct Node {
+    pub(crate) dir: Arc<tempfile::TempDir>,
+    pub(crate) archive: PathBuf,
+    pub(crate) cri: CriClient,
     runtime: Arc<Guard>,
 }
 
@@ -179,7 +179,7 @@ async fn open(dir: &Path) -> Arc<Runtime> {
 }
 
 impl Node {
-    pub async fn new(busybox: &Path) -> Node {
+    pub(crate) async fn new(busybox: &Path) -> Node {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let archive = dir.path().join("image.tar");
         pack(busybox, &archive);
@@ -192,52 +192,48 @@ impl Node {
     }
 
     /// The same node without its runtime.
-    pub fn stopped(self) -> Node {
+    pub(crate) fn stopped(self) -> Node {
         if let Some(runtime) = self.runtime.runtime.lock().take() {
             runtime.stop();
         }
         self
     }
 
-    pub async fn start(&mut self) {
+    pub(crate) async fn start(&mut self) {
         let runtime = open(self.dir.path()).await;
         self.cri = runtime.cri_client();
         *self.runtime.runtime.lock() = Some(runtime);
     }
 
-    pub fn runtime(&self) -> Arc<Runtime> {
-        self.runtime.runtime.lock().clone().unwrap()
-    }
-
-    pub async fn run_sandbox(&mut self, mut config: PodSandboxConfig) -> String {
+    pub(crate) async fn run_sandbox(&mut self, mut config: PodSandboxConfig) -> String {
         config.log_directory = self.dir.path().join("logs").display().to_string();
         let request = RunPodSandboxRequest { config: Some(config), ..Default::default() };
         self.cri.runtime.run_pod_sandbox(request).await.unwrap().into_inner().pod_sandbox_id
     }
 
-    pub async fn create(&mut self, pod: &str, config: ContainerConfig) -> String {
+    pub(crate) async fn create(&mut self, pod: &str, config: ContainerConfig) -> String {
         let request = CreateContainerRequest { pod_sandbox_id: pod.into(), config: Some(config), sandbox_config: None };
         self.cri.runtime.create_container(request).await.unwrap().into_inner().container_id
     }
 
-    pub async fn run(&mut self, pod: &str, config: ContainerConfig) -> String {
+    pub(crate) async fn run(&mut self, pod: &str, config: ContainerConfig) -> String {
         let id = self.create(pod, config).await;
         self.cri.runtime.start_container(StartContainerRequest { container_id: id.clone() }).await.unwrap();
         id
     }
 
-    pub async fn status(&self, id: &str) -> ContainerStatus {
+    pub(crate) async fn status(&self, id: &str) -> ContainerStatus {
         let request = ContainerStatusRequest { container_id: id.into(), verbose: false };
         self.cri.runtime.clone().container_status(request).await.unwrap().into_inner().status.unwrap()
     }
 
-    pub async fn pid(&self, id: &str) -> i32 {
+    pub(crate) async fn pid(&self, id: &str) -> i32 {
         let request = ContainerStatusRequest { container_id: id.into(), verbose: true };
         let info = self.cri.runtime.clone().container_status(request).await.unwrap().into_inner().info;
         serde_json::from_str::<serde_json::Value>(&info["info"]).unwrap()["pid"].as_i64().unwrap() as i32
     }
 
-    pub async fn wait_exit(&self, id: &str) -> ContainerStatus {
+    pub(crate) async fn wait_exit(&self, id: &str) -> ContainerStatus {
         let wait = async {
             loop {
                 let status = self.status(id).await;
@@ -250,19 +246,19 @@ impl Node {
         tokio::time::timeout(READY_TIMEOUT, wait).await.expect("the container did not end")
     }
 
-    pub async fn exec(&self, id: &str, command: &[&str]) -> ExecSyncResponse {
+    pub(crate) async fn exec(&self, id: &str, command: &[&str]) -> ExecSyncResponse {
         let cmd = command.iter().map(|w| (*w).to_owned()).collect();
         let request = ExecSyncRequest { container_id: id.into(), cmd, timeout: 20 };
         self.cri.runtime.clone().exec_sync(request).await.unwrap().into_inner()
     }
 
-    pub async fn stop(&mut self, id: &str, timeout: i64) {
+    pub(crate) async fn stop(&mut self, id: &str, timeout: i64) {
         let request = StopContainerRequest { container_id: id.into(), timeout };
         self.cri.runtime.stop_container(request).await.unwrap();
     }
 }
 
-pub fn sandbox(name: &str) -> PodSandboxConfig {
+pub(crate) fn sandbox(name: &str) -> PodSandboxConfig {
     let options = NamespaceOption { pid: NamespaceMode::Container as i32, ..Default::default() };
     PodSandboxConfig {
         metadata: Some(PodSandboxMetadata {
@@ -288,7 +284,7 @@ pub fn sandbox(name: &str) -> PodSandboxConfig {
     }
 }
 
-pub fn container(name: &str, command: &[&str]) -> ContainerConfig {
+pub(crate) fn container(name: &str, command: &[&str]) -> ContainerConfig {
     let options = NamespaceOption { pid: NamespaceMode::Container as i32, ..Default::default() };
     ContainerConfig {
         metadata: Some(ContainerMetadata { name: name.into(), attempt: 0 }),
@@ -307,7 +303,7 @@ pub fn container(name: &str, command: &[&str]) -> ContainerConfig {
 }
 
 /// The other process of the adoption test: runs a pod, says its ids, and waits to be killed.
-pub fn own(dir: &str) {
+pub(crate) fn own(dir: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let opened = open(Path::new(dir)).await;
@@ -336,8 +332,8 @@ pub fn own(dir: &str) {
 }
 
 /// A real registry with the test's image in it.
-pub struct Registry {
-    pub address: String,
+pub(crate) struct Registry {
+    pub(crate) address: String,
     child: std::process::Child,
 }
 
@@ -349,7 +345,7 @@ impl Drop for Registry {
 }
 
 impl Registry {
-    pub async fn start(dir: &Path, archive: &Path) -> Option<Registry> {
+    pub(crate) async fn start(dir: &Path, archive: &Path) -> Option<Registry> {
         let binary = ["/usr/bin/docker-registry", "/usr/bin/registry"].into_iter().find(|p| Path::new(p).exists())?;
         // A free port: the registry cannot say which one it took.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -406,4 +402,76 @@ fn fill(root: &Path, archive: &Path) {
     link(repository.join("_manifests/revisions/sha256").join(&manifest), &manifest);
     link(repository.join("_manifests/tags/1/current"), &manifest);
     link(repository.join("_manifests/tags/1/index/sha256").join(&manifest), &manifest);
+}
+
+type Socket = tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>;
+
+/// A WebSocket client of a streaming URL.
+pub(crate) struct Session {
+    socket: Socket,
+    received: Received,
+}
+
+/// What came, by channel.
+#[derive(Clone, Default)]
+pub(crate) struct Received(std::collections::BTreeMap<u8, Vec<u8>>);
+
+impl Received {
+    pub(crate) fn bytes(&self, channel: u8) -> Vec<u8> {
+        self.0.get(&channel).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn of(&self, channel: u8) -> String {
+        String::from_utf8_lossy(&self.bytes(channel)).into_owned()
+    }
+}
+
+impl Session {
+    pub(crate) async fn open(url: &str) -> Session {
+        Session::open_with(url, "v5.channel.k8s.io").await
+    }
+
+    pub(crate) async fn open_with(url: &str, protocol: &'static str) -> Session {
+        use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+        let mut request = url.replace("http://", "ws://").into_client_request().unwrap();
+        let value = tokio_tungstenite::tungstenite::http::HeaderValue::from_static(protocol);
+        request.headers_mut().insert("Sec-WebSocket-Protocol", value);
+        let (socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
+        Session { socket, received: Received::default() }
+    }
+
+    pub(crate) async fn send(&mut self, channel: u8, data: &[u8]) {
+        let mut bytes = vec![channel];
+        bytes.extend_from_slice(data);
+        let message = tokio_tungstenite::tungstenite::Message::Binary(bytes.into());
+        futures::SinkExt::send(&mut self.socket, message).await.unwrap();
+    }
+
+    pub(crate) async fn close_input(&mut self) {
+        self.send(255, &[0]).await;
+    }
+
+    async fn receive(&mut self) -> bool {
+        let next = tokio::time::timeout(READY_TIMEOUT, futures::StreamExt::next(&mut self.socket));
+        match next.await.expect("nothing came") {
+            Some(Ok(tokio_tungstenite::tungstenite::Message::Binary(bytes))) if !bytes.is_empty() => {
+                self.received.0.entry(bytes[0]).or_default().extend_from_slice(&bytes[1..]);
+                true
+            }
+            Some(Ok(tokio_tungstenite::tungstenite::Message::Close(_)) | Err(_)) | None => false,
+            Some(Ok(_)) => true,
+        }
+    }
+
+    pub(crate) async fn finish(&mut self) -> Received {
+        while self.receive().await {}
+        self.received.clone()
+    }
+
+    pub(crate) async fn until(&mut self, done: impl Fn(&Received) -> bool) -> Received {
+        while !done(&self.received) {
+            assert!(self.receive().await, "the session ended early");
+        }
+        self.received.clone()
+    }
 }
