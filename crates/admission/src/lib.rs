@@ -1,10 +1,117 @@
 //! Should they: the built-in admission plugins.
+//!
+//! Each plugin is a file that answers to upstream's plugin of the same name. [`Plugins`] calls them
+//! in upstream's order. What does not live here: webhooks and policies (CEL), identity and
+//! permission (`auth`).
 
+mod default_toleration_seconds;
+mod ingress_class;
+mod limit_ranger;
+mod namespace_lifecycle;
+mod node_restriction;
+mod pod_security;
+mod priority;
+mod resource_quota;
+mod runtime_class;
+mod service_account;
+mod storage;
+mod taint_nodes;
+mod usage;
+
+use std::fmt;
 use std::sync::Arc;
 
-use ironkeel_registry::{Chain, Registry};
+use async_trait::async_trait;
+use ironkeel_object::{ObjectSource, Value};
+use ironkeel_registry::{Admission, ApiError, Attributes, Chain, Operation, Registry};
 
-/// The chain of plugins, in upstream's order.
-pub fn chain(_registry: Arc<Registry>) -> Chain {
-    Arc::new(ironkeel_registry::AdmitAll)
+/// What plugins see of the cluster.
+pub(crate) struct Cluster {
+    registry: Arc<Registry>,
+}
+
+impl Cluster {
+    /// One stored object of a `v1` resource.
+    pub(crate) fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        ObjectSource::get(&*self.registry, ironkeel_schema::resource(group, "v1", plural)?, namespace, name)
+    }
+
+    /// All stored objects of a `v1` resource; of all namespaces where `namespace` is empty.
+    pub(crate) fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Arc<Value>> {
+        match ironkeel_schema::resource(group, "v1", plural) {
+            Some(resource) => ObjectSource::list(&*self.registry, resource, namespace),
+            None => Vec::new(),
+        }
+    }
+}
+
+/// The chain of plugins.
+pub struct Plugins {
+    cluster: Cluster,
+    quota: resource_quota::ResourceQuota,
+    others: Vec<Chain>,
+}
+
+impl fmt::Debug for Plugins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugins").field("others", &self.others).finish_non_exhaustive()
+    }
+}
+
+/// The chain of built-in plugins over a registry, and `others` behind them.
+pub fn chain(registry: Arc<Registry>, others: Vec<Chain>) -> Chain {
+    Arc::new(Plugins { cluster: Cluster { registry }, quota: resource_quota::ResourceQuota::default(), others })
+}
+
+/// Whether this creates a Pod.
+pub(crate) fn creates_pod(a: &Attributes<'_>) -> bool {
+    a.operation == Operation::Create && a.is("", "pods")
+}
+
+#[async_trait]
+impl Admission for Plugins {
+    async fn mutate(&self, a: &Attributes<'_>, object: &mut Value, old: Option<&Value>) -> Result<(), ApiError> {
+        let c = &self.cluster;
+        namespace_lifecycle::admit(c, a, Some(object))?;
+        if creates_pod(a) {
+            service_account::mutate(c, a, object).await?;
+            priority::mutate(c, a, object)?;
+            runtime_class::mutate(c, a, object)?;
+            default_toleration_seconds::mutate(object);
+        }
+        limit_ranger::mutate(c, a, object);
+        taint_nodes::mutate(a, object);
+        storage::mutate(c, a, object);
+        ingress_class::mutate(c, a, object)?;
+        for other in &self.others {
+            other.mutate(a, object, old).await?;
+        }
+        Ok(())
+    }
+
+    async fn validate(&self, a: &Attributes<'_>, object: Option<&Value>, old: Option<&Value>) -> Result<(), ApiError> {
+        let c = &self.cluster;
+        if a.operation == Operation::Delete {
+            namespace_lifecycle::admit(c, a, None)?;
+        }
+        node_restriction::validate(c, a, object, old)?;
+        priority::validate(c, a, object)?;
+        if let Some(object) = object {
+            limit_ranger::validate(c, a, object)?;
+            pod_security::validate(c, a, object, old)?;
+            storage::validate(c, a, object, old)?;
+        }
+        for other in &self.others {
+            other.validate(a, object, old).await?;
+        }
+        if let Some(object) = object {
+            // Last, so that nothing is charged for what others refuse.
+            self.quota.validate(c, a, object, old)?;
+        }
+        Ok(())
+    }
+
+    fn rolled_back(&self, a: &Attributes<'_>, object: &Value) {
+        self.quota.rolled_back(a, object);
+    }
 }

@@ -15,6 +15,7 @@ mod decode;
 mod dispatch;
 mod documents;
 mod error;
+mod escalation;
 mod eviction;
 mod in_process;
 mod layers;

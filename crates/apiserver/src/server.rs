@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::body::Body;
 use crate::documents::Documents;
 use crate::error::Error;
+use crate::escalation::Escalation;
 use crate::layers::{self, Caller, Connection};
 use crate::metrics::Metrics;
 use crate::{bootstrap, in_process};
@@ -120,7 +121,7 @@ impl ApiServer {
         let authorizer = Arc::new(Authorizer::new(source.clone()));
         let server = Arc::new(Server {
             authenticator: Authenticator::new(config.authenticator.clone(), source.clone())?,
-            admission: ironkeel_admission::chain(registry.clone()),
+            admission: ironkeel_admission::chain(registry.clone(), vec![Arc::new(Escalation(authorizer.clone()))]),
             authorizer,
             issuer: config.issuer.clone(),
             kubelet_tls: config.kubelet_tls.clone(),

@@ -4,7 +4,7 @@ use http::Response;
 use ironkeel_auth::token::Reference;
 use ironkeel_auth::{BoundObject, TokenRequest};
 use ironkeel_object::{ObjectMeta, ObjectSource, Value};
-use ironkeel_registry::{ApiError, Registry, rfc3339};
+use ironkeel_registry::{ApiError, Operation, Registry, rfc3339};
 use ironkeel_schema::type_by_name;
 
 use crate::answer;
@@ -30,6 +30,9 @@ pub(crate) async fn create(c: Context) -> Result<Response<Body>, ApiError> {
     let audiences: Vec<String> =
         body.items_at(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
     let seconds = body.i64_at(&["spec", "expirationSeconds"]).unwrap_or(DEFAULT_SECONDS);
+    let row = registry.row("", "v1", "serviceaccounts").ok_or_else(ApiError::no_such_resource)?;
+    let write = c.write_request(row)?;
+    c.server.admission.validate(&write.attributes(Operation::Create, name), Some(&body), None).await?;
     let bound_object = bound(registry, &c, &body, &account)?;
     let request = TokenRequest {
         namespace: namespace.to_owned(),

@@ -33,11 +33,6 @@ pub trait Change: Send + Sync {
     fn tracks_fields(&self) -> bool {
         false
     }
-
-    /// Whether an update (or apply) of something absent counts as absent by uid.
-    fn wants_uid(&self) -> Option<&str> {
-        None
-    }
 }
 
 /// PUT: the body as it is.
@@ -100,7 +95,7 @@ impl Registry {
         let mut new = change.apply(&old)?;
         request.place(&mut new)?;
         new.set_gvk(&row.api_version, row.kind_name());
-        let pinned = self.check_preconditions(request, &new, &old)?;
+        check_preconditions(request, &new, &old)?;
         carry_over(&mut new, &old, request.sub().is_some());
         hooks.default(&mut new);
         hooks.prepare_update(&mut new, &old, request.sub());
@@ -126,7 +121,7 @@ impl Registry {
             return Ok(Turn::Done(Written { entry: entry.clone(), created: false }));
         }
         if is_finished(&new) {
-            return self.finish_delete(request, key, entry, pinned, &mut new).await;
+            return self.finish_delete(request, key, entry, &mut new).await;
         }
         let encoded = encode_stored(row, home, &mut new)?;
         if request.dry_run {
@@ -147,16 +142,13 @@ impl Registry {
                 let entry = self.visible(home, key, revision, &encoded).await?;
                 Ok(Turn::Done(Written { entry, created: false }))
             }
-            WriteAnswer::Conflict { revision, .. } => self.lost(request, pinned, revision).await,
+            WriteAnswer::Conflict { revision, .. } => self.lost(revision).await,
         }
     }
 
-    /// Another writer was first: an error where the client named a resourceVersion, else a new turn
-    /// once the caches show the other's write.
-    async fn lost(&self, request: &WriteRequest, pinned: bool, revision: u64) -> Result<Turn, ApiError> {
-        if pinned {
-            return Err(request.conflict(&request.name, OPTIMISTIC_LOCK));
-        }
+    /// Another writer was first: a new turn once the caches show the other's write. Where the client
+    /// named a resourceVersion, that turn finds it stale.
+    async fn lost(&self, revision: u64) -> Result<Turn, ApiError> {
         self.feed.reached(revision).await?;
         Ok(Turn::Again)
     }
@@ -167,7 +159,6 @@ impl Registry {
         request: &WriteRequest,
         key: &str,
         entry: &Arc<Entry>,
-        pinned: bool,
         last: &mut Value,
     ) -> Result<Turn, ApiError> {
         let home = request.row.home()?;
@@ -179,40 +170,38 @@ impl Registry {
                     self.feed.reached(revision).await?;
                     self.released(&request.row, key).await;
                 }
-                WriteAnswer::Conflict { revision, .. } => return self.lost(request, pinned, revision).await,
+                WriteAnswer::Conflict { revision, .. } => return self.lost(revision).await,
             }
         }
         let entry = Arc::new(Entry::new(key, entry.revision, &encoded.bytes, encoded.extract));
         Ok(Turn::Done(Written { entry, created: false }))
     }
+}
 
-    /// Whether the client pinned a resourceVersion; an error where it or the uid does not hold.
-    fn check_preconditions(&self, request: &WriteRequest, new: &Value, old: &Value) -> Result<bool, ApiError> {
-        let uid = new.uid();
-        if !uid.is_empty() && uid != old.uid() {
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", old.uid());
-            return Err(request.conflict(&request.name, &why));
-        }
-        let version = new.resource_version();
-        if version.is_empty() || version == "0" {
-            if request.row.kind.hooks.unconditional_update() || request.sub().is_some() {
-                return Ok(false);
-            }
-            let error = ironkeel_kinds::FieldError {
-                path: ironkeel_kinds::Path::new("metadata").child("resourceVersion"),
-                kind: ironkeel_kinds::FieldErrorKind::Invalid,
-                message: format!(
-                    "Invalid value: {}: must be specified for an update",
-                    if version.is_empty() { "0x0" } else { "0" }
-                ),
-            };
-            return Err(ApiError::invalid(request.row.group(), request.row.kind_name(), &request.name, &[error]));
-        }
-        if version != old.resource_version() {
-            return Err(request.conflict(&request.name, OPTIMISTIC_LOCK));
-        }
-        Ok(true)
+/// An error where the uid or the resourceVersion that the client named does not hold.
+fn check_preconditions(request: &WriteRequest, new: &Value, old: &Value) -> Result<(), ApiError> {
+    let uid = new.uid();
+    if !uid.is_empty() && uid != old.uid() {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", old.uid());
+        return Err(request.conflict(&request.name, &why));
     }
+    let version = new.resource_version();
+    if version.is_empty() || version == "0" {
+        if request.row.kind.hooks.unconditional_update() || request.sub().is_some() {
+            return Ok(());
+        }
+        let shown = if version.is_empty() { "0x0" } else { "0" };
+        let error = ironkeel_kinds::FieldError {
+            path: ironkeel_kinds::Path::new("metadata").child("resourceVersion"),
+            kind: ironkeel_kinds::FieldErrorKind::Invalid,
+            message: format!("Invalid value: {shown}: must be specified for an update"),
+        };
+        return Err(ApiError::invalid(request.row.group(), request.row.kind_name(), &request.name, &[error]));
+    }
+    if version != old.resource_version() {
+        return Err(request.conflict(&request.name, OPTIMISTIC_LOCK));
+    }
+    Ok(())
 }
 
 /// What no update may change.
