@@ -49,6 +49,8 @@ fn main() {
         a_shared_process_namespace_is_shared,
         containers_outlive_their_runtime,
         a_dead_shim_ends_its_pod,
+        terminals_host_namespaces_and_privileges,
+        a_socket_serves_other_clients,
         streams_reach_processes,
         ports_are_forwarded_into_the_pod,
         pulls_from_a_registry
@@ -339,6 +341,72 @@ async fn a_dead_shim_ends_its_pod(mut node: Node) {
     let request = PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: false };
     let status = node.cri.runtime.pod_sandbox_status(request).await.unwrap().into_inner();
     assert_eq!(status.status.unwrap().state(), PodSandboxState::SandboxNotready);
+}
+
+async fn terminals_host_namespaces_and_privileges(mut node: Node) {
+    let pod = node.run_sandbox(sandbox("tty")).await;
+    let mut config = container("tty", &["sh", "-c", "read go; stty size; exit 6"]);
+    (config.tty, config.stdin) = (true, true);
+    let id = node.run(&pod, config).await;
+    let attach = AttachRequest { container_id: id.clone(), stdin: true, stdout: true, stderr: false, tty: true };
+    let url = node.cri.runtime.attach(attach).await.unwrap().into_inner().url;
+    let mut session = support::Session::open(&url).await;
+    session.send(4, br#"{"Width":90,"Height":30}"#).await;
+    // The size travels beside the input, so the process asks until it has come.
+    session.send(0, b"go\n").await;
+    session.finish().await;
+    let status = node.wait_exit(&id).await;
+    assert_eq!(status.exit_code, 6);
+    assert!(std::fs::read_to_string(status.log_path).unwrap().contains(" stdout F "));
+    // Not root, and free to gain privileges: the filter is installed all the same.
+    let mut config = container("user", &["sleep", "60"]);
+    config.linux.as_mut().unwrap().security_context.as_mut().unwrap().run_as_user = Some(Int64Value { value: 1000 });
+    let id = node.run(&pod, config).await;
+    let look = "grep -E '^(CapEff|CapPrm|Seccomp|NoNewPrivs):' /proc/1/status | tr -d '\\n\\t'";
+    let seen = String::from_utf8(node.exec(&id, &["sh", "-c", look]).await.stdout).unwrap();
+    assert_eq!(seen, "CapPrm:0000000000000000CapEff:0000000000000000NoNewPrivs:0Seccomp:2");
+    let mut config = container("root", &["sleep", "60"]);
+    config.linux.as_mut().unwrap().security_context.as_mut().unwrap().privileged = true;
+    let id = node.run(&pod, config).await;
+    let seen =
+        node.exec(&id, &["sh", "-c", "mount -t tmpfs none /tmp && ls /dev/null && grep Seccomp: /proc/1/status"]).await;
+    assert_eq!(seen.exit_code, 0, "{}", String::from_utf8_lossy(&seen.stderr));
+    assert!(String::from_utf8(seen.stdout).unwrap().contains("Seccomp:\t0"));
+    // The host's network, names and queues.
+    let mut config = sandbox("host");
+    let options = config.linux.as_mut().unwrap().security_context.as_mut().unwrap().namespace_options.as_mut().unwrap();
+    options.set_network(NamespaceMode::Node);
+    options.set_ipc(NamespaceMode::Node);
+    config.hostname = String::new();
+    let pod = node.run_sandbox(config).await;
+    let id = node.run(&pod, container("host", &["sleep", "60"])).await;
+    let pid = node.pid(&id).await;
+    for (kind, same) in [("net", true), ("ipc", true), ("uts", true), ("mnt", false), ("pid", false)] {
+        let link = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+        assert_eq!(link(&pid.to_string()) == link("self"), same, "{kind}");
+    }
+}
+
+async fn a_socket_serves_other_clients(mut node: Node) {
+    let path = node.dir.path().join("cri.sock");
+    let shutdown = tokio_util::sync::CancellationToken::new();
+    let runtime = node.runtime();
+    let (socket, stop) = (path.clone(), shutdown.clone());
+    let server = tokio::spawn(async move { runtime.serve_socket(&socket, stop).await });
+    support::until(|| path.exists()).await;
+    let mut client = ironkeel_cri::CriClient::connect(&format!("unix://{}", path.display())).await.unwrap();
+    let version = client.runtime.version(VersionRequest::default()).await.unwrap().into_inner();
+    assert_eq!((version.runtime_name.as_str(), version.runtime_api_version.as_str()), ("ironkeel", "v1"));
+    let images = client.image.list_images(ListImagesRequest::default()).await.unwrap().into_inner().images;
+    assert_eq!(images[0].repo_tags, [support::IMAGE]);
+    let status = client.runtime.status(StatusRequest::default()).await.unwrap().into_inner().status.unwrap();
+    assert!(status.conditions.iter().all(|c| c.status));
+    shutdown.cancel();
+    server.await.unwrap().unwrap();
+    let remove = RemoveImageRequest { image: Some(ImageSpec { image: support::IMAGE.into(), ..Default::default() }) };
+    node.cri.image.remove_image(remove).await.unwrap();
+    assert!(node.cri.image.list_images(ListImagesRequest::default()).await.unwrap().into_inner().images.is_empty());
+    assert_eq!(std::fs::read_dir(node.dir.path().join("root/layers")).unwrap().count(), 0);
 }
 
 async fn streams_reach_processes(mut node: Node) {

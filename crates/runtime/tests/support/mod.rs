@@ -205,6 +205,10 @@ impl Node {
         *self.runtime.runtime.lock() = Some(runtime);
     }
 
+    pub(crate) fn runtime(&self) -> Arc<Runtime> {
+        self.runtime.runtime.lock().clone().unwrap()
+    }
+
     pub(crate) async fn run_sandbox(&mut self, mut config: PodSandboxConfig) -> String {
         config.log_directory = self.dir.path().join("logs").display().to_string();
         let request = RunPodSandboxRequest { config: Some(config), ..Default::default() };
