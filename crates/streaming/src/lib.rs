@@ -44,8 +44,8 @@
 //!   [`SessionIo::disconnected`] says that nobody listens any more.
 //! - [`SessionIo::resize`] gives the newest terminal size when it is read; sizes between are skipped.
 //! - `port_forward` is called once for each forwarded connection, with a stream that can be half closed
-//!   (`shutdown` ends only the direction to the client). Connect inside the sandbox's network namespace
-//!   and end with [`tunnel`].
+//!   (`shutdown` ends only the direction to the client). Connect inside the sandbox's network namespace,
+//!   set `TCP_NODELAY`, and end with [`tunnel`].
 //! - An `Err` of `exec`/`attach` reaches the client as a `Status` with reason `InternalError`, of
 //!   `port_forward` as text on the error stream. It does not end other forwarded connections.
 //!
@@ -56,11 +56,15 @@
 //! [`websocket::ByteTunnel`] turns a WebSocket of binary messages into a byte stream, which is what
 //! `SPDY/3.1+portforward.k8s.io` carries.
 //!
+//! Not served: `v2`/`v3` names of the WebSocket protocol (there are none upstream), SPDY's flow control
+//! (upstream has none, see [`spdy`]), `v5.remotecommand.k8s.io` over SPDY.
+//!
 //! What does not live here: anything that knows a container, and authentication — the server listens on
 //! loopback only, and the unguessable token is the permission.
 
 mod backend;
 mod error;
+mod port_forward;
 mod proxy;
 mod remote_command;
 mod server;
@@ -69,8 +73,6 @@ mod spdy_command;
 mod status;
 mod token;
 pub mod websocket;
-
-mod port_forward;
 
 pub use backend::{
     AttachRequest, Backend, ByteStream, ExecRequest, ExitStatus, InputStream, OutputStream, PortForwardRequest,

@@ -207,3 +207,29 @@ async fn frames_without_meaning_are_ignored() {
     assert_eq!(answer[..], frame(6, 4, &[0, 0, 0, 5])[..]);
     check_port_forward(Connection::client(stream)).await;
 }
+
+#[tokio::test]
+async fn an_ended_forward_gives_its_streams_places_back() {
+    let (server, _guard) = server().await;
+    let mut connection = spdy(&server.port_forward_url(sandbox()).unwrap(), "portforward.k8s.io").await;
+    let port = echo_port().await;
+    // More in all than a connection may have at a time, so an ended stream has to give its place back.
+    for request in 0..spdy::MAX_STREAMS {
+        let (bytes, _) = forward(&mut connection, &request.to_string(), port, b"x").await;
+        assert_eq!(bytes, b"x|end");
+    }
+}
+
+#[tokio::test]
+async fn streams_beyond_the_limit_are_refused() {
+    let (server, _guard) = server().await;
+    let mut connection = spdy(&server.port_forward_url(sandbox()).unwrap(), "portforward.k8s.io").await;
+    let mut open = Vec::new();
+    for request in 0..spdy::MAX_STREAMS {
+        let request = request.to_string();
+        let headers = [("streamtype", "error"), ("port", "1"), ("requestid", request.as_str())];
+        open.push(connection.open(&headers).await.unwrap());
+    }
+    let headers = [("streamtype", "error"), ("port", "1"), ("requestid", "one more")];
+    assert!(connection.open(&headers).await.is_err());
+}

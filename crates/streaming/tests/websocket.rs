@@ -139,3 +139,56 @@ async fn requests_that_cannot_be_served_are_refused() {
     check(format!("{websocket}Sec-WebSocket-Protocol: v9\r\n"), "403").await;
     check("Connection: Upgrade\r\nUpgrade: websocket\r\n".into(), "400").await;
 }
+
+#[tokio::test]
+async fn hostile_messages_end_at_most_their_own_session() {
+    let (server, _guard) = server().await;
+    let mut socket = websocket(&server.exec_url(sh("cat; echo end")).unwrap(), "v5.channel.k8s.io").await;
+    for message in [&[][..], &[9, 1], &[200], &[255, 77], &[4, b'{'], &[3, b'x'], &[1, b'y']] {
+        socket.send(Message::Binary(message.to_vec().into())).await.unwrap();
+    }
+    send(&mut socket, 0, b"fine ").await;
+    send(&mut socket, 255, &[0]).await;
+    assert_eq!(drain(&mut socket).await[1], b"fine end\n");
+
+    let mut socket = websocket(&server.exec_url(sh("cat")).unwrap(), "v4.channel.k8s.io").await;
+    let oversized = vec![0; ironkeel_streaming::websocket::MAX_MESSAGE_BYTES + 1];
+    // The server may hang up before it has all been sent.
+    let _ = socket.send(Message::Binary(oversized.into())).await;
+    assert!(drain(&mut socket).await[1].is_empty());
+
+    let mut socket = websocket(&server.exec_url(sh("cat")).unwrap(), "v4.base64.channel.k8s.io").await;
+    for text in ["0!!!", "z", " ", "9aGkK"] {
+        socket.send(Message::Text(text.into())).await.unwrap();
+    }
+    socket.close(None).await.unwrap();
+    drain(&mut socket).await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_stdin_and_cancels() {
+    let (server, _guard) = server().await;
+    let directory = std::env::temp_dir().join(format!("streaming-{}", std::process::id()));
+    let script = format!("cat; echo left > {}", directory.display());
+    let mut socket = websocket(&server.exec_url(sh(&script)).unwrap(), "v4.channel.k8s.io").await;
+    send(&mut socket, 0, b"x").await;
+    while socket.next().await.unwrap().unwrap().into_data()[..] != [1, b'x'] {}
+    drop(socket);
+    let written = async {
+        while tokio::fs::read(&directory).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), written).await.unwrap();
+    std::fs::remove_file(&directory).unwrap();
+}
+
+#[tokio::test]
+async fn shutdown_closes_sessions_and_the_listener() {
+    let (server, guard) = server().await;
+    let mut socket = websocket(&server.exec_url(sh("cat")).unwrap(), "v4.channel.k8s.io").await;
+    drop(guard);
+    assert!(drain(&mut socket).await[3].is_empty());
+    let refused = async { while tokio::net::TcpStream::connect(server.address()).await.is_ok() {} };
+    tokio::time::timeout(std::time::Duration::from_secs(10), refused).await.unwrap();
+}

@@ -73,6 +73,7 @@ impl Backend for Processes {
     async fn port_forward(&self, _: &str, port: u16, stream: PortStream) -> Result<(), StreamError> {
         let pod =
             TcpStream::connect(("127.0.0.1", port)).await.map_err(|source| StreamError::Connect { port, source })?;
+        pod.set_nodelay(true)?;
         tunnel(stream, pod).await?;
         Ok(())
     }
@@ -94,6 +95,7 @@ pub(crate) async fn echo_port() -> u16 {
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
+            stream.set_nodelay(true).unwrap();
             tokio::spawn(async move {
                 let (mut reader, mut writer) = stream.split();
                 tokio::io::copy(&mut reader, &mut writer).await.unwrap();
@@ -140,6 +142,7 @@ pub(crate) fn status(bytes: &[u8]) -> serde_json::Value {
 pub(crate) async fn request(url: &str, headers: &str) -> (String, TcpStream) {
     let url: http::Uri = url.parse().unwrap();
     let mut stream = TcpStream::connect(url.authority().unwrap().as_str()).await.unwrap();
+    stream.set_nodelay(true).unwrap();
     let head = format!("POST {} HTTP/1.1\r\nHost: loopback\r\n{headers}\r\n", url.path());
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
