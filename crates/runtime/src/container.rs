@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::error::{Error, blocking};
-use crate::image::ImageConfig;
+use crate::image::{ImageConfig, ImageName, ImageRecord};
 use crate::overlay::{self, Overlay};
 use crate::records::{self, ContainerRecord, Wire};
 use crate::rootfs;
@@ -214,6 +214,7 @@ impl Runtime {
             created_at: records::now(),
             image_id: image.id.clone(),
             image_ref: image.digests.first().cloned().unwrap_or_else(|| image.id.clone()),
+            image_name: shown_name(&image, &config),
             cgroup,
             log_path,
             stop_signal: stop_signal(&config, &image_config),
@@ -398,6 +399,16 @@ impl Runtime {
         *known = Some(merged(before.unwrap_or_default(), change));
         Ok(())
     }
+}
+
+/// The tag that the pod asked for, any tag, a digest: upstream's runtimes show a name rather than an id.
+fn shown_name(image: &ImageRecord, config: &ContainerConfig) -> String {
+    let asked = config.image.as_ref().and_then(|i| ImageName::parse(&i.user_specified_image).ok()?.tagged());
+    asked
+        .filter(|name| image.tags.contains(name))
+        .or_else(|| image.tags.first().cloned())
+        .or_else(|| image.digests.first().cloned())
+        .unwrap_or_else(|| image.id.clone())
 }
 
 /// Zero and empty leave a value as it was.

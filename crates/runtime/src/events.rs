@@ -1,8 +1,9 @@
 //! Container events, for kubelets that do not want to poll.
 
 use ironkeel_cri::v1::{
-    ContainerEventResponse, ContainerEventType, ContainerResources, ContainerStatus, ContainerUser, LinuxContainerUser,
-    LinuxPodSandboxStatus, Namespace, PodIp, PodSandboxNetworkStatus, PodSandboxState, PodSandboxStatus,
+    ContainerEventResponse, ContainerEventType, ContainerResources, ContainerStatus, ContainerUser, ImageSpec,
+    LinuxContainerUser, LinuxPodSandboxStatus, Namespace, PodIp, PodSandboxNetworkStatus, PodSandboxState,
+    PodSandboxStatus,
 };
 
 use crate::container::Container;
@@ -73,7 +74,7 @@ pub(crate) fn container_status(container: &Container) -> ContainerStatus {
         started_at: status.started_at,
         finished_at: status.finished_at,
         exit_code: status.exit_code,
-        image: config.image.clone(),
+        image: Some(ImageSpec { image: record.image_name.clone(), ..config.image.clone().unwrap_or_default() }),
         image_ref: record.image_ref.clone(),
         reason: reason.into(),
         message,

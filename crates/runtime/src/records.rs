@@ -78,6 +78,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) config: Wire<ironkeel_cri::v1::ContainerConfig>,
     pub(crate) image_id: String,
     pub(crate) image_ref: String,
+    /// The name to show: a tag where the image has one.
+    #[serde(default)]
+    pub(crate) image_name: String,
     pub(crate) cgroup: String,
     pub(crate) log_path: String,
     pub(crate) stop_signal: i32,
