@@ -39,7 +39,7 @@ fn usage_of(group: &str, plural: &str, object: &Value) -> Amounts {
                 for part in ["requests", "limits"] {
                     for (name, q) in pod_resources(object, part) {
                         if part == "requests" && matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") {
-                            out.insert(name.clone(), q.clone());
+                            out.insert(name.clone(), q);
                         }
                         out.insert(format!("{part}.{name}"), q);
                     }
@@ -51,7 +51,7 @@ fn usage_of(group: &str, plural: &str, object: &Value) -> Amounts {
                 if let Some(q) = size.and_then(|t| Quantity::parse(t).ok()) {
                     if let Some(class) = object.str_at(&["spec", "storageClassName"]) {
                         let prefix = format!("{class}.storageclass.storage.k8s.io");
-                        out.insert(format!("{prefix}/requests.storage"), q.clone());
+                        out.insert(format!("{prefix}/requests.storage"), q);
                         out.insert(format!("{prefix}/persistentvolumeclaims"), one());
                     }
                     out.insert("requests.storage".to_owned(), q);
@@ -201,8 +201,8 @@ fn check(
     for (name, limit) in touched {
         let zero = Quantity::from_value(0);
         let more = wanted.get(*name).copied().unwrap_or(zero) - before.get(*name).copied().unwrap_or(zero);
-        let now = used.get(*name).unwrap_or(&zero).clone();
-        if now.clone() + more.clone() > *limit {
+        let now = used.get(*name).copied().unwrap_or(zero);
+        if now + more > *limit {
             asked.push(format!("{name}={more}"));
             have.push(format!("{name}={now}"));
             limits.push(format!("{name}={limit}"));

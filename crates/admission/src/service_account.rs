@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ironkeel_object::{ObjectMeta, Value, object};
-use ironkeel_registry::{ApiError, Attributes, FieldSelector, LabelSelector, Selection, WatchStart, name_suffix};
+use ironkeel_object::{FieldSelector, LabelSelector, ObjectMeta, Value, object};
+use ironkeel_registry::{ApiError, Attributes, Selection, WatchStart, name_suffix};
 
 use crate::Cluster;
 
@@ -60,7 +60,7 @@ async fn account(c: &Cluster, a: &Attributes<'_>, name: &str) -> Result<Arc<Valu
         return Err(missing());
     }
     let row = c.registry.row("", "v1", "serviceaccounts").ok_or_else(missing)?;
-    let fields = FieldSelector::parse("metadata.name=default")?;
+    let fields = FieldSelector::parse("metadata.name=default").map_err(ApiError::from)?;
     let selection = Selection::new(a.namespace, LabelSelector::default(), &fields, &[])?;
     let mut watcher = c.registry.watch(row, selection, WatchStart::State, 0).await?;
     let wait = Duration::from_millis(ACCOUNT_WAIT_MS);

@@ -19,8 +19,8 @@ fn of(container: &Value, part: &str) -> Amounts {
 pub(crate) fn add(into: &mut Amounts, more: &Amounts) {
     for (k, q) in more {
         let sum = match into.remove(k) {
-            Some(have) => have + q.clone(),
-            None => q.clone(),
+            Some(have) => have + *q,
+            None => *q,
         };
         into.insert(k.clone(), sum);
     }
@@ -29,7 +29,7 @@ pub(crate) fn add(into: &mut Amounts, more: &Amounts) {
 fn raise(into: &mut Amounts, other: &Amounts) {
     for (k, q) in other {
         if into.get(k).is_none_or(|have| have < q) {
-            into.insert(k.clone(), q.clone());
+            into.insert(k.clone(), *q);
         }
     }
 }

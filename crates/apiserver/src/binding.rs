@@ -1,5 +1,7 @@
 //! `pods/binding`: the scheduler puts a Pod on a node.
 
+use std::sync::Arc;
+
 use http::Response;
 use ironkeel_object::{Map, ObjectMeta, Value};
 use ironkeel_registry::{ApiError, Change, Operation, rfc3339};
@@ -83,7 +85,7 @@ pub(crate) async fn create(c: Context) -> Result<Response<Body>, ApiError> {
 pub(crate) async fn legacy(mut c: Context) -> Result<Response<Body>, ApiError> {
     let binding_type = type_by_name("core/v1.Binding").ok_or_else(ApiError::no_such_resource)?;
     let binding = decode::object(&c, "v1", "Binding", binding_type)?;
-    c.info.name = binding.name().to_owned();
+    Arc::make_mut(&mut c.info).name = binding.name().to_owned();
     bind(c, binding).await
 }
 
@@ -118,7 +120,7 @@ async fn bind(mut c: Context, binding: Value) -> Result<Response<Body>, ApiError
         annotations: members("annotations"),
         now: rfc3339(registry.clock().now()),
     };
-    c.info.subresource = "binding".to_owned();
+    Arc::make_mut(&mut c.info).subresource = "binding".to_owned();
     let request = c.write_request(&pods)?;
     detached(async move {
         let attributes = request.attributes(Operation::Create, &request.name);

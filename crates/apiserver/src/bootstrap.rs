@@ -40,7 +40,7 @@ pub(crate) async fn run(registry: &Arc<Registry>, config: &Config, kubernetes_ip
     .await?;
     ensure(registry, ironkeel_auth::bootstrap_policy(), ironkeel_auth::reconcile).await?;
     ensure(registry, priority_classes(), |_, _| None).await?;
-    ensure(registry, vec![kubernetes_service(config, kubernetes_ip)], |_, _| None).await?;
+    ensure(registry, vec![kubernetes_service(config, kubernetes_ip)], replace_ports).await?;
     ensure(registry, endpoints(config), replace_endpoints).await?;
     ensure(registry, vec![client_ca(config)], replace_data).await
 }
@@ -138,6 +138,12 @@ fn kubernetes_service(config: &Config, ip: IpAddr) -> Value {
             "type": "ClusterIP",
         },
     })
+}
+
+fn replace_ports(existing: &Value, wanted: &Value) -> Option<Value> {
+    let mut out = existing.clone();
+    *out.slot(&["spec", "ports"]) = wanted["spec"]["ports"].clone();
+    (out != *existing).then_some(out)
 }
 
 fn endpoints(config: &Config) -> Vec<Value> {

@@ -20,7 +20,7 @@ const FIELD_MANAGER_LENGTH: usize = 128;
 pub(crate) struct Context {
     pub(crate) server: Arc<Server>,
     pub(crate) user: Arc<UserInfo>,
-    pub(crate) info: RequestInfo,
+    pub(crate) info: Arc<RequestInfo>,
     pub(crate) query: Query,
     pub(crate) parts: Parts,
     pub(crate) body: Bytes,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use http::Response;
-use ironkeel_object::{Map, ObjectMeta, Value};
-use ironkeel_registry::{ApiError, Cause, Change, DeleteOptions, LabelSelector, Registry, Row, WriteRequest, rfc3339};
+use ironkeel_object::{LabelSelector, Map, ObjectMeta, Value};
+use ironkeel_registry::{ApiError, Cause, Change, DeleteOptions, Registry, Row, WriteRequest, rfc3339};
 use ironkeel_schema::type_by_name;
 
 use crate::answer;
@@ -115,7 +115,7 @@ async fn ask_budgets(
     for entry in home.cache.snapshot(&request.namespace, "", |_| true).entries {
         let pdb = entry.tree()?;
         let Some(selector) = pdb.at(&["spec", "selector"]) else { continue };
-        if LabelSelector::from_object(selector)?.matches(|k| pod.label(k)) {
+        if LabelSelector::from_value(selector).map_err(ApiError::from)?.matches_object(pod) {
             matching.push((entry.name().to_owned(), pdb));
         }
     }

@@ -8,7 +8,8 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use ironkeel_auth::{Attributes, AuthRequest, UserInfo, identity_of_certificate, impersonate};
-use ironkeel_registry::{ApiError, FieldSelector, Reason};
+use ironkeel_object::FieldSelector;
+use ironkeel_registry::{ApiError, Reason};
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
 use tokio::sync::SemaphorePermit;
@@ -60,7 +61,7 @@ where
     let started = Instant::now();
     let (parts, body) = request.into_parts();
     let query = Query::new(parts.uri.query());
-    let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
+    let info = Arc::new(RequestInfo::parse(&parts.method, parts.uri.path(), &query));
     let row = if info.is_resource {
         server.registry.row(&info.group, &info.version, &info.resource).map(|r| r.id)
     } else {
@@ -99,7 +100,7 @@ async fn through<B>(
     caller: &Caller,
     parts: Parts,
     body: B,
-    info: RequestInfo,
+    info: Arc<RequestInfo>,
     query: Query,
     warnings: &Arc<Mutex<Vec<String>>>,
     output: &mut Output,
@@ -251,7 +252,7 @@ fn authorize(server: &Server, user: &UserInfo, info: &RequestInfo, query: &Query
     let selected = if selector.is_empty() {
         None
     } else {
-        FieldSelector::parse(&selector).ok().and_then(|s| s.exact("metadata.name").map(str::to_owned))
+        FieldSelector::parse(&selector).ok().and_then(|s| s.required("metadata.name").map(str::to_owned))
     };
     allow(
         server,

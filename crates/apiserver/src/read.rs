@@ -8,10 +8,9 @@ use bytes::{Bytes, BytesMut};
 use futures::stream;
 use http::Response;
 use ironkeel_codec::{Format, ProtobufList};
-use ironkeel_object::{Map, Value};
+use ironkeel_object::{FieldSelector, LabelSelector, Map, Value};
 use ironkeel_registry::{
-    ApiError, Entry, FieldSelector, LabelSelector, ListAnswer, ListRequest, Registry, Row, Selection, VersionMatch,
-    parse_revision,
+    ApiError, Entry, ListAnswer, ListRequest, Registry, Row, Selection, VersionMatch, parse_revision,
 };
 
 use crate::answer::{self, IncludeObject};

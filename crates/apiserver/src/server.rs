@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use ironkeel_auth::{Authenticator, AuthenticatorConfig, Authorizer, ServiceAccountIssuer, UserInfo};
 use ironkeel_object::ObjectSource;
@@ -33,6 +33,10 @@ use crate::{bootstrap, in_process};
 
 /// How long a TLS handshake may take, in seconds.
 const HANDSHAKE_SECONDS: u64 = 10;
+/// How long a client may take to send the head of a request, and to keep a connection idle, in seconds.
+const HEADER_SECONDS: u64 = 90;
+/// Time between two pings of a quiet HTTP/2 connection, in seconds.
+const PING_SECONDS: u64 = 30;
 /// How long requests may go on after shutdown has begun, in seconds.
 const DRAIN_SECONDS: u64 = 10;
 /// Streams that one HTTP/2 connection may have open.
@@ -220,9 +224,11 @@ where
         async move { Ok::<_, Infallible>(layers::respond(server, &caller, request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().keep_alive(true);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(HEADER_SECONDS));
     builder
         .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(PING_SECONDS))
         .max_concurrent_streams(HTTP2_STREAMS)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(8 << 20);

@@ -30,10 +30,7 @@ const MIN_TIMEOUT_SECONDS: u64 = 1800;
 /// WATCH.
 pub(crate) async fn watch(c: &Context, row: &Arc<Row>) -> Result<Response<Body>, ApiError> {
     let matching = read::version_match(c)?;
-    let initial = match c.query.get("sendInitialEvents") {
-        None => None,
-        Some(v) => Some(matches!(v.as_ref(), "true" | "1" | "")),
-    };
+    let initial = c.query.get("sendInitialEvents").map(|v| matches!(v.as_ref(), "true" | "1" | ""));
     let bookmarks = c.query.flag("allowWatchBookmarks");
     if initial.is_some() && matching != Some(VersionMatch::NotOlderThan) {
         return Err(ApiError::bad_request(

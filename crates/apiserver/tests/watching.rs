@@ -133,11 +133,8 @@ async fn streaming_lists_end_with_a_bookmark_and_timeouts_end_watches() {
     assert_eq!(version(&mark), c.api.registry().revision());
     make(&http, "b", "x").await;
     assert_eq!(w.event().await.1["metadata"]["name"], "b");
-    loop {
-        match w.next().await {
-            Some(event) => assert_eq!(event["type"], "BOOKMARK"),
-            None => break,
-        }
+    while let Some(event) = w.next().await {
+        assert_eq!(event["type"], "BOOKMARK");
     }
 }
 

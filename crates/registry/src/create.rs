@@ -101,7 +101,7 @@ impl Registry {
         if track {
             managed_fields::track(&mut object, None, request, &now);
         }
-        let stored = self.store_new(request, home, &key, object.clone(), allocation).await;
+        let stored = self.store_new(request, home, &key, &mut object, allocation).await;
         if stored.is_err() || request.dry_run {
             request.admission.rolled_back(&attributes, &object);
         }
@@ -144,12 +144,12 @@ impl Registry {
         request: &WriteRequest,
         home: &Arc<Stored>,
         key: &str,
-        mut object: Value,
+        object: &mut Value,
         allocation: Option<Allocation<'_>>,
     ) -> Result<Written, ApiError> {
         let row = &request.row;
         let taken = || ApiError::already_exists(row.group(), row.plural(), object_name(key));
-        let encoded = encode_stored(row, home, &mut object)?;
+        let encoded = encode_stored(row, home, object)?;
         if request.dry_run {
             if home.cache.get(key).is_some() {
                 return Err(taken());

@@ -4,7 +4,7 @@
 //! `meta/v1.Status` with [`ApiError::to_status`].
 
 use ironkeel_kinds::FieldError;
-use ironkeel_object::{Map, Value};
+use ironkeel_object::{Map, SelectorError, Value};
 use ironkeel_store::StoreError;
 
 /// `Status.reason`: why a request failed.
@@ -333,6 +333,12 @@ impl Details {
             out.insert("retryAfterSeconds", self.retry_after_seconds);
         }
         Value::Object(out)
+    }
+}
+
+impl From<SelectorError> for ApiError {
+    fn from(e: SelectorError) -> Self {
+        ApiError::bad_request(e.to_string())
     }
 }
 

@@ -38,7 +38,7 @@ pub use patch::{FieldValidation, Patch, PatchBody};
 pub use registry::{Chain, Registry};
 pub use request::{DeleteOptions, Deleted, Propagation, WriteRequest, Written};
 pub use scale::{ScaleChange, ScaleWrite, scale_of};
-pub use selector::{FieldSelector, LabelSelector, Selection};
+pub use selector::Selection;
 pub use services::ServiceAddresses;
 pub use storage::{KindRow, Row, Stored, object_key};
 pub use update::{Change, Replace};

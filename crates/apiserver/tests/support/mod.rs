@@ -30,7 +30,11 @@ pub async fn cluster() -> Cluster {
 }
 
 pub async fn start(dir: Arc<tempfile::TempDir>) -> Cluster {
-    let store = Embedded::open(dir.path().join("store"), Options::default()).unwrap();
+    start_with(dir, Options::default()).await
+}
+
+pub async fn start_with(dir: Arc<tempfile::TempDir>, options: Options) -> Cluster {
+    let store = Embedded::open(dir.path().join("store"), options).unwrap();
     let node_ips = vec![[127, 0, 0, 1].into()];
     let config = PkiConfig { node_name: "node-1".into(), node_ips, ..PkiConfig::default() };
     let pki = Arc::new(Pki::load_or_create(&dir.path().join("pki"), config).unwrap());

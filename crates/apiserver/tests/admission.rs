@@ -1,0 +1,217 @@
+//! Admission, and a full disk.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use std::sync::Arc;
+
+use ironkeel_embedded::Options;
+use serde_json::{Value, json};
+use support::{Cluster, Http, cluster, start_with};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const MERGE: &str = "application/merge-patch+json";
+
+async fn with_account() -> (Cluster, Http) {
+    let c = cluster().await;
+    let http = c.admin();
+    let body = json!({"metadata": {"name": "default"}, "imagePullSecrets": [{"name": "pull"}]});
+    http.post("/api/v1/namespaces/default/serviceaccounts", &body).await.expect(201);
+    (c, http)
+}
+
+fn pod(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminating_namespace_takes_nothing_new() {
+    let c = cluster().await;
+    let http = c.admin();
+    http.post("/api/v1/namespaces", &json!({"metadata": {"name": "n"}})).await.expect(201);
+    let held = http.delete("/api/v1/namespaces/n").await.expect(200);
+    assert_eq!(held["status"]["phase"], "Terminating");
+    let map = json!({"metadata": {"name": "a"}});
+    let a = http.post("/api/v1/namespaces/n/configmaps", &map).await;
+    assert_eq!(a.json()["details"]["causes"][0]["reason"], "NamespaceTerminating");
+    a.refused(403, "Forbidden", "unable to create new content in namespace n because it is being terminated");
+    http.delete("/api/v1/namespaces/default").await.refused(403, "Forbidden", "this namespace may not be deleted");
+    let mut namespace = http.get("/api/v1/namespaces/n").await.expect(200);
+    namespace["spec"]["finalizers"] = json!([]);
+    http.put("/api/v1/namespaces/n/finalize", &namespace).await.expect(200);
+    http.get("/api/v1/namespaces/n").await.refused(404, "NotFound", "namespaces \"n\" not found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fresh_namespaces_pod_waits_for_its_account() {
+    let c = cluster().await;
+    let http = c.admin();
+    let waiting = tokio::spawn({
+        let http = http.clone();
+        async move { http.post(PODS, &pod("p")).await.expect(201) }
+    });
+    tokio::task::yield_now().await;
+    http.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}}))
+        .await
+        .expect(201);
+    assert_eq!(waiting.await.unwrap()["spec"]["serviceAccountName"], "default");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_get_priority_pull_secrets_and_limits() {
+    let (_c, http) = with_account().await;
+    http.post("/apis/scheduling.k8s.io/v1/priorityclasses", &json!({"metadata": {"name": "high"}, "value": 1000}))
+        .await
+        .expect(201);
+    let range = json!({"metadata": {"name": "r"}, "spec": {"limits": [{"type": "Container", "default": {"cpu": "500m"}, "defaultRequest": {"cpu": "100m"}, "max": {"cpu": "1"}}]}});
+    http.post("/api/v1/namespaces/default/limitranges", &range).await.expect(201);
+    let mut body = pod("p");
+    body["spec"]["priorityClassName"] = "high".into();
+    let made = http.post(PODS, &body).await.expect(201);
+    assert_eq!(made["spec"]["priority"], 1000);
+    assert_eq!(made["spec"]["imagePullSecrets"], json!([{"name": "pull"}]));
+    assert_eq!(
+        made["spec"]["containers"][0]["resources"],
+        json!({"limits": {"cpu": "500m"}, "requests": {"cpu": "100m"}})
+    );
+    let mut body = pod("q");
+    body["spec"]["priorityClassName"] = "none".into();
+    http.post(PODS, &body).await.refused(403, "Forbidden", "no PriorityClass with name none was found");
+    let mut body = pod("q");
+    body["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "2"}});
+    http.post(PODS, &body).await.refused(403, "Forbidden", "maximum cpu usage per Container is 1, but limit is 2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quotas_hold_under_concurrent_creates() {
+    let (_c, http) = with_account().await;
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"configmaps": "3"}}});
+    http.post("/api/v1/namespaces/default/resourcequotas", &quota).await.expect(201);
+    let tasks: Vec<_> = (0..12)
+        .map(|i| {
+            let http = http.clone();
+            tokio::spawn(async move {
+                let body = json!({"metadata": {"name": format!("m{i}")}});
+                http.post("/api/v1/namespaces/default/configmaps", &body).await.status.as_u16()
+            })
+        })
+        .collect();
+    let mut codes = Vec::new();
+    for t in tasks {
+        codes.push(t.await.unwrap());
+    }
+    assert_eq!(codes.iter().filter(|c| **c == 201).count(), 3, "{codes:?}");
+    http.post("/api/v1/namespaces/default/configmaps", &json!({"metadata": {"name": "x"}})).await.refused(
+        403,
+        "Forbidden",
+        "exceeded quota: q, requested: configmaps=1, used: configmaps=3, limited: configmaps=3",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pod_security_levels_are_enforced_and_warned_of() {
+    let (_c, http) = with_account().await;
+    let label = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/warn": "restricted"}}});
+    http.patch("/api/v1/namespaces/default", MERGE, &label).await.expect(200);
+    let mut body = pod("p");
+    body["spec"]["containers"][0]["securityContext"] = json!({"privileged": true});
+    http.post(PODS, &body).await.refused(403, "Forbidden", "violates PodSecurity \"baseline:latest\": privileged (container \"c\" must not set securityContext.privileged=true)");
+    let a = http.post(PODS, &pod("p")).await;
+    let warning = a.headers["warning"].to_str().unwrap().to_owned();
+    assert!(
+        warning.contains("would violate PodSecurity") && warning.contains("allowPrivilegeEscalation != false"),
+        "{warning}"
+    );
+    a.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_touches_only_its_own() {
+    let (c, http) = with_account().await;
+    let kubelet = c.as_user("system:node:n1", &["system:nodes"]);
+    let node = |name: &str| json!({"metadata": {"name": name}});
+    let made = kubelet.post("/api/v1/nodes", &node("n1")).await.expect(201);
+    assert_eq!(made["spec"]["taints"], json!([{"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}]));
+    kubelet.post("/api/v1/nodes", &node("n2")).await.refused(403, "Forbidden", "is not allowed to modify node \"n2\"");
+    let label = json!({"metadata": {"labels": {"node-restriction.kubernetes.io/x": "1"}}});
+    kubelet.patch("/api/v1/nodes/n1", MERGE, &label).await.refused(
+        403,
+        "Forbidden",
+        "is not allowed to modify labels: node-restriction.kubernetes.io/x",
+    );
+    for (name, target) in [("mine", "n1"), ("theirs", "n2")] {
+        let mut body = pod(name);
+        body["spec"]["nodeName"] = target.into();
+        http.post(PODS, &body).await.expect(201);
+    }
+    let status = json!({"status": {"phase": "Running"}});
+    kubelet.patch(&format!("{PODS}/mine/status"), MERGE, &status).await.expect(200);
+    kubelet.patch(&format!("{PODS}/theirs/status"), MERGE, &status).await.refused(403, "Forbidden", "");
+    kubelet.post(PODS, &pod("own")).await.refused(403, "Forbidden", "can only create mirror pods");
+    let list = kubelet.get("/api/v1/pods?fieldSelector=spec.nodeName%3Dn1").await.expect(200);
+    assert_eq!(list["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn storage_objects_are_protected_and_get_the_default_class() {
+    let c = cluster().await;
+    let http = c.admin();
+    let class = json!({"metadata": {"name": "fast", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}, "provisioner": "x.io/y"});
+    http.post("/apis/storage.k8s.io/v1/storageclasses", &class).await.expect(201);
+    let claims = "/api/v1/namespaces/default/persistentvolumeclaims";
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+    let made = http.post(claims, &claim).await.expect(201);
+    assert_eq!(made["spec"]["storageClassName"], "fast");
+    assert_eq!(made["metadata"]["finalizers"], json!(["kubernetes.io/pvc-protection"]));
+    http.delete(&format!("{claims}/c")).await.expect(200);
+    assert!(http.get(&format!("{claims}/c")).await.expect(200)["metadata"]["deletionTimestamp"].is_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn budgets_stop_evictions() {
+    let (_c, http) = with_account().await;
+    let mut body = pod("p");
+    body["metadata"]["labels"] = json!({"a": "b"});
+    http.post(PODS, &body).await.expect(201);
+    let status = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    http.patch(&format!("{PODS}/p/status"), MERGE, &status).await.expect(200);
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget =
+        json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}}});
+    http.post(budgets, &budget).await.expect(201);
+    let status = |allowed: i32| json!({"status": {"observedGeneration": 1, "disruptionsAllowed": allowed, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1}});
+    http.patch(&format!("{budgets}/b/status"), MERGE, &status(0)).await.expect(200);
+    let evict = json!({"metadata": {"name": "p"}});
+    http.post(&format!("{PODS}/p/eviction"), &evict).await.refused(
+        429,
+        "TooManyRequests",
+        "Cannot evict pod as it would violate the pod's disruption budget.",
+    );
+    http.patch(&format!("{budgets}/b/status"), MERGE, &status(1)).await.expect(200);
+    http.post(&format!("{PODS}/p/eviction"), &evict).await.expect(201);
+    let after = http.get(&format!("{budgets}/b")).await.expect(200);
+    assert_eq!(after["status"]["disruptionsAllowed"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_store_refuses_writes_and_goes_on_reading() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let options = Options { max_bytes: 2 << 20, segment_bytes: 1 << 20, ..Options::default() };
+    let c = start_with(dir, options).await;
+    let http = c.admin();
+    let filler = "x".repeat(100_000);
+    let mut refused = None;
+    for i in 0..100 {
+        let body = json!({"metadata": {"name": format!("m{i}")}, "data": {"k": filler}});
+        let a = http.post("/api/v1/namespaces/default/configmaps", &body).await;
+        if a.status != 201 {
+            refused = Some((i, a));
+            break;
+        }
+    }
+    let (written, a) = refused.expect("the store fills up");
+    a.refused(507, "InsufficientStorage", "the store takes no more data");
+    let list = http.get("/api/v1/namespaces/default/configmaps").await.expect(200);
+    assert_eq!(list["items"].as_array().unwrap().len(), written);
+    assert_eq!(&http.get("/livez").await.bytes[..], b"ok");
+}

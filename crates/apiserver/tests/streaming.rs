@@ -1,0 +1,155 @@
+//! Logs and upgrades reach the kubelet of the Pod's node, over TLS and in-process.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper_util::rt::TokioIo;
+use ironkeel_auth::Identity;
+use serde_json::json;
+use support::{Cluster, cluster};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+type Incoming = Request<hyper::body::Incoming>;
+
+/// A kubelet that answers logs with its path, and echoes upgraded bytes.
+async fn kubelet(c: &Cluster) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(c.pki.kubelet_tls().unwrap());
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let stream = acceptor.accept(socket).await.unwrap();
+                assert_eq!(
+                    stream.get_ref().1.peer_certificates().unwrap().len(),
+                    1,
+                    "the server shows its certificate"
+                );
+                let service = hyper::service::service_fn(answer);
+                let serving =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                let _ = serving.with_upgrades().await;
+            });
+        }
+    });
+    address
+}
+
+async fn answer(mut request: Incoming) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
+    let path = request.uri().to_string();
+    if !request.headers().contains_key("upgrade") {
+        return Ok(Response::new(Full::new(path.into())));
+    }
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let mut io = TokioIo::new(upgrade.await.unwrap());
+        io.write_all(format!("{path}\n").as_bytes()).await.unwrap();
+        let (mut read, mut write) = tokio::io::split(io);
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+    });
+    let response = Response::builder().status(101).header("connection", "Upgrade").header("upgrade", "SPDY/3.1");
+    Ok(response.body(Full::default()).unwrap())
+}
+
+async fn prepared() -> Cluster {
+    let c = cluster().await;
+    let address = kubelet(&c).await;
+    let http = c.admin();
+    http.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}}))
+        .await
+        .expect(201);
+    http.post("/api/v1/nodes", &json!({"metadata": {"name": "n1"}})).await.expect(201);
+    let status = json!({"status": {
+        "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": address.port()}},
+    }});
+    http.patch("/api/v1/nodes/n1/status", "application/merge-patch+json", &status).await.expect(200);
+    for (name, node) in [("p", Some("n1")), ("unbound", None)] {
+        let mut body = json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        if let Some(node) = node {
+            body["spec"]["nodeName"] = node.into();
+        }
+        http.post("/api/v1/namespaces/default/pods", &body).await.expect(201);
+    }
+    c
+}
+
+const EXEC: &str =
+    "/api/v1/namespaces/default/pods/p/exec?command=sh&command=-c&command=a%20b&stdin=true&stdout=true&tty=true";
+const FORWARDED: &str = "/exec/default/p/c?input=1&output=1&tty=1&command=sh&command=-c&command=a%20b";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_and_node_proxy_come_from_the_kubelet() {
+    let c = prepared().await;
+    let http = c.admin();
+    let pods = "/api/v1/namespaces/default/pods";
+    let log = http.get(&format!("{pods}/p/log?follow=true&tailLines=5&pretty=1")).await;
+    assert_eq!(&log.bytes[..], b"/containerLogs/default/p/c?follow=true&tailLines=5");
+    http.get(&format!("{pods}/p/log?container=none")).await.refused(
+        400,
+        "BadRequest",
+        "container none is not valid for pod p",
+    );
+    http.get(&format!("{pods}/unbound/log")).await.refused(
+        400,
+        "BadRequest",
+        "pod unbound does not have a host assigned",
+    );
+    http.get(&format!("{pods}/none/log")).await.refused(404, "NotFound", "pods \"none\" not found");
+    let stats = http.get("/api/v1/nodes/n1/proxy/stats/summary?x=1").await;
+    assert_eq!(&stats.bytes[..], b"/stats/summary?x=1");
+    let eve = c.as_user("eve", &["system:authenticated"]);
+    eve.get(&format!("{pods}/p/log")).await.refused(403, "Forbidden", "cannot get resource \"pods/log\"");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_is_tunnelled_in_process() {
+    let c = prepared().await;
+    let request = Request::builder()
+        .method("POST")
+        .uri(EXEC)
+        .header("connection", "Upgrade")
+        .header("upgrade", "SPDY/3.1")
+        .body(Full::default())
+        .unwrap();
+    let mut response = c.admin().raw(request).await;
+    assert_eq!(response.status(), 101);
+    let mut io = TokioIo::new(hyper::upgrade::on(&mut response).await.unwrap());
+    io.write_all(b"hello").await.unwrap();
+    let mut found = vec![0; FORWARDED.len() + 1 + 5];
+    io.read_exact(&mut found).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&found), format!("{FORWARDED}\nhello"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_is_tunnelled_over_tls() {
+    let c = prepared().await;
+    let mut tls = (*c.pki.client_tls(Identity::Admin).unwrap()).clone();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let socket = TcpStream::connect(c.address).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from("127.0.0.1").unwrap();
+    let mut io = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, socket).await.unwrap();
+    let head = format!(
+        "POST {EXEC} HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: SPDY/3.1\r\ncontent-length: 0\r\n\r\n"
+    );
+    io.write_all(head.as_bytes()).await.unwrap();
+    io.write_all(b"early").await.unwrap();
+    let mut found = Vec::new();
+    while !String::from_utf8_lossy(&found).ends_with("early") {
+        let mut chunk = [0; 1024];
+        let n = tokio::time::timeout(std::time::Duration::from_secs(10), io.read(&mut chunk)).await.unwrap().unwrap();
+        assert!(n > 0, "{}", String::from_utf8_lossy(&found));
+        found.extend_from_slice(&chunk[..n]);
+    }
+    let text = String::from_utf8_lossy(&found);
+    assert!(text.starts_with("HTTP/1.1 101 "), "{text}");
+    assert!(text.ends_with(&format!("{FORWARDED}\nearly")), "{text}");
+}
