@@ -30,6 +30,10 @@ pub struct Config {
     pub node_monitor_period: Duration,
     /// Finished pods beyond this many are deleted, the oldest first; zero keeps all.
     pub terminated_pod_threshold: usize,
+    /// How often pods that nobody cleans up are looked for.
+    pub pod_gc_period: Duration,
+    /// How long a node must be gone before its pods are deleted.
+    pub pod_gc_node_grace_period: Duration,
     /// Workers a controller.
     pub workers: usize,
 }
@@ -45,6 +49,8 @@ impl Default for Config {
             node_startup_grace_period: Duration::from_secs(60),
             node_monitor_period: Duration::from_secs(5),
             terminated_pod_threshold: 12_500,
+            pod_gc_period: Duration::from_secs(20),
+            pod_gc_node_grace_period: Duration::from_secs(40),
             workers: 5,
         }
     }

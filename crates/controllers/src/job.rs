@@ -7,7 +7,7 @@
 mod indexes;
 mod sync;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,11 +39,13 @@ pub(crate) async fn run(context: Context) {
             own.add(key_of(job.as_ref()));
         }
     });
-    let watch = PodWatch { jobs: jobs.clone(), expectations: expectations.clone(), queue: queue.clone() };
+    let freed = Arc::new(Mutex::new(HashSet::new()));
+    let watch =
+        PodWatch { jobs: jobs.clone(), expectations: expectations.clone(), queue: queue.clone(), freed: freed.clone() };
     context.feed(&pods, move |delta| watch.handle(delta));
     jobs.synced().await;
     pods.synced().await;
-    let sync = Arc::new(sync::Sync { jobs, pods, client, recorder, expectations, failures: Mutex::default() });
+    let sync = Arc::new(sync::Sync { jobs, pods, client, recorder, expectations, failures: Mutex::default(), freed });
     run_workers(queue, context.config.workers, context.shutdown.clone(), move |key: String| {
         let sync = sync.clone();
         async move {
@@ -60,10 +62,20 @@ struct PodWatch {
     jobs: Informer<Job>,
     expectations: Arc<Expectations>,
     queue: WorkQueue<String>,
+    freed: Freed,
 }
+
+/// Uids of pods whose finalizer was taken, until the cache shows it: the cache of Jobs may be ahead of the cache of pods,
+/// and a pod that is in the status already would be counted again.
+type Freed = Arc<Mutex<HashSet<String>>>;
 
 impl PodWatch {
     fn handle(&self, delta: Delta<Pod>) {
+        match &delta {
+            Delta::Updated { new, .. } if !sync::tracked(new) => self.seen_free(&new.metadata),
+            Delta::Deleted(pod) => self.seen_free(&pod.metadata),
+            _ => {}
+        }
         match &delta {
             Delta::Added(pod) => {
                 if let Some(owner) = self.owner(&pod.metadata) {
@@ -88,6 +100,12 @@ impl PodWatch {
                     self.queue.add(key_of(job.as_ref()));
                 }
             }
+        }
+    }
+
+    fn seen_free(&self, meta: &ObjectMeta) {
+        if let Some(uid) = &meta.uid {
+            self.freed.lock().remove(uid);
         }
     }
 

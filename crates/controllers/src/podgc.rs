@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ironkeel_informer::Informer;
 use ironkeel_semantics::well_known::TAINT_OUT_OF_SERVICE;
@@ -15,10 +14,6 @@ use serde_json::json;
 
 use crate::context::{Context, now};
 use crate::error::{Error, code, unless_gone};
-
-/// Upstream's periods: how often pods are looked at, and how long a node must be gone.
-const SWEEP_PERIOD: Duration = Duration::from_secs(20);
-const NODE_GONE_FOR: Duration = Duration::from_secs(40);
 
 pub(crate) async fn run(context: Context) {
     let collector = Collector {
@@ -33,7 +28,7 @@ pub(crate) async fn run(context: Context) {
     loop {
         tokio::select! {
             () = context.shutdown.cancelled() => return,
-            () = tokio::time::sleep(SWEEP_PERIOD) => {}
+            () = tokio::time::sleep(context.config.pod_gc_period) => {}
         }
         collector.finished().await;
         collector.out_of_service().await;
@@ -101,9 +96,11 @@ impl Collector {
         if due.is_empty() {
             return now_missing;
         }
+        // One period has passed since they were found missing first.
+        let rest = context.config.pod_gc_node_grace_period.saturating_sub(context.config.pod_gc_period);
         tokio::select! {
             () = context.shutdown.cancelled() => return now_missing,
-            () = tokio::time::sleep(NODE_GONE_FOR.saturating_sub(SWEEP_PERIOD)) => {}
+            () = tokio::time::sleep(rest) => {}
         }
         let api = Api::<Node>::all(self.client.clone());
         for name in due {

@@ -42,6 +42,7 @@ pub(super) struct Sync {
     pub(super) expectations: Arc<Expectations>,
     /// By Job: failures since the last success, and when the last one was counted.
     pub(super) failures: Mutex<HashMap<String, (u32, Time)>>,
+    pub(super) freed: super::Freed,
 }
 
 /// The pods of a Job, sorted by what they mean for it.
@@ -66,7 +67,8 @@ fn is_true(status: &JobStatus, type_: &str) -> bool {
     status.conditions.iter().flatten().any(|condition| condition.type_ == type_ && condition.status == "True")
 }
 
-fn tracked(pod: &Pod) -> bool {
+/// Whether the pod has our finalizer.
+pub(super) fn tracked(pod: &Pod) -> bool {
     pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == JOB_TRACKING_FINALIZER)
 }
 
@@ -103,8 +105,9 @@ impl Sync {
             status.start_time = Some(now());
         }
         let uncounted = status.uncounted_terminated_pods.get_or_insert_default();
-        settle(uncounted, &claimed, &mut status.succeeded, &mut status.failed);
-        let sorted = sort(spec, uncounted, &claimed);
+        let held = self.held(&claimed);
+        settle(uncounted, &held, &mut status.succeeded, &mut status.failed);
+        let sorted = sort(spec, uncounted, &claimed, &held);
         let job = self.count(&api, &job, spec, &mut status, &sorted).await?;
         let Some(spec) = &job.spec else { return Ok(None) };
 
@@ -195,14 +198,31 @@ impl Sync {
         Ok(written)
     }
 
+    /// The uids of the pods that have our finalizer and are not known to have lost it.
+    fn held(&self, claimed: &[Arc<Pod>]) -> HashSet<String> {
+        let freed = self.freed.lock();
+        let uids = claimed.iter().filter(|pod| tracked(pod)).filter_map(|pod| pod.metadata.uid.as_ref());
+        uids.filter(|uid| !freed.contains(*uid)).cloned().collect()
+    }
+
     async fn untrack(&self, pods: impl Iterator<Item = &Arc<Pod>>) -> Result<(), Error> {
         let results = join_all(pods.map(|pod| async {
-            let api = Api::<Pod>::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
+            let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+            let uid = pod.uid().unwrap_or_default();
+            // Before the call: its event may be here before its answer.
+            self.freed.lock().insert(uid.clone());
+            let api = Api::<Pod>::namespaced(self.client.clone(), &namespace);
             let patch = Patch::Strategic(json!({"metadata": {
-                "uid": pod.uid(),
+                "uid": uid,
                 "$deleteFromPrimitiveList/finalizers": [JOB_TRACKING_FINALIZER],
             }}));
-            unless_gone(api.patch(&pod.name_any(), &PatchParams::default(), &patch).await).map(drop)
+            let result = unless_gone(api.patch(&name, &PatchParams::default(), &patch).await).map(drop);
+            let shown =
+                self.pods.get(&namespace, &name).is_none_or(|known| known.uid() != pod.uid() || !tracked(&known));
+            if result.is_err() || shown {
+                self.freed.lock().remove(&uid);
+            }
+            result
         }))
         .await;
         Ok(results.into_iter().collect::<Result<(), _>>()?)
@@ -424,12 +444,10 @@ fn deadline_left(spec: &JobSpec, status: &JobStatus) -> Option<Duration> {
 /// Turns uncounted pods whose finalizer is gone into numbers: an earlier sync was interrupted.
 fn settle(
     uncounted: &mut UncountedTerminatedPods,
-    claimed: &[Arc<Pod>],
+    held: &HashSet<String>,
     succeeded: &mut Option<i32>,
     failed: &mut Option<i32>,
 ) {
-    let held: HashSet<&str> =
-        claimed.iter().filter(|pod| tracked(pod)).filter_map(|pod| pod.metadata.uid.as_deref()).collect();
     move_counted(&mut uncounted.succeeded, succeeded, |uid| !held.contains(uid));
     move_counted(&mut uncounted.failed, failed, |uid| !held.contains(uid));
 }
@@ -445,14 +463,13 @@ fn move_counted(list: &mut Option<Vec<String>>, count: &mut Option<i32>, counted
     *count = some(count.unwrap_or(0).saturating_add(moved));
 }
 
-fn sort(spec: &JobSpec, uncounted: &UncountedTerminatedPods, claimed: &[Arc<Pod>]) -> Sorted {
+fn sort(spec: &JobSpec, uncounted: &UncountedTerminatedPods, claimed: &[Arc<Pod>], held: &HashSet<String>) -> Sorted {
     let known: HashSet<&String> =
         uncounted.succeeded.iter().flatten().chain(uncounted.failed.iter().flatten()).collect();
     let only_failed = spec.pod_replacement_policy.as_deref() == Some("Failed");
     let mut sorted = Sorted { active: Vec::new(), terminating: 0, ready: 0, succeeded: Vec::new(), failed: Vec::new() };
     for pod in claimed {
-        let listed = pod.metadata.uid.as_ref().is_some_and(|uid| known.contains(uid));
-        let open = tracked(pod) && !listed;
+        let open = pod.metadata.uid.as_ref().is_some_and(|uid| held.contains(uid) && !known.contains(uid));
         let terminal = pods::is_terminal(pod);
         let terminating = pods::is_terminating(pod);
         if terminating && !terminal {

@@ -2,142 +2,24 @@
 //! tests say what became of pods.
 #![allow(clippy::unwrap_used)]
 
-use std::fmt::Debug;
-use std::sync::Arc;
+mod daemonsets;
+mod deployments;
+mod jobs;
+mod nodes;
+mod support;
+
 use std::time::{Duration, Instant};
 
-use ironkeel_apiserver::{ApiServer, Config as ServerConfig, UserInfo};
-use ironkeel_auth::{AuthenticatorConfig, KeySet, ServiceAccountIssuer, SigningKey};
-use ironkeel_client::from_service;
-use ironkeel_controllers::Config;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::ClusterRole;
-use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::{Client, Resource, ResourceExt as _};
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
+use serde_json::json;
 
-struct Cluster {
-    client: Client,
-    shutdown: CancellationToken,
-    server: ApiServer,
-    _dir: tempfile::TempDir,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.shutdown.cancel();
-        self.server.stop();
-    }
-}
-
-impl Cluster {
-    async fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = ironkeel_embedded::Embedded::open(dir.path().join("store"), Default::default()).unwrap();
-        let key = SigningKey::load_or_create(dir.path()).unwrap();
-        let issuer = ServiceAccountIssuer::new("https://test", vec!["https://test".to_owned()], key, KeySet::default());
-        let config = ServerConfig::new(AuthenticatorConfig::default(), issuer);
-        let server = ApiServer::start(config, store).await.unwrap();
-        let client_of = |server: &ApiServer, name: &str| {
-            from_service(server.in_process(UserInfo::new(name, ["system:masters", "system:authenticated"])), name)
-        };
-        let client = client_of(&server, "admin");
-        let shutdown = CancellationToken::new();
-        let own = server.clone();
-        let config = Config {
-            root_ca: Some("a certificate".to_owned()),
-            client_for: Some(Arc::new(move |name| {
-                // Each controller with its own permissions: what they lack shows here.
-                let user = UserInfo::for_service_account("kube-system", name);
-                from_service(own.in_process(user), name)
-            })),
-            ..Config::default()
-        };
-        tokio::spawn(ironkeel_controllers::run(config, client.clone(), shutdown.clone()));
-        let cluster = Self { client, shutdown, server, _dir: dir };
-        cluster
-            .eventually::<ServiceAccount>("default", |accounts| accounts.iter().any(|a| a.name_any() == "default"))
-            .await;
-        cluster
-    }
-
-    fn api<K>(&self, namespace: &str) -> Api<K>
-    where
-        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
-    {
-        Api::namespaced(self.client.clone(), namespace)
-    }
-
-    async fn make<K>(&self, object: Value)
-    where
-        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-            + DeserializeOwned
-            + serde::Serialize
-            + Clone
-            + Debug,
-    {
-        let object: K = serde_json::from_value(object).unwrap();
-        self.api::<K>("default").create(&PostParams::default(), &object).await.unwrap();
-    }
-
-    /// Lists until `holds`, and returns the list.
-    async fn eventually<K>(&self, namespace: &str, holds: impl Fn(&[K]) -> bool) -> Vec<K>
-    where
-        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
-    {
-        let deadline = Instant::now() + Duration::from_secs(10);
-        loop {
-            let items = self.api::<K>(namespace).list(&ListParams::default()).await.unwrap().items;
-            if holds(&items) {
-                return items;
-            }
-            assert!(Instant::now() < deadline, "{} never as expected: {items:?}", K::kind(&()));
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    /// Says of a pod what a kubelet would.
-    async fn report(&self, pod: &Pod, phase: &str, ip: &str) {
-        let ready = if phase == "Running" { "True" } else { "False" };
-        let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap().to_string();
-        let status = json!({"status": {"phase": phase, "podIP": ip, "podIPs": [{"ip": ip}],
-            "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": now}]}});
-        let api = self.api::<Pod>(&pod.namespace().unwrap());
-        api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(status)).await.unwrap();
-    }
-
-    async fn bind(&self, pod: &Pod, node: &str) {
-        let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod.name_any()},
-                             "target": {"kind": "Node", "name": node}});
-        let pods = self.api::<Pod>("default");
-        let _: Value =
-            pods.create_subresource("binding", &pod.name_any(), &PostParams::default(), &binding).await.unwrap();
-    }
-}
-
-fn template(labels: Value) -> Value {
-    json!({"metadata": {"labels": labels}, "spec": {"containers": [
-        {"name": "a", "image": "a:1", "ports": [{"name": "http", "containerPort": 8080}]}]}})
-}
-
-fn deployment(replicas: i32) -> Value {
-    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"},
-           "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
-                    "template": template(json!({"app": "web"}))}})
-}
-
-async fn patch<K>(api: &Api<K>, name: &str, patch: Value)
-where
-    K: DeserializeOwned + Clone + Debug,
-{
-    api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
-}
+use support::{Cluster, deployment, patch, template};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deployment_becomes_pods_rolls_and_rolls_back_and_its_pods_go_with_it() {
