@@ -176,7 +176,7 @@ async fn round(http: &Http, r: &Resource) -> Result<(), String> {
     }
     let a = http.get(&path).await;
     let found = a.json();
-    if found["kind"] != format!("{}List", r.kind) || !found["items"].as_array().unwrap().iter().any(|i| *i == made) {
+    if found["kind"] != format!("{}List", r.kind) || !found["items"].as_array().unwrap().contains(&made) {
         return Err(fail("list", &a));
     }
     let a = http.put(&one, &made).await;

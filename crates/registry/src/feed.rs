@@ -17,13 +17,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::entry::{Entry, Extract, decode};
-use crate::error::ApiError;
+use crate::error::{ApiError, Reason};
 use crate::storage::Stored;
 
 const ROOT: &[u8] = b"/registry/";
 
 /// Keys read at once when the caches are filled.
 const FILL_KEYS: usize = 5_000;
+/// So many revisions of history are replayed into the rings at the start.
+const REPLAYED_REVISIONS: u64 = 4_096;
 
 /// See the module.
 #[derive(Debug)]
@@ -80,14 +82,43 @@ impl Feed {
         Hint(self, at)
     }
 
-    /// Reads the whole store into the caches; answers the revision.
-    pub(crate) async fn fill(&self) -> Result<u64, ApiError> {
+    /// Reads the store into the caches as it was [`REPLAYED_REVISIONS`] ago (or as far back as its
+    /// history goes), so that following it from there gives the rings their latest changes and
+    /// clients' watches survive a restart. Answers that revision, and the store's own.
+    pub(crate) async fn fill_from_history(&self) -> Result<(u64, u64), ApiError> {
+        let status = self.store.status().await?;
+        let base = status.revision.saturating_sub(REPLAYED_REVISIONS).max(status.compacted);
+        if base == 0 {
+            // All of history is there: the caches begin empty.
+            for home in self.homes.values() {
+                home.cache.reset(Vec::new(), 0);
+            }
+            return Ok((0, status.revision));
+        }
+        if base >= status.revision {
+            let now = self.fill(0).await?;
+            return Ok((now, now));
+        }
+        match self.fill(base).await {
+            Ok(from) => Ok((from, status.revision)),
+            Err(e) if e.reason == Reason::Expired => {
+                let now = self.fill(0).await?;
+                Ok((now, now))
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Reads the whole store as of `revision` (0: now) into the caches; answers the revision.
+    pub(crate) async fn fill(&self, revision: u64) -> Result<u64, ApiError> {
         let mut entries: HashMap<&str, Vec<Arc<Entry>>> = HashMap::new();
         let end = prefix_end(ROOT);
-        let mut range = Range { start: Bytes::from_static(ROOT), end, limit: FILL_KEYS, ..Range::default() };
+        let mut range = Range { start: Bytes::from_static(ROOT), end, limit: FILL_KEYS, revision, ..Range::default() };
         loop {
             let answer = self.store.range(range.clone()).await?;
-            range.revision = answer.revision.max(range.revision);
+            if range.revision == 0 {
+                range.revision = answer.revision;
+            }
             let full = answer.kvs.len() == FILL_KEYS;
             if let Some(last) = answer.kvs.last().filter(|_| full) {
                 range.start = [&last.key[..], &[0]].concat().into();
@@ -145,7 +176,7 @@ impl Feed {
                 Some(StoreError::SlowWatcher { .. }) => {}
                 Some(error) => {
                     tracing::warn!(%error, "the watch cache lost its place and is filled anew");
-                    match self.fill().await {
+                    match self.fill(0).await {
                         Ok(revision) => from = revision,
                         Err(error) => {
                             tracing::error!(%error, "the watch cache cannot be filled");

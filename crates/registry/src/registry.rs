@@ -53,12 +53,13 @@ impl Registry {
             by_path.entry(r.group).or_default().entry(r.version).or_default().insert(r.plural, row.clone());
         }
         let feed = Arc::new(Feed::new(store.clone(), &stored));
-        let revision = feed.fill().await?;
+        let (base, current) = feed.fill_from_history().await?;
         let shutdown = CancellationToken::new();
         tokio::spawn({
             let (feed, shutdown) = (feed.clone(), shutdown.clone());
-            async move { feed.follow(revision, shutdown).await }
+            async move { feed.follow(base, shutdown).await }
         });
+        feed.reached(current).await?;
         let registry = Arc::new(Registry {
             store,
             clock,
