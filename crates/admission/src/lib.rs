@@ -5,11 +5,13 @@
 //! permission (`auth`).
 
 mod default_toleration_seconds;
+mod deny_service_external_ips;
 mod ingress_class;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod pod_security;
+mod pod_topology_labels;
 mod priority;
 mod resource_quota;
 mod runtime_class;
@@ -22,24 +24,26 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use ironkeel_object::{ObjectSource, Value};
+use ironkeel_object::{ObjectMeta, ObjectSource, Value};
 use ironkeel_registry::{Admission, ApiError, Attributes, Chain, Operation, Registry};
 
 /// What plugins see of the cluster.
 pub(crate) struct Cluster {
-    registry: Arc<Registry>,
+    source: Arc<dyn ObjectSource>,
+    /// For what waits until an object is there; without it nothing waits.
+    registry: Option<Arc<Registry>>,
 }
 
 impl Cluster {
     /// One stored object of a `v1` resource.
     pub(crate) fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Arc<Value>> {
-        ObjectSource::get(&*self.registry, ironkeel_schema::resource(group, "v1", plural)?, namespace, name)
+        self.source.get(ironkeel_schema::resource(group, "v1", plural)?, namespace, name)
     }
 
     /// All stored objects of a `v1` resource; of all namespaces where `namespace` is empty.
     pub(crate) fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Arc<Value>> {
         match ironkeel_schema::resource(group, "v1", plural) {
-            Some(resource) => ObjectSource::list(&*self.registry, resource, namespace),
+            Some(resource) => self.source.list(resource, namespace),
             None => Vec::new(),
         }
     }
@@ -60,7 +64,15 @@ impl fmt::Debug for Plugins {
 
 /// The chain of built-in plugins over a registry, and `others` behind them.
 pub fn chain(registry: Arc<Registry>, others: Vec<Chain>) -> Chain {
-    Arc::new(Plugins { cluster: Cluster { registry }, quota: resource_quota::ResourceQuota::default(), others })
+    let cluster = Cluster { source: registry.clone(), registry: Some(registry) };
+    Arc::new(Plugins { cluster, quota: resource_quota::ResourceQuota::default(), others })
+}
+
+/// The chain of built-in plugins over any source of objects. Nothing waits: a Pod whose namespace
+/// has no ServiceAccount yet is refused at once.
+pub fn chain_over(source: Arc<dyn ObjectSource>) -> Chain {
+    let cluster = Cluster { source, registry: None };
+    Arc::new(Plugins { cluster, quota: resource_quota::ResourceQuota::default(), others: Vec::new() })
 }
 
 /// Whether this creates a Pod.
@@ -83,6 +95,7 @@ impl Admission for Plugins {
         taint_nodes::mutate(a, object);
         storage::mutate(c, a, object);
         ingress_class::mutate(c, a, object)?;
+        pod_topology_labels::mutate(c, a, object);
         for other in &self.others {
             other.mutate(a, object, old).await?;
         }
@@ -100,9 +113,13 @@ impl Admission for Plugins {
             limit_ranger::validate(c, a, object)?;
             pod_security::validate(c, a, object, old)?;
             storage::validate(c, a, object, old)?;
+            deny_service_external_ips::validate(a, object, old)?;
         }
         for other in &self.others {
             other.validate(a, object, old).await?;
+        }
+        if let Some(old) = old {
+            self.quota.seen(old.uid());
         }
         if let Some(object) = object {
             // Last, so that nothing is charged for what others refuse.

@@ -49,9 +49,9 @@ impl Level {
 fn violations(level: Level, spec: &Value, annotations: Option<&Value>) -> Vec<String> {
     match level {
         Level::Privileged => Vec::new(),
-        Level::Baseline => checks::baseline(spec, annotations),
+        Level::Baseline => checks::baseline(spec, annotations, false),
         Level::Restricted => {
-            let mut found = checks::baseline(spec, annotations);
+            let mut found = checks::baseline(spec, annotations, true);
             found.extend(checks::restricted(spec));
             found
         }

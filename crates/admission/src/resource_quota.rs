@@ -13,8 +13,19 @@ use parking_lot::Mutex;
 use crate::Cluster;
 use crate::usage::{Amounts, add, pod_resources};
 
-/// Admitted creates that the cache may not show yet: uid, namespace, usage.
-type Pending = BTreeMap<String, (String, Amounts)>;
+/// An admitted create that the cache may not show yet.
+struct Charge {
+    namespace: String,
+    /// Names of the quotas whose scopes see the object.
+    quotas: Vec<String>,
+    usage: Amounts,
+}
+
+/// Charges by the object's uid.
+type Pending = BTreeMap<String, Charge>;
+
+/// Computing resources of which every container must say how much, where a quota limits them.
+const COMPUTE: &[&str] = &["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
 
 #[derive(Default)]
 pub(crate) struct ResourceQuota(Mutex<Pending>);
@@ -144,15 +155,22 @@ impl ResourceQuota {
         let wanted = usage_of(group, plural, object);
         let before = old.map(|o| usage_of(group, plural, o)).unwrap_or_default();
         let mut pending = self.0.lock();
-        for quota in &quotas {
-            if in_scope(quota, plural, object) {
-                check(c, a, quota, &wanted, &before, &mut pending)?;
+        let mut charged = Vec::new();
+        for quota in quotas.iter().filter(|q| in_scope(q, plural, object)) {
+            if check(c, a, quota, object, &wanted, &before, &mut pending)? {
+                charged.push(quota.name().to_owned());
             }
         }
-        if a.operation == Operation::Create && !a.dry_run {
-            pending.insert(object.uid().to_owned(), (a.namespace.to_owned(), wanted));
+        if a.operation == Operation::Create && !a.dry_run && !charged.is_empty() {
+            let charge = Charge { namespace: a.namespace.to_owned(), quotas: charged, usage: wanted };
+            pending.insert(object.uid().to_owned(), charge);
         }
         Ok(())
+    }
+
+    /// Someone changes or deletes an object: the cache shows it, so it is counted there from now on.
+    pub(crate) fn seen(&self, uid: &str) {
+        self.0.lock().remove(uid);
     }
 
     pub(crate) fn rolled_back(&self, _: &Attributes<'_>, object: &Value) {
@@ -160,14 +178,39 @@ impl ResourceQuota {
     }
 }
 
+/// `cpu for: a,b; memory for: b`, where containers leave out what the quota limits.
+fn unspecified(pod: &Value, hard: &[(&str, Quantity)]) -> Option<String> {
+    let pod_level = |part: &str, name: &str| pod.at(&["spec", "resources", part, name]).is_some();
+    let mut missing = Vec::new();
+    for (resource, _) in hard.iter().filter(|(k, _)| COMPUTE.contains(k)) {
+        let (part, name) = resource.split_once('.').unwrap_or(("requests", resource));
+        if pod_level(part, name) {
+            continue;
+        }
+        let mut names: Vec<&str> = ["initContainers", "containers"]
+            .into_iter()
+            .flat_map(|l| pod.items_at(&["spec", l]))
+            .filter(|c| c.at(&["resources", part, name]).is_none())
+            .map(|c| c.str_at(&["name"]).unwrap_or_default())
+            .collect();
+        names.sort_unstable();
+        if !names.is_empty() {
+            missing.push(format!("{resource} for: {}", names.join(",")));
+        }
+    }
+    (!missing.is_empty()).then(|| missing.join("; "))
+}
+
+/// Whether the quota limits anything that the object uses; an error where that would be too much.
 fn check(
     c: &Cluster,
     a: &Attributes<'_>,
     quota: &Value,
+    object: &Value,
     wanted: &Amounts,
     before: &Amounts,
     pending: &mut Pending,
-) -> Result<(), ApiError> {
+) -> Result<bool, ApiError> {
     let hard: Vec<(&str, Quantity)> = quota
         .at(&["spec", "hard"])
         .and_then(Value::as_object)
@@ -175,26 +218,15 @@ fn check(
         .flat_map(Map::iter)
         .filter_map(|(k, v)| Some((k.as_ref(), Quantity::parse(v.as_str()?).ok()?)))
         .collect();
-    if a.is("", "pods") {
-        let must: Vec<&str> = hard
-            .iter()
-            .map(|(k, _)| *k)
-            .filter(|k| {
-                let compute = matches!(
-                    *k,
-                    "cpu" | "memory" | "requests.cpu" | "requests.memory" | "limits.cpu" | "limits.memory"
-                );
-                compute && !wanted.contains_key(*k)
-            })
-            .collect();
-        if !must.is_empty() {
-            return Err(a.forbidden(&format!("failed quota: {}: must specify {}", quota.name(), must.join(","))));
-        }
+    if a.is("", "pods")
+        && let Some(missing) = unspecified(object, &hard)
+    {
+        return Err(a.forbidden(&format!("failed quota: {}: must specify {missing}", quota.name())));
     }
     let touched: Vec<&(&str, Quantity)> =
         hard.iter().filter(|(k, _)| wanted.get(*k).is_some_and(|q| before.get(*k).is_none_or(|b| q > b))).collect();
     if touched.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let used = used(c, a, quota, pending);
     let (mut asked, mut have, mut limits) = (Vec::new(), Vec::new(), Vec::new());
@@ -209,7 +241,7 @@ fn check(
         }
     }
     if asked.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     Err(a.forbidden(&format!(
         "exceeded quota: {}, requested: {}, used: {}, limited: {}",
@@ -231,9 +263,9 @@ fn used(c: &Cluster, a: &Attributes<'_>, quota: &Value, pending: &mut Pending) -
             add(&mut total, &usage_of(group, plural, object));
         }
     }
-    for (namespace, usage) in pending.values() {
-        if namespace == a.namespace {
-            add(&mut total, usage);
+    for charge in pending.values() {
+        if charge.namespace == a.namespace && charge.quotas.iter().any(|q| q == quota.name()) {
+            add(&mut total, &charge.usage);
         }
     }
     total

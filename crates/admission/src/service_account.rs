@@ -20,6 +20,13 @@ pub(crate) async fn mutate(c: &Cluster, a: &Attributes<'_>, pod: &mut Value) -> 
         if pod.str_at(&["spec", "serviceAccountName"]).is_some_and(|n| !n.is_empty() && n != "default") {
             return Err(a.forbidden("a mirror pod may not reference service accounts"));
         }
+        if references_secrets(pod) {
+            return Err(a.forbidden("a mirror pod may not reference secrets"));
+        }
+        let projects_token = projections(pod).any(|s| s.get("serviceAccountToken").is_some_and(|t| !t.is_null()));
+        if projects_token {
+            return Err(a.forbidden("a mirror pod may not use ServiceAccountToken volume projections"));
+        }
         return Ok(());
     }
     let mut name = pod.str_at(&["spec", "serviceAccountName"]).unwrap_or_default().to_owned();
@@ -45,6 +52,23 @@ pub(crate) async fn mutate(c: &Cluster, a: &Attributes<'_>, pod: &mut Value) -> 
     Ok(())
 }
 
+fn projections(pod: &Value) -> impl Iterator<Item = &Value> {
+    pod.items_at(&["spec", "volumes"]).iter().flat_map(|v| v.items_at(&["projected", "sources"]))
+}
+
+/// Whether volumes, environments or pull secrets name a Secret.
+fn references_secrets(pod: &Value) -> bool {
+    let set = |v: &Value, path: &[&str]| v.at(path).is_some_and(|s| !s.is_null());
+    let lists = ["initContainers", "containers", "ephemeralContainers"];
+    !pod.items_at(&["spec", "imagePullSecrets"]).is_empty()
+        || pod.items_at(&["spec", "volumes"]).iter().any(|v| set(v, &["secret"]))
+        || projections(pod).any(|s| set(s, &["secret"]))
+        || lists.iter().flat_map(|l| pod.items_at(&["spec", l])).any(|c| {
+            c.items_at(&["env"]).iter().any(|e| set(e, &["valueFrom", "secretKeyRef"]))
+                || c.items_at(&["envFrom"]).iter().any(|e| set(e, &["secretRef"]))
+        })
+}
+
 /// The account; a fresh namespace's default one is waited for.
 async fn account(c: &Cluster, a: &Attributes<'_>, name: &str) -> Result<Arc<Value>, ApiError> {
     if let Some(found) = c.get("", "serviceaccounts", a.namespace, name) {
@@ -56,13 +80,11 @@ async fn account(c: &Cluster, a: &Attributes<'_>, name: &str) -> Result<Arc<Valu
             a.namespace
         ))
     };
-    if name != "default" {
-        return Err(missing());
-    }
-    let row = c.registry.row("", "v1", "serviceaccounts").ok_or_else(missing)?;
+    let Some(registry) = c.registry.as_ref().filter(|_| name == "default") else { return Err(missing()) };
+    let row = registry.row("", "v1", "serviceaccounts").ok_or_else(missing)?;
     let fields = FieldSelector::parse("metadata.name=default").map_err(ApiError::from)?;
     let selection = Selection::new(a.namespace, LabelSelector::default(), &fields, &[])?;
-    let mut watcher = c.registry.watch(row, selection, WatchStart::State, 0).await?;
+    let mut watcher = registry.watch(row, selection, WatchStart::State, 0).await?;
     let wait = Duration::from_millis(ACCOUNT_WAIT_MS);
     let mut events = Vec::new();
     match tokio::time::timeout(wait, watcher.next(&mut events)).await {

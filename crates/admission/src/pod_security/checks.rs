@@ -52,17 +52,22 @@ fn name(container: &Value) -> &str {
     container.str_at(&["name"]).unwrap_or_default()
 }
 
+fn quoted(names: &[&str]) -> String {
+    names.iter().map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ")
+}
+
 /// `container "a"` or `containers "a", "b"`.
 fn who(names: &[&str]) -> String {
-    let quoted: Vec<String> = names.iter().map(|n| format!("\"{n}\"")).collect();
-    format!("container{} {}", if names.len() == 1 { "" } else { "s" }, quoted.join(", "))
+    format!("container{} {}", if names.len() == 1 { "" } else { "s" }, quoted(names))
 }
 
 fn bad<'a>(spec: &'a Value, is_bad: impl Fn(&'a Value) -> bool) -> Vec<&'a str> {
     containers(spec).filter(|c| is_bad(c)).map(name).collect()
 }
 
-pub(super) fn baseline(spec: &Value, annotations: Option<&Value>) -> Vec<String> {
+/// The controls of the baseline level. Under `restricted` those are left out that a stricter control
+/// of that level speaks for: capabilities and the seccomp profile.
+pub(super) fn baseline(spec: &Value, annotations: Option<&Value>, restricted: bool) -> Vec<String> {
     let mut out = Vec::new();
     let flag = |v: &Value, path: &[&str]| v.at(path).and_then(Value::as_bool) == Some(true);
     let shared: Vec<String> = ["hostNetwork", "hostPID", "hostIPC"]
@@ -82,7 +87,7 @@ pub(super) fn baseline(spec: &Value, annotations: Option<&Value>) -> Vec<String>
         list.iter().filter_map(Value::as_str).map(str::to_owned).collect()
     };
     let caps = bad(spec, |c| added(c).iter().any(|x| !BASELINE_CAPABILITIES.contains(&x.as_str())));
-    if !caps.is_empty() {
+    if !caps.is_empty() && (!restricted || windows(spec)) {
         let mut extra: Vec<String> =
             containers(spec).flat_map(added).filter(|x| !BASELINE_CAPABILITIES.contains(&x.as_str())).collect();
         extra.sort();
@@ -144,7 +149,7 @@ pub(super) fn baseline(spec: &Value, annotations: Option<&Value>) -> Vec<String>
         out.push(format!("procMount ({} must not set securityContext.procMount to \"Unmasked\")", who(&mounts)));
     }
     let unconfined = all().any(|c| c.str_at(&["securityContext", "seccompProfile", "type"]) == Some("Unconfined"));
-    if unconfined {
+    if unconfined && (!restricted || windows(spec)) {
         out.push(
             "seccompProfile (pod or container must not set securityContext.seccompProfile.type to \"Unconfined\")"
                 .to_owned(),
@@ -162,55 +167,47 @@ pub(super) fn baseline(spec: &Value, annotations: Option<&Value>) -> Vec<String>
     out
 }
 
+fn windows(spec: &Value) -> bool {
+    spec.str_at(&["os", "name"]) == Some("windows")
+}
+
+/// The controls that the restricted level adds.
 pub(super) fn restricted(spec: &Value) -> Vec<String> {
     let mut out = Vec::new();
-    if spec.str_at(&["os", "name"]) == Some("windows") {
-        return out;
-    }
     let context = |c: &Value, key: &str| c.at(&["securityContext", key]).and_then(Value::as_bool);
+    let on_linux = !windows(spec);
     let escalating = bad(spec, |c| context(c, "allowPrivilegeEscalation") != Some(false));
-    if !escalating.is_empty() {
+    if on_linux && !escalating.is_empty() {
         out.push(format!(
             "allowPrivilegeEscalation != false ({} must set securityContext.allowPrivilegeEscalation=false)",
             who(&escalating)
         ));
     }
-    let undropped = bad(spec, |c| {
-        let dropped = c.items_at(&["securityContext", "capabilities", "drop"]);
-        !dropped.iter().any(|d| d.as_str() == Some("ALL"))
-    });
-    if !undropped.is_empty() {
-        out.push(format!(
-            "unrestricted capabilities ({} must set securityContext.capabilities.drop=[\"ALL\"])",
-            who(&undropped)
-        ));
+    if on_linux {
+        out.extend(capabilities(spec));
     }
-    let adding = bad(spec, |c| {
-        let added = c.items_at(&["securityContext", "capabilities", "add"]);
-        added.iter().any(|x| x.as_str() != Some("NET_BIND_SERVICE"))
-    });
-    if !adding.is_empty() {
-        out.push(format!(
-            "unrestricted capabilities ({} must not add capabilities other than \"NET_BIND_SERVICE\")",
-            who(&adding)
-        ));
+    let mut types = Vec::new();
+    let mut volumes = Vec::new();
+    for volume in spec.items_at(&["volumes"]) {
+        let sources = volume.as_object().into_iter().flat_map(Map::iter);
+        let found: Vec<&str> = sources
+            .filter(|(k, s)| k.as_ref() != "name" && !s.is_null() && !RESTRICTED_VOLUMES.contains(&k.as_ref()))
+            .map(|(k, _)| k.as_ref())
+            .collect();
+        if !found.is_empty() {
+            volumes.push(name(volume));
+            types.extend(found);
+        }
     }
-    let volumes: Vec<String> = spec
-        .items_at(&["volumes"])
-        .iter()
-        .filter(|v| {
-            let sources = v.as_object().into_iter().flat_map(Map::iter);
-            sources
-                .filter(|(k, s)| k.as_ref() != "name" && !s.is_null())
-                .any(|(k, _)| !RESTRICTED_VOLUMES.contains(&k.as_ref()))
-        })
-        .map(|v| format!("\"{}\"", name(v)))
-        .collect();
     if !volumes.is_empty() {
+        types.sort_unstable();
+        types.dedup();
+        let (s, uses) = if volumes.len() == 1 { ("", "uses") } else { ("s", "use") };
+        let ts = if types.len() == 1 { "" } else { "s" };
         out.push(format!(
-            "restricted volume types (volume{} {})",
-            if volumes.len() == 1 { "" } else { "s" },
-            volumes.join(", ")
+            "restricted volume types (volume{s} {} {uses} restricted volume type{ts} {})",
+            quoted(&volumes),
+            quoted(&types)
         ));
     }
     let pod_non_root = context(spec, "runAsNonRoot");
@@ -225,6 +222,9 @@ pub(super) fn restricted(spec: &Value) -> Vec<String> {
     if zero(spec) || containers(spec).any(zero) {
         out.push("runAsUser=0 (pod or container must not set runAsUser=0)".to_owned());
     }
+    if !on_linux {
+        return out;
+    }
     let safe = |c: &Value| {
         c.str_at(&["securityContext", "seccompProfile", "type"]).map(|t| matches!(t, "RuntimeDefault" | "Localhost"))
     };
@@ -237,4 +237,28 @@ pub(super) fn restricted(spec: &Value) -> Vec<String> {
         ));
     }
     out
+}
+
+/// All dropped, and none but NET_BIND_SERVICE added.
+fn capabilities(spec: &Value) -> Option<String> {
+    let undropped = bad(spec, |c| {
+        let dropped = c.items_at(&["securityContext", "capabilities", "drop"]);
+        !dropped.iter().any(|d| d.as_str() == Some("ALL"))
+    });
+    let extra = |c| -> Vec<&str> {
+        let added = Value::items_at(c, &["securityContext", "capabilities", "add"]);
+        added.iter().filter_map(Value::as_str).filter(|x| *x != "NET_BIND_SERVICE").collect()
+    };
+    let adding = bad(spec, |c| !extra(c).is_empty());
+    let mut parts = Vec::new();
+    if !undropped.is_empty() {
+        parts.push(format!("{} must set securityContext.capabilities.drop=[\"ALL\"]", who(&undropped)));
+    }
+    if !adding.is_empty() {
+        let mut all: Vec<&str> = containers(spec).flat_map(extra).collect();
+        all.sort_unstable();
+        all.dedup();
+        parts.push(format!("{} must not include {} in securityContext.capabilities.add", who(&adding), quoted(&all)));
+    }
+    (!parts.is_empty()).then(|| format!("unrestricted capabilities ({})", parts.join("; ")))
 }
