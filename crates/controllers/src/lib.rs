@@ -6,9 +6,11 @@
 
 mod aggregation;
 mod context;
+mod cronjob;
 mod daemonset;
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoints;
 mod endpointslice;
 mod error;
@@ -17,10 +19,12 @@ mod job;
 mod namespace;
 mod node;
 mod podgc;
+mod protection;
 mod replicas;
 mod revision;
 mod rootca;
 mod serviceaccount;
+mod statefulset;
 mod ttl;
 
 use kube::Client;
@@ -80,7 +84,12 @@ async fn run_controllers(context: Context) -> Result<(), Error> {
         "replicaset" => replicas::run_replica_sets,
         "replicationcontroller" => replicas::run_replication_controllers,
         "daemonset" => daemonset::run,
+        "statefulset" => statefulset::run,
         "job" => job::run,
+        "cronjob" => cronjob::run,
+        "disruption" => disruption::run,
+        "persistentvolumeclaim-protection" => protection::run_claims,
+        "persistentvolume-protection" => protection::run_volumes,
         "endpoints" => endpoints::run,
         "endpointslice" => endpointslice::run,
         "garbage-collector" => garbage::run,

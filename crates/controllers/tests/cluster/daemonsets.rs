@@ -14,7 +14,8 @@ fn daemon_set(strategy: Value) -> Value {
 }
 
 fn image(image: &str) -> Value {
-    json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": image}]}}}})
+    let ports = json!([{"name": "http", "containerPort": 8080}]);
+    json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": image, "ports": ports}]}}}})
 }
 
 fn uses(pod: &Pod, image: &str) -> bool {

@@ -2,10 +2,13 @@
 //! tests say what became of pods.
 #![allow(clippy::unwrap_used)]
 
+mod cronjobs;
 mod daemonsets;
 mod deployments;
 mod jobs;
 mod nodes;
+mod policies;
+mod statefulsets;
 mod support;
 
 use std::time::{Duration, Instant};

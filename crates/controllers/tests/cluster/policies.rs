@@ -1,0 +1,95 @@
+//! Disruption budgets and the protection of volumes and claims.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::ResourceExt as _;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use crate::support::{Cluster, condition, deployment, template};
+
+fn budget(name: &str, limit: Value) -> Value {
+    let mut budget = json!({"metadata": {"name": name}, "spec": {"selector": {"matchLabels": {"app": "web"}}}});
+    for (field, value) in limit.as_object().unwrap() {
+        budget["spec"][field] = value.clone();
+    }
+    budget
+}
+
+/// Allowed disruptions, healthy, desired and expected pods.
+fn numbers(budget: &PodDisruptionBudget) -> Option<[i32; 4]> {
+    let status = budget.status.as_ref()?;
+    Some([status.disruptions_allowed?, status.current_healthy?, status.desired_healthy?, status.expected_pods?])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_budget_counts_healthy_pods_against_what_their_controllers_want() {
+    let cluster = Cluster::start().await;
+    cluster.make::<Deployment>(deployment(4)).await;
+    cluster.make::<PodDisruptionBudget>(budget("most", json!({"maxUnavailable": "25%"}))).await;
+    cluster.make::<PodDisruptionBudget>(budget("least", json!({"minAvailable": 2}))).await;
+    let pods = cluster.eventually::<Pod>("default", |pods| pods.len() == 4).await;
+    let held = cluster.becomes::<PodDisruptionBudget>("most", |found| numbers(found) == Some([0, 0, 3, 4])).await;
+    assert_eq!(condition(&held, "DisruptionAllowed"), ("False".to_owned(), "InsufficientPods".to_owned()));
+    for pod in &pods {
+        cluster.bind(pod, "n1").await;
+        cluster.report(pod, "Running", "10.0.0.1").await;
+    }
+    let open = cluster.becomes::<PodDisruptionBudget>("most", |found| numbers(found) == Some([1, 4, 3, 4])).await;
+    assert_eq!(condition(&open, "DisruptionAllowed").0, "True");
+    cluster.becomes::<PodDisruptionBudget>("least", |found| numbers(found) == Some([2, 4, 2, 4])).await;
+    cluster.report(&pods[0], "Pending", "10.0.0.1").await;
+    cluster.becomes::<PodDisruptionBudget>("most", |found| numbers(found) == Some([0, 3, 3, 4])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_in_use_stays_until_its_pod_is_gone() {
+    let cluster = Cluster::start().await;
+    cluster
+        .make::<PersistentVolumeClaim>(json!({"metadata": {"name": "data"}, "spec": {
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}))
+        .await;
+    let held = |claim: &PersistentVolumeClaim| claim.finalizers().iter().any(|f| f == "kubernetes.io/pvc-protection");
+    cluster.becomes("data", held).await;
+    let mut pod = template(json!({}));
+    pod["metadata"]["name"] = json!("user");
+    pod["spec"]["nodeName"] = json!("n1");
+    pod["spec"]["volumes"] = json!([{"name": "d", "persistentVolumeClaim": {"claimName": "data"}}]);
+    cluster.make::<Pod>(pod).await;
+    let user = cluster.api::<Pod>("default").get("user").await.unwrap();
+    cluster.report(&user, "Running", "10.0.0.1").await;
+    // The controller knows the pod once the pod's own caches do; a claim is looked at again with every change of it.
+    let api = cluster.api::<PersistentVolumeClaim>("default");
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    api.delete("data", &DeleteParams::default()).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert!(api.get("data").await.unwrap().metadata.deletion_timestamp.is_some());
+    cluster.report(&user, "Succeeded", "10.0.0.1").await;
+    cluster.eventually::<PersistentVolumeClaim>("default", |claims| claims.is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bound_volume_stays_until_it_is_released() {
+    let cluster = Cluster::start().await;
+    let api = Api::<PersistentVolume>::all(cluster.client.clone());
+    let volume: PersistentVolume = serde_json::from_value(json!({"metadata": {"name": "v"}, "spec": {
+        "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "hostPath": {"path": "/data"}}}))
+    .unwrap();
+    api.create(&PostParams::default(), &volume).await.unwrap();
+    let phase = |phase: &str| Patch::Merge(json!({"status": {"phase": phase}}));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !api.get("v").await.unwrap().finalizers().iter().any(|f| f == "kubernetes.io/pv-protection") {
+        assert!(std::time::Instant::now() < deadline);
+    }
+    api.patch_status("v", &PatchParams::default(), &phase("Bound")).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    api.delete("v", &DeleteParams::default()).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert!(api.get("v").await.unwrap().metadata.deletion_timestamp.is_some());
+    api.patch_status("v", &PatchParams::default(), &phase("Released")).await.unwrap();
+    while api.get_opt("v").await.unwrap().is_some() {
+        assert!(std::time::Instant::now() < deadline);
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
