@@ -12,6 +12,7 @@ use std::{
 
 use ironkeel_cri::v1 as cri;
 use ironkeel_informer::{Delta, EventKind, EventRecorder, Informer, WatchConfig, reference_to};
+use ironkeel_semantics::{QosClass, qos_class};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
 use kube::{Api, Client};
 use parking_lot::Mutex;
@@ -30,7 +31,7 @@ use crate::{
         spec::{self, Role},
         worker::{self, Handle, Wish},
     },
-    resources::{self, Qos},
+    resources,
     runtime::Runtime,
     volumes::Volumes,
 };
@@ -120,7 +121,7 @@ impl Kubelet {
     /// Brings what depends on the set of pods up to date: the weight of the burstable class.
     pub(crate) fn pods_changed(&self) {
         let pods = self.active_pods();
-        let burstable = pods.iter().filter(|pod| resources::qos(pod) == Qos::Burstable);
+        let burstable = pods.iter().filter(|pod| qos_class(pod) == QosClass::Burstable);
         let milli = burstable.filter_map(|pod| pod.spec.as_ref()).map(|s| resources::pod_request_milli(s, "cpu")).sum();
         self.cgroups.set_burstable_request(milli);
     }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use ironkeel_informer::EventKind;
+use ironkeel_semantics::{QosClass, qos_class};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
@@ -16,7 +17,7 @@ use crate::{
     kubelet::Kubelet,
     names,
     node::{Pressure, machine},
-    resources::{self, Qos},
+    resources,
 };
 
 /// How often the machine is looked at.
@@ -107,7 +108,7 @@ async fn evict_one(kubelet: &Kubelet, resource: &str) {
     let message = format!("The node was low on resource: {resource}. ");
     kubelet.pod_event(pod, EventKind::Warning, "Evicted", &message);
     tracing::warn!(pod = names::name(pod), resource, "evicting a pod");
-    let grace = if resources::qos(pod) == Qos::BestEffort { Duration::ZERO } else { Duration::from_secs(1) };
+    let grace = if qos_class(pod) == QosClass::BestEffort { Duration::ZERO } else { Duration::from_secs(1) };
     kubelet.evict(names::uid(pod), message, grace);
 }
 

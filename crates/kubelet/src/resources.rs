@@ -1,8 +1,9 @@
-//! Arithmetic on pods' resources: quantities, requests and limits, QoS class, CPU shares and quotas, OOM score.
+//! Arithmetic on pods' resources as a node enforces them: requests and limits, CPU shares and quotas, OOM score.
 //! What a container or a pod asks for; where it is enforced is [`crate::pods::cgroups`] and the runtime.
 
 use std::collections::BTreeMap;
 
+use ironkeel_semantics::{Amount, QosClass, qos_class, resources::is_sidecar};
 use k8s_openapi::{
     api::core::v1::{Container, Pod, PodSpec},
     apimachinery::pkg::api::resource::Quantity,
@@ -20,81 +21,14 @@ const MAX_SHARES: i64 = 262_144;
 /// Smallest quota that the kernel accepts, microseconds.
 const MIN_QUOTA_US: i64 = 1_000;
 
-/// The pod's quality of service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Qos {
-    Guaranteed,
-    Burstable,
-    BestEffort,
-}
-
-impl Qos {
-    /// The value of `status.qosClass`.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Guaranteed => "Guaranteed",
-            Self::Burstable => "Burstable",
-            Self::BestEffort => "BestEffort",
-        }
-    }
-}
-
 /// A quantity in thousandths of its unit, rounded up; malformed text counts as zero, as the API has validated it.
 pub(crate) fn milli(quantity: &Quantity) -> i128 {
-    parse_milli(&quantity.0).unwrap_or_default()
+    i128::from(Amount::from(quantity).millis())
 }
 
 /// A quantity in its unit, rounded up.
 pub(crate) fn value(quantity: &Quantity) -> i64 {
-    let milli = milli(quantity);
-    let whole = milli.div_euclid(1000) + i128::from(milli.rem_euclid(1000) > 0);
-    whole.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
-}
-
-fn parse_milli(text: &str) -> Option<i128> {
-    let text = text.trim();
-    let end = text.find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-'))).unwrap_or(text.len());
-    let (number, suffix) = text.split_at(end);
-    let (numerator, exponent): (i128, i32) = match suffix {
-        "" => (1, 0),
-        "n" => (1, -9),
-        "u" => (1, -6),
-        "m" => (1, -3),
-        "k" => (1, 3),
-        "M" => (1, 6),
-        "G" => (1, 9),
-        "T" => (1, 12),
-        "P" => (1, 15),
-        "E" => (1, 18),
-        "Ki" => (1 << 10, 0),
-        "Mi" => (1 << 20, 0),
-        "Gi" => (1 << 30, 0),
-        "Ti" => (1 << 40, 0),
-        "Pi" => (1 << 50, 0),
-        "Ei" => (1 << 60, 0),
-        other => (1, other.strip_prefix(['e', 'E'])?.parse().ok()?),
-    };
-    let (negative, number) = match number.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, number.strip_prefix('+').unwrap_or(number)),
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let mut digits: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    let mut scale = exponent.checked_add(3)?;
-    for digit in fraction.bytes() {
-        digits = digits.checked_mul(10)?.checked_add(i128::from(digit.checked_sub(b'0')?))?;
-        scale -= 1;
-    }
-    let mut result = digits.checked_mul(numerator)?;
-    while scale > 0 {
-        result = result.checked_mul(10)?;
-        scale -= 1;
-    }
-    while scale < 0 && result != 0 {
-        result = result / 10 + i128::from(result % 10 > 0);
-        scale += 1;
-    }
-    Some(if negative { -result } else { result })
+    Amount::from(quantity).units()
 }
 
 /// The container's requests; a limit without a request is one.
@@ -115,11 +49,6 @@ pub(crate) fn limit_milli(container: &Container, resource: &str) -> Option<i128>
 /// The container's request for a resource, in thousandths.
 pub(crate) fn request_milli(container: &Container, resource: &str) -> i128 {
     requests(container).get(resource).map(milli).unwrap_or_default()
-}
-
-/// Whether an init container stays for the pod's life.
-pub(crate) fn is_sidecar(container: &Container) -> bool {
-    container.restart_policy.as_deref() == Some("Always")
 }
 
 /// What the pod asks for of one resource, in thousandths: the larger of the running set and of each step of
@@ -164,40 +93,6 @@ fn aggregate(spec: &PodSpec, of: impl Fn(&Container) -> Option<i128>) -> Option<
     Some(peak.max(running + sidecars))
 }
 
-/// The pod's QoS class by its containers' requests and limits for CPU and memory.
-pub(crate) fn qos(pod: &Pod) -> Qos {
-    let Some(spec) = &pod.spec else { return Qos::BestEffort };
-    if let Some(class) = pod.status.as_ref().and_then(|status| status.qos_class.as_deref()) {
-        match class {
-            "Guaranteed" => return Qos::Guaranteed,
-            "Burstable" => return Qos::Burstable,
-            "BestEffort" => return Qos::BestEffort,
-            _ => {}
-        }
-    }
-    let (mut any, mut guaranteed) = (false, true);
-    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let sets: Vec<Container> = match &spec.resources {
-        Some(resources) if resources.requests.is_some() || resources.limits.is_some() => {
-            vec![Container { resources: Some(resources.clone()), ..Default::default() }]
-        }
-        _ => containers.cloned().collect(),
-    };
-    for container in &sets {
-        for resource in ["cpu", "memory"] {
-            let request = request_milli(container, resource);
-            let limit = limit_milli(container, resource);
-            any |= request > 0 || limit.is_some();
-            guaranteed &= limit.is_some_and(|limit| limit == request);
-        }
-    }
-    match (any, guaranteed) {
-        (false, _) => Qos::BestEffort,
-        (true, true) => Qos::Guaranteed,
-        (true, false) => Qos::Burstable,
-    }
-}
-
 /// CPU shares for a request of so many thousandths of a core.
 pub(crate) fn cpu_shares(milli: i128) -> i64 {
     let shares = (milli * 1024 / 1000).min(i128::from(MAX_SHARES)) as i64;
@@ -218,10 +113,10 @@ pub(crate) fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity_by
     if critical {
         return -997;
     }
-    match qos(pod) {
-        Qos::Guaranteed => -997,
-        Qos::BestEffort => 1000,
-        Qos::Burstable => {
+    match qos_class(pod) {
+        QosClass::Guaranteed => -997,
+        QosClass::BestEffort => 1000,
+        QosClass::Burstable => {
             let request = request_milli(container, "memory") / 1000;
             let share = (1000 * request).checked_div(i128::from(memory_capacity_bytes)).unwrap_or_default();
             (1000 - share).clamp(3, 999) as i64
@@ -240,36 +135,6 @@ mod tests {
 
     fn pod(yaml: &str) -> Pod {
         serde_yaml_ng::from_str(yaml).unwrap()
-    }
-
-    #[test]
-    fn quantities_are_read_in_thousandths() {
-        for (text, expected) in [
-            ("1", 1000),
-            ("100m", 100),
-            ("1.5", 1500),
-            ("1Ki", 1_024_000),
-            ("2e3", 2_000_000),
-            ("0.1m", 1),
-            ("1G", 1_000_000_000_000),
-            ("-1", -1000),
-        ] {
-            assert_eq!(milli(&Quantity(text.into())), expected, "{text}");
-        }
-        assert_eq!(value(&Quantity("1500m".into())), 2);
-    }
-
-    #[test]
-    fn qos_follows_requests_and_limits() {
-        let check = |resources: &str, expected| {
-            let yaml = format!("{{spec: {{containers: [{{name: a, resources: {resources}}}]}}}}");
-            assert_eq!(qos(&pod(&yaml)), expected, "{resources}");
-        };
-        check("{}", Qos::BestEffort);
-        check("{requests: {cpu: 1}}", Qos::Burstable);
-        check("{limits: {cpu: 1}}", Qos::Burstable);
-        check("{limits: {cpu: 1, memory: 1Gi}}", Qos::Guaranteed);
-        check("{limits: {cpu: 1, memory: 1Gi}, requests: {cpu: 500m, memory: 1Gi}}", Qos::Burstable);
     }
 
     #[test]

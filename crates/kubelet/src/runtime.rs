@@ -365,6 +365,13 @@ impl Runtime {
         Ok(answer.map_err(failed("ListContainerStats"))?.into_inner().stats)
     }
 
+    /// Statistics of every pod with its containers', as one answer.
+    pub(crate) async fn pod_stats(&self) -> Result<Vec<cri::PodSandboxStats>, Error> {
+        let request = limited(cri::ListPodSandboxStatsRequest::default(), CALL_TIMEOUT);
+        let answer = self.client.runtime.clone().list_pod_sandbox_stats(request).await;
+        Ok(answer.map_err(failed("ListPodSandboxStats"))?.into_inner().stats)
+    }
+
     /// The image, when the runtime has it.
     pub(crate) async fn image(&self, spec: cri::ImageSpec) -> Result<Option<cri::Image>, Error> {
         let request = limited(cri::ImageStatusRequest { image: Some(spec), verbose: false }, CALL_TIMEOUT);

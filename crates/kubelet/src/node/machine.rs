@@ -25,6 +25,12 @@ pub(crate) fn filesystem(path: &Path) -> Option<Filesystem> {
     })
 }
 
+/// When the machine was started, seconds since 1970.
+pub(crate) fn booted_at() -> i64 {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    text.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok()).unwrap_or_default()
+}
+
 /// Processors that are online.
 pub(crate) fn processors() -> u64 {
     let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

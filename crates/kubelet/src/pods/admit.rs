@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
+use ironkeel_semantics::resources::host_ports;
 use k8s_openapi::api::core::v1::{Node, Pod};
 
 use crate::resources::{self, ResourceList};
-
-use super::spec;
 
 /// Why a pod is refused: `status.reason` and `status.message`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,8 +53,9 @@ pub(crate) fn admit(
             return Err(lacking(resource, requested, used, capacity));
         }
     }
-    let wanted = host_ports(pod);
-    if others.iter().any(|other| host_ports(other).iter().any(|port| wanted.iter().any(|own| conflict(own, port)))) {
+    let wanted = host_ports(spec);
+    let taken = others.iter().filter_map(|other| other.spec.as_ref()).flat_map(host_ports);
+    if taken.into_iter().any(|port| wanted.iter().any(|own| own.conflicts(&port))) {
         return Err(Refusal {
             reason: "NodePorts".into(),
             message: "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested \
@@ -78,25 +78,6 @@ pub(crate) fn admit(
         });
     }
     Ok(())
-}
-
-type HostPort = (String, String, i32);
-
-fn host_ports(pod: &Pod) -> Vec<HostPort> {
-    let containers = spec::containers(pod);
-    let ports = containers.iter().flat_map(|(_, container)| container.ports.iter().flatten());
-    ports
-        .filter_map(|port| {
-            let number = port.host_port.filter(|number| *number > 0)?;
-            let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
-            let ip = port.host_ip.clone().filter(|ip| ip != "0.0.0.0" && ip != "::").unwrap_or_default();
-            Some((protocol, ip, number))
-        })
-        .collect()
-}
-
-fn conflict(a: &HostPort, b: &HostPort) -> bool {
-    a.0 == b.0 && a.2 == b.2 && (a.1 == b.1 || a.1.is_empty() || b.1.is_empty())
 }
 
 #[cfg(test)]

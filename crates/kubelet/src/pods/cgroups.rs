@@ -9,11 +9,12 @@ use std::{
 };
 
 use ironkeel_journal::{Entry, Journal};
+use ironkeel_semantics::{QosClass, qos_class};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::{
     Error, names,
-    resources::{self, CPU_PERIOD_US, Qos},
+    resources::{self, CPU_PERIOD_US},
 };
 
 /// v1 controllers that pods are placed in.
@@ -58,14 +59,14 @@ impl Cgroups {
 
     /// The pod's cgroup, relative to the hierarchies: what CRI calls the cgroup parent.
     pub(crate) fn pod_path(&self, pod: &Pod) -> String {
-        self.path(names::uid(pod), resources::qos(pod))
+        self.path(names::uid(pod), qos_class(pod))
     }
 
-    fn path(&self, uid: &str, qos: Qos) -> String {
+    fn path(&self, uid: &str, qos: QosClass) -> String {
         match qos {
-            Qos::Guaranteed => format!("{}/pod{uid}", self.root),
-            Qos::Burstable => format!("{}/burstable/pod{uid}", self.root),
-            Qos::BestEffort => format!("{}/besteffort/pod{uid}", self.root),
+            QosClass::Guaranteed => format!("{}/pod{uid}", self.root),
+            QosClass::Burstable => format!("{}/burstable/pod{uid}", self.root),
+            QosClass::BestEffort => format!("{}/besteffort/pod{uid}", self.root),
         }
     }
 
@@ -104,7 +105,7 @@ impl Cgroups {
 
     /// Removes the pod's cgroup, whatever its class was.
     pub(crate) fn remove_pod(&self, uid: &str) {
-        for qos in [Qos::Guaranteed, Qos::Burstable, Qos::BestEffort] {
+        for qos in [QosClass::Guaranteed, QosClass::Burstable, QosClass::BestEffort] {
             for directory in self.directories(&self.path(uid, qos)) {
                 if let Err(error) = remove_tree(&directory) {
                     tracing::debug!(path = %directory.display(), %error, "cgroup not removed yet");

@@ -1,9 +1,8 @@
 //! A pod's containers as one list: init containers, sidecars, regular and ephemeral ones are started by the same code
 //! and differ by their role.
 
+use ironkeel_semantics::resources::is_sidecar;
 use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
-
-use crate::resources::is_sidecar;
 
 /// What a container is to its pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

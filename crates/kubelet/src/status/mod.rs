@@ -7,6 +7,7 @@ pub(crate) mod writer;
 
 use std::collections::HashMap;
 
+use ironkeel_semantics::qos_class;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
@@ -21,7 +22,6 @@ use crate::{
         reason::{self, Waiting},
         spec::{self, Role},
     },
-    resources,
     runtime::{ContainerView, PodView, State},
 };
 
@@ -68,7 +68,7 @@ pub(crate) fn generate(input: &Input<'_>) -> PodStatus {
         host_ips: Some(input.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         pod_ip: input.pod_ips.first().cloned(),
         pod_ips: (!input.pod_ips.is_empty()).then(|| input.pod_ips.iter().map(|ip| PodIP { ip: ip.clone() }).collect()),
-        qos_class: Some(resources::qos(input.pod).as_str().into()),
+        qos_class: Some(qos_class(input.pod).as_str().into()),
         start_time: Some(input.previous.start_time.clone().unwrap_or(Time(input.now))),
         observed_generation: input.pod.metadata.generation,
         init_container_statuses: some(init),
@@ -190,7 +190,8 @@ fn container_status(input: &Input<'_>, role: Role, container: &Container, initia
         status.last_state = old
             .filter(|old| old.restart_count == status.restart_count)
             .and_then(|old| old.last_state.clone())
-            .filter(|state| state.terminated.is_some());
+            // While it waited, the container's own end was its last state.
+            .filter(|state| state.terminated.as_ref().is_some_and(|end| end.container_id != status.container_id));
     }
     status.state = Some(match view.state {
         State::Running => {
