@@ -81,7 +81,8 @@ impl<'a> Sender<'a> {
             self.refused(CONFIGMAPS, JSON, br#"{"kind": "ConfigMap", "#, 400, "BadRequest", &[])
         });
         checks.check("a YAML bomb", || {
-            let mut bomb = String::from("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bad}\na0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+            let mut bomb =
+                String::from("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bad}\na0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
             for i in 1..12 {
                 let above = format!("*a{},", i - 1).repeat(10);
                 bomb += &format!("a{i}: &a{i} [{}]\n", above.trim_end_matches(','));
@@ -93,7 +94,11 @@ impl<'a> Sender<'a> {
             expect("the object afterwards", 404, stored.status, stored.status == 404)
         });
         checks.check("deeply nested JSON", || {
-            let deep = format!(r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"bad"}},"x":{}1{}}}"#, "[".repeat(20_000), "]".repeat(20_000));
+            let deep = format!(
+                r#"{{"kind":"ConfigMap","apiVersion":"v1","metadata":{{"name":"bad"}},"x":{}1{}}}"#,
+                "[".repeat(20_000),
+                "]".repeat(20_000)
+            );
             self.refused(CONFIGMAPS, JSON, deep.as_bytes(), 400, "BadRequest", &[])
         });
         checks.check("a body of 4 MiB", || {
@@ -104,8 +109,13 @@ impl<'a> Sender<'a> {
             let big = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "bad" }, "data": { "k": "x".repeat(3 << 19) } });
             self.refused(CONFIGMAPS, JSON, big.to_string().as_bytes(), 422, "Invalid", &["Too long", "1048576"])
         });
-        checks.check("a body of another kind", || {
-            self.refused(CONFIGMAPS, JSON, deployment().to_string().as_bytes(), 400, "BadRequest", &["Deployment", "ConfigMap"])
+        checks.check("a body of another version, of another kind", || {
+            let body = deployment().to_string();
+            let words = ["the API version in the data (apps/v1) does not match the expected API version (v1)"];
+            self.refused(CONFIGMAPS, JSON, body.as_bytes(), 400, "BadRequest", &words)?;
+            let body = br#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"bad"}}"#;
+            let words = [r#"Secret in version \"v1\" cannot be handled as a ConfigMap"#];
+            self.refused(CONFIGMAPS, JSON, body, 400, "BadRequest", &words)
         });
     }
 
@@ -118,7 +128,14 @@ impl<'a> Sender<'a> {
         checks.check("an unknown field, strictly", || {
             let body = changed(&|d| d["spec"]["replica"] = json!(2));
             let path = format!("{DEPLOYMENTS}?fieldValidation=Strict");
-            self.refused(&path, JSON, body.as_bytes(), 400, "BadRequest", &[r#"strict decoding error: unknown field \"spec.replica\""#])
+            self.refused(
+                &path,
+                JSON,
+                body.as_bytes(),
+                400,
+                "BadRequest",
+                &[r#"strict decoding error: unknown field \"spec.replica\""#],
+            )
         });
         checks.check("an unknown field, with a warning", || {
             let body = changed(&|d| d["spec"]["replica"] = json!(2));
@@ -219,12 +236,10 @@ impl<'a> Sender<'a> {
             kept("3")
         });
         checks.check("an immutable field", || {
-            let created = self.send("POST", DEPLOYMENTS, JSON, {
-                let mut object = deployment();
-                object["metadata"]["name"] = json!("fixed");
-                object["spec"]["replicas"] = json!(0);
-                object.to_string().as_bytes()
-            })?;
+            let mut object = deployment();
+            object["metadata"]["name"] = json!("fixed");
+            object["spec"]["replicas"] = json!(0);
+            let created = self.send("POST", DEPLOYMENTS, JSON, object.to_string().as_bytes())?;
             expect("the create", 201, &created.body, created.status == 201)?;
             let patch = br#"{"spec":{"selector":{"matchLabels":{"app":"other"}}}}"#;
             let path = format!("{DEPLOYMENTS}/fixed");
@@ -264,7 +279,11 @@ impl<'a> Sender<'a> {
         self.waits_for_reason("nowhere", &["ErrImagePull", "ImagePullBackOff"])?;
         self.waits_for_reason("nowhere", &["ImagePullBackOff"])?;
         let described = self.cluster.kubectl(&["describe", "pod", "nowhere"])?.ok()?;
-        expect_words("the pod's events", &described, &["Failed to pull image", "ErrImagePull", "ImagePullBackOff", "refused"])
+        expect_words(
+            "the pod's events",
+            &described,
+            &["Failed to pull image", "ErrImagePull", "ImagePullBackOff", "refused"],
+        )
     }
 
     fn never_pulled(&self) -> Outcome {
@@ -286,7 +305,8 @@ impl<'a> Sender<'a> {
 
 fn is_status(answer: &http::Answer, code: u16, reason: &str, words: &[&str]) -> Outcome {
     let status = answer.json();
-    let right = answer.status == code && status["kind"] == "Status" && status["reason"] == reason && status["code"] == code;
+    let right =
+        answer.status == code && status["kind"] == "Status" && status["reason"] == reason && status["code"] == code;
     expect("the answer", format!("a Status {code} {reason}"), format!("{}: {}", answer.status, answer.body), right)?;
     expect_words("the answer", &answer.body, words)
 }

@@ -86,9 +86,7 @@ fn an_unmodified_helm_installs_upgrades_rolls_back_and_uninstalls() {
         helm("status hi")?.says(&["REVISION: 1"])?;
         helm("get manifest hi")?.says(&["kind: Deployment"]).map(drop)
     });
-    checks.check("a second install of the same name", || {
-        helm(&format!("install hi {chart}"))?.fails(1, &["in use"])
-    });
+    checks.check("a second install of the same name", || helm(&format!("install hi {chart}"))?.fails(1, &["in use"]));
     checks.check("upgrade --wait, with a hook", || {
         let set = "--set replicas=2,version=2,greeting=bye --wait --timeout 60s";
         helm(&format!("upgrade hi {chart} {set}"))?.says(&["REVISION: 2"])?;

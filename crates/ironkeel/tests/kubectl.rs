@@ -49,11 +49,14 @@ impl User<'_> {
     }
 
     fn one_web_pod(&self) -> Outcome<String> {
-        self.cluster.field("-n guestbook pods -l app=web --field-selector=status.phase=Running", ".items[0].metadata.name")
+        self.cluster
+            .field("-n guestbook pods -l app=web --field-selector=status.phase=Running", ".items[0].metadata.name")
     }
 
     fn reads(&self, checks: &mut Checks) {
-        checks.check("get", || self.types("get pods,deployments,services,configmaps,secrets")?.says(&["pod/web-", "3/3"]).map(drop));
+        checks.check("get", || {
+            self.types("get pods,deployments,services,configmaps,secrets")?.says(&["pod/web-", "3/3"]).map(drop)
+        });
         checks.check("get -o wide", || {
             let header = ["NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "NODE"];
             let text = self.types("get pods -o wide")?.says(&header)?;
@@ -64,7 +67,8 @@ impl User<'_> {
             let said = ["kind: Deployment", "strategy:", "type: RollingUpdate", "availableReplicas: 3"];
             self.types("get deployment web -o yaml")?.says(&said).map(drop)
         });
-        checks.check("get nodes", || self.types("get nodes -o wide")?.says(&["Ready", "v1.36", "192.0.2.10"]).map(drop));
+        checks
+            .check("get nodes", || self.types("get nodes -o wide")?.says(&["Ready", "v1.36", "192.0.2.10"]).map(drop));
         checks.check("get -w", || {
             let mut watch = self.cluster.kubectl_beside(&words("get configmaps -w"))?;
             watch.wait_for("web ", SHORT)?;
@@ -84,7 +88,9 @@ impl User<'_> {
             self.types("explain pods.spec --recursive")?.says(&["containers", "topologySpreadConstraints"]).map(drop)
         });
         checks.check("api-resources", || {
-            self.types("api-resources")?.says(&["deployments", "deploy", "apps/v1", "Ingress", "storage.k8s.io/v1"]).map(drop)
+            self.types("api-resources")?
+                .says(&["deployments", "deploy", "apps/v1", "Ingress", "storage.k8s.io/v1"])
+                .map(drop)
         });
         checks.check("api-versions, version, cluster-info", || {
             self.types("api-versions")?.says(&["apps/v1", "batch/v1", "rbac.authorization.k8s.io/v1"])?;
@@ -98,7 +104,9 @@ impl User<'_> {
             self.types(&format!("get secrets {web}"))?.fails(1, &["Forbidden", "cannot list resource \"secrets\""])?;
             self.types("auth whoami")?.says(&["system:masters"]).map(drop)
         });
-        checks.check("get events", || self.types("get events")?.says(&["Scheduled", "Started", "ScalingReplicaSet"]).map(drop));
+        checks.check("get events", || {
+            self.types("get events")?.says(&["Scheduled", "Started", "ScalingReplicaSet"]).map(drop)
+        });
     }
 
     fn looks_into_pods(&self, checks: &mut Checks) {
@@ -123,9 +131,8 @@ impl User<'_> {
         });
         checks.check("exec", || {
             let pod = self.one_web_pod()?;
-            let exec = |script: &str| {
-                self.cluster.kubectl(&["-n", "guestbook", "exec", &pod, "--", "sh", "-c", script])
-            };
+            let exec =
+                |script: &str| self.cluster.kubectl(&["-n", "guestbook", "exec", &pod, "--", "sh", "-c", script]);
             exec("echo out; echo err >&2")?.says(&["out\n"])?;
             exec("exit 7")?.fails(7, &["exit code 7"])?;
             let args = ["-n", "guestbook", "exec", "-i", &pod, "--", "cat"];
@@ -154,7 +161,11 @@ impl User<'_> {
             forward.wait_for("Forwarding from 127.0.0.1:18080", SHORT)?;
             for _ in 0..3 {
                 let answer = self.cluster.get(([127, 0, 0, 1], 18080).into(), "/")?;
-                expect_words("the page", &answer.body, &["Guestbook, version 1", "first entry, by the init container"])?;
+                expect_words(
+                    "the page",
+                    &answer.body,
+                    &["Guestbook, version 1", "first entry, by the init container"],
+                )?;
             }
             Ok(())
         });
@@ -213,12 +224,14 @@ impl User<'_> {
             self.types("create job once --image=docker.io/library/busybox:1 -- echo done-once")?.done()?;
             self.types("wait --for=condition=complete job/once --timeout=30s")?.done()?;
             self.types("logs job/once")?.says(&["done-once"])?;
-            self.types("run box --image=docker.io/library/busybox:1 --restart=Never --command -- sleep 1000")?.done()?;
+            self.types("run box --image=docker.io/library/busybox:1 --restart=Never --command -- sleep 1000")?
+                .done()?;
             self.types("wait --for=condition=Ready pod/box --timeout=30s")?.says(&["condition met"])?;
             self.types("expose pod box --port=80")?.says(&["exposed"]).map(drop)
         });
         checks.check("wait --for=jsonpath, wait --for=delete", || {
-            self.types("wait --for=jsonpath={.status.phase}=Running pod/box --timeout=30s")?.says(&["condition met"])?;
+            self.types("wait --for=jsonpath={.status.phase}=Running pod/box --timeout=30s")?
+                .says(&["condition met"])?;
             let gone = self.cluster.kubectl_beside(&words("wait --for=delete pod/box --timeout=60s"))?;
             self.types("delete pod box --grace-period=1")?.says(&["deleted"])?;
             let (code, lines) = gone.wait_for_end(LONG)?;
@@ -260,7 +273,8 @@ impl User<'_> {
         });
         checks.check("set env, set resources", || {
             self.types("set env deployment/store EXTRA=1")?.says(&["env updated"])?;
-            self.types("set resources deployment/store --requests=cpu=11m")?.says(&["resource requirements updated"])?;
+            self.types("set resources deployment/store --requests=cpu=11m")?
+                .says(&["resource requirements updated"])?;
             self.types("rollout status deployment/store --timeout=60s")?.done()
         });
     }
@@ -278,7 +292,9 @@ impl User<'_> {
 
     fn applies(&self, checks: &mut Checks) {
         let manifest = |value: &str| {
-            format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: applied, namespace: guestbook }}\ndata: {{ k: {value}, same: s }}\n")
+            format!(
+                "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: applied, namespace: guestbook }}\ndata: {{ k: {value}, same: s }}\n"
+            )
         };
         checks.check("apply twice, with a removal", || {
             self.cluster.kubectl_with(&words("apply -f -"), &manifest("one"))?.says(&["configmap/applied created"])?;
@@ -315,7 +331,8 @@ impl User<'_> {
 
     fn deletes(&self, checks: &mut Checks) {
         checks.check("delete", || {
-            self.types("delete configmap applied serverside")?.says(&["\"applied\" deleted", "\"serverside\" deleted"])?;
+            self.types("delete configmap applied serverside")?
+                .says(&["\"applied\" deleted", "\"serverside\" deleted"])?;
             self.types("delete deployment web --cascade=foreground")?.says(&["deleted"])?;
             self.types("get pods -l app=web --ignore-not-found")?.ok().and_then(|left| {
                 let running = left.lines().filter(|l| l.contains("Running")).count();

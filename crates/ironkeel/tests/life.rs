@@ -2,7 +2,8 @@
 //! without a trace.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -26,13 +27,14 @@ fn a_cluster_is_killed_refused_doubled_and_undone() {
     let namespace = must("a network namespace", NetworkNamespace::new());
     let folders = ["/etc", "/var/lib", "/run", "/opt"].map(Path::new);
     let before = must("a snapshot", Snapshot::take(&namespace, &folders));
+    let others = servers();
     let options = Options { namespace: Some(namespace.clone()), ..Options::new(BINARY) };
     let mut cluster = must("a cluster", Cluster::start(options));
     checks.check("deploy", || cluster.deploy_guestbook());
     killed_and_restarted(&mut checks, &mut cluster);
     refused(&mut checks, &cluster);
     beside_another(&mut checks, &cluster);
-    stopped_gracefully(&mut checks, &mut cluster);
+    stopped_gracefully(&mut checks, &mut cluster, &others);
     undone(&mut checks, cluster, &before, &folders);
     checks.finish();
 }
@@ -51,7 +53,10 @@ fn containers(cluster: &Cluster) -> Outcome<BTreeMap<String, String>> {
 fn killed_and_restarted(checks: &mut Checks, cluster: &mut Cluster) {
     let before = must("the containers", containers(cluster));
     let node_port = cluster.node(30080);
-    must("a marker", cluster.kubectl(&["create", "configmap", "marker", "--from-literal=k=kept"]).and_then(Output::done));
+    must(
+        "a marker",
+        cluster.kubectl(&["create", "configmap", "marker", "--from-literal=k=kept"]).and_then(Output::done),
+    );
     checks.check("pods keep answering while the main process is dead", || {
         cluster.kill9()?;
         for _ in 0..10 {
@@ -80,7 +85,7 @@ fn killed_and_restarted(checks: &mut Checks, cluster: &mut Cluster) {
     checks.check("an adopted container that ends is restarted, a deleted pod replaced", || {
         let mut pods = before.iter().filter(|(p, _)| p.starts_with("web-"));
         let (first, second) = (pods.next().unwrap().0.clone(), pods.next().unwrap().0.clone());
-        let crash = ["-n", "guestbook", "exec", &first, "--", "wget", "-qO-", "http://127.0.0.1:8080/crash"];
+        let crash = ["-n", "guestbook", "exec", &first, "--", "guestbook", "get", "127.0.0.1:8080/crash"];
         // It cannot answer any more.
         cluster.kubectl(&crash)?;
         cluster.kubectl(&["-n", "guestbook", "delete", "pod", &second])?.done()?;
@@ -108,7 +113,7 @@ fn killed_and_restarted(checks: &mut Checks, cluster: &mut Cluster) {
 
 /// Runs `up` with flags where it must not start: exit code 1, one line, and these words.
 fn refuses(cluster: &Cluster, data_dir: &Path, flags: &[&str], words: &[&str]) -> Outcome {
-    let mut up = cluster.namespace().command(BINARY);
+    let mut up = cluster.namespace().command(cluster.binary());
     up.arg("up").arg("--data-dir").arg(data_dir).args(flags);
     one_line(run::finish(up, None, SHORT)?, words)
 }
@@ -127,7 +132,9 @@ fn refused(checks: &mut Checks, cluster: &Cluster) {
         let pid = cluster.pid().unwrap_or_default().to_string();
         refuses(cluster, &cluster.data_dir(), &["--secure-port", "6500"], &["in use by another ironkeel", &pid])
     });
-    checks.check("a port that is taken", || refuses(cluster, other.path(), &[], &["cannot listen on", "6443", "--secure-port"]));
+    checks.check("a port that is taken", || {
+        refuses(cluster, other.path(), &[], &["cannot listen on", "6443", "--secure-port"])
+    });
     checks.check("a directory of a newer version", || {
         let dir = other.path().join("newer");
         std::fs::create_dir(&dir).unwrap();
@@ -141,7 +148,9 @@ fn refused(checks: &mut Checks, cluster: &Cluster) {
         // Whoever is not root may not reach the build's folder.
         std::fs::set_permissions(other.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let binary = other.path().join("ironkeel");
-        std::fs::hard_link(BINARY, &binary).or_else(|_| std::fs::copy(BINARY, &binary).map(drop)).unwrap();
+        std::fs::hard_link(cluster.binary(), &binary)
+            .or_else(|_| std::fs::copy(cluster.binary(), &binary).map(drop))
+            .unwrap();
         let mut up = cluster.namespace().command(&binary);
         let dir = other.path().join("nobody");
         up.arg("up").arg("--data-dir").arg(&dir);
@@ -164,7 +173,7 @@ fn refused(checks: &mut Checks, cluster: &Cluster) {
     checks.check("an unknown flag", || {
         let output = run::finish(
             {
-                let mut up = cluster.namespace().command(BINARY);
+                let mut up = cluster.namespace().command(cluster.binary());
                 up.args(["up", "--no-such-flag"]);
                 up
             },
@@ -181,7 +190,7 @@ fn refused(checks: &mut Checks, cluster: &Cluster) {
         let folder = other.path().join("photos");
         std::fs::create_dir(&folder).unwrap();
         std::fs::write(folder.join("one"), "kept").unwrap();
-        let mut reset = cluster.namespace().command(BINARY);
+        let mut reset = cluster.namespace().command(cluster.binary());
         reset.arg("reset").arg("--data-dir").arg(&folder);
         run::finish(reset, None, SHORT)?.fails(1, &["holds no ironkeel cluster"])?;
         expect("the folder's file", "kept", "gone", folder.join("one").exists())
@@ -224,15 +233,15 @@ fn beside_another(checks: &mut Checks, first: &Cluster) {
     });
 }
 
-fn stopped_gracefully(checks: &mut Checks, cluster: &mut Cluster) {
+fn stopped_gracefully(checks: &mut Checks, cluster: &mut Cluster, others: &BTreeSet<OsString>) {
     checks.check("Ctrl-C ends it and its pods", || {
-        let pids = containers_processes()?;
-        expect("running servers", "some", pids, pids > 0)?;
+        let running = servers().difference(others).count();
+        expect("running servers", "some", running, running > 0)?;
         let start = Instant::now();
         let code = cluster.stop()?;
         say(&format!("life: stopped after {:.2} s", start.elapsed().as_secs_f64()));
         expect("the exit code", 0, code, code == 0)?;
-        let left = containers_processes()?;
+        let left = servers().difference(others).count();
         expect("running servers", 0, left, left == 0)
     });
     checks.check("the next start runs the pods again", || {
@@ -244,11 +253,12 @@ fn stopped_gracefully(checks: &mut Checks, cluster: &mut Cluster) {
     });
 }
 
-/// Processes of the example's servers on this host.
-fn containers_processes() -> Outcome<usize> {
+/// The process ids of the example's servers on this host.
+fn servers() -> BTreeSet<OsString> {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let commands = processes.filter_map(|p| std::fs::read(p.path().join("cmdline")).ok());
-    Ok(commands.filter(|c| c.starts_with(b"/bin/guestbook\0")).count())
+    let serves =
+        |folder: &Path| std::fs::read(folder.join("cmdline")).is_ok_and(|c| c.starts_with(b"/bin/guestbook\0"));
+    processes.filter(|p| serves(&p.path())).map(|p| p.file_name()).collect()
 }
 
 fn undone(checks: &mut Checks, mut cluster: Cluster, before: &Snapshot, folders: &[&Path]) {

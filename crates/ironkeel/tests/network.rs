@@ -75,14 +75,14 @@ impl Asks<'_> {
         });
         checks.check("by ClusterIP and NodePort from a pod", || {
             for server in [self.service_ip()?, self.cluster.node(30080)] {
-                let name = self.in_pod(&format!("wget -T 5 -qO- http://{server}/hostname"))?;
+                let name = self.in_pod(&format!("guestbook get {server}/hostname"))?;
                 expect("the pod", "web-…", &name, name.starts_with("web-"))?;
             }
             Ok(())
         });
         checks.check("by name from a pod", || {
             for name in ["web", "web.guestbook", "web.guestbook.svc", "web.guestbook.svc.cluster.local"] {
-                let pod = self.in_pod(&format!("wget -T 5 -qO- http://{name}/hostname"))?;
+                let pod = self.in_pod(&format!("guestbook get {name}:80/hostname"))?;
                 expect(name, "web-…", &pod, pod.starts_with("web-"))?;
             }
             Ok(())
@@ -99,8 +99,9 @@ impl Asks<'_> {
         });
         checks.check("balanced over the replicas", || {
             let mut count: BTreeMap<String, usize> = BTreeMap::new();
+            let server = self.service_ip()?;
             for _ in 0..BALANCE_REQUESTS {
-                let pod = self.cluster.get(self.service_ip()?, "/hostname")?.body;
+                let pod = self.cluster.get(server, "/hostname")?.body;
                 *count.entry(pod.trim().to_owned()).or_default() += 1;
             }
             let fair = count.len() == 3 && count.values().all(|n| *n >= BALANCE_LEAST);
@@ -108,7 +109,8 @@ impl Asks<'_> {
         });
         checks.check("a posted entry is kept, and a wrong token refused", || {
             let server = self.cluster.node(30080);
-            let asked = self.cluster.namespace().enter(|| http::request(server, "POST", "/entries", &[], b"a second entry"));
+            let asked =
+                self.cluster.namespace().enter(|| http::request(server, "POST", "/entries", &[], b"a second entry"));
             let page = asked?.map_err(|source| Error::Io { step: "posting".into(), source })?;
             expect("the page", "the posted entry", &page.body, page.body.contains("a second entry"))?;
             let page = self.cluster.get(server, "/")?;
@@ -118,7 +120,9 @@ impl Asks<'_> {
             expect("the store without a token", 403, refused.status, refused.status == 403)
         });
         checks.check("a Service without endpoints refuses", || {
-            self.cluster.kubectl(&["-n", "guestbook", "create", "service", "clusterip", "empty", "--tcp=80"])?.done()?;
+            self.cluster
+                .kubectl(&["-n", "guestbook", "create", "service", "clusterip", "empty", "--tcp=80"])?
+                .done()?;
             let ip = self.cluster.field("-n guestbook service empty", ".spec.clusterIP")?;
             let server = address(&ip, 80)?;
             eventually("a refusal", SHORT, || {
@@ -133,7 +137,7 @@ impl Asks<'_> {
     fn pods(&self, checks: &mut Checks) {
         checks.check("pod to pod, and the host to a pod", || {
             for (name, ip) in self.pods_ips("web")? {
-                let from_pod = self.in_pod(&format!("wget -T 5 -qO- http://{ip}:8080/hostname"))?;
+                let from_pod = self.in_pod(&format!("guestbook get {ip}:8080/hostname"))?;
                 expect("the pod as a pod sees it", &name, &from_pod, from_pod.trim() == name)?;
                 let from_host = self.cluster.get(address(&ip, 8080)?, "/hostname")?.body;
                 expect("the pod as the host sees it", &name, &from_host, from_host.trim() == name)?;
@@ -151,8 +155,11 @@ impl Asks<'_> {
 
     fn rolling_update(&self) -> Outcome {
         let asked = self.under_load(|| {
-            self.cluster.kubectl(&["-n", "guestbook", "set", "image", "deployment/web", "web=example.com/guestbook:2"])?.done()?;
-            self.rolled_out()
+            self.cluster
+                .kubectl(&["-n", "guestbook", "set", "image", "deployment/web", "web=example.com/guestbook:2"])?
+                .done()?;
+            self.rolled_out()?;
+            self.left(3)
         })?;
         let version = self.cluster.get(self.cluster.node(30080), "/version")?.body;
         expect("the version afterwards", 2, &version, version.trim() == "2")?;
@@ -165,12 +172,17 @@ impl Asks<'_> {
         self.rolled_out()?;
         self.under_load(|| {
             self.cluster.kubectl(&["-n", "guestbook", "scale", "deployment/web", "--replicas=3"])?.done()?;
-            eventually("three pods", SHORT, || {
-                let left = self.pods_ips("web")?.len();
-                expect("pods", 3, left, left == 3)
-            })
+            self.left(3)
         })
         .map(drop)
+    }
+
+    /// Waits until those on their way out are gone.
+    fn left(&self, count: usize) -> Outcome {
+        eventually("the end of the other pods", SHORT, || {
+            let left = self.pods_ips("web")?.len();
+            expect("pods", count, left, left == count)
+        })
     }
 
     fn rolled_out(&self) -> Outcome {

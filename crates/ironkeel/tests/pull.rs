@@ -1,8 +1,6 @@
 //! Pulls from a real registry: without and with a user, by digest, and what a user reads when it fails.
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
-
 use ironkeel_testkit::registry::{PASSWORD, Registry, USER};
 use ironkeel_testkit::run::{LONG, eventually};
 use ironkeel_testkit::tools::{self, Tool, can_run};
@@ -18,10 +16,10 @@ fn pods_pull_from_a_registry() {
     let public = must("a registry", Registry::start(cluster.namespace(), 5000, false));
     let private = must("a private registry", Registry::start(cluster.namespace(), 5001, true));
     let archives = must("images", tools::images());
-    let archive = |name: &str| archives.iter().find(|p| p.ends_with(name)).map(|p| p.as_path()).unwrap_or(Path::new(name));
-    let digest = must("a push", public.push(archive("busybox-1.tar"), "library/busybox", "1"));
-    must("a push", public.push(archive("guestbook-1.tar"), "team/guestbook", "1"));
-    must("a push", private.push(archive("busybox-1.tar"), "team/secret", "1"));
+    let archive = |name: &str| archives.iter().find(|p| p.ends_with(name)).cloned().unwrap_or_default();
+    let digest = must("a push", public.push(&archive("busybox-1.tar"), "library/busybox", "1"));
+    must("a push", public.push(&archive("guestbook-1.tar"), "team/guestbook", "1"));
+    must("a push", private.push(&archive("busybox-1.tar"), "team/secret", "1"));
 
     let puller = Puller { cluster: &cluster };
     let mut checks = Checks::new("pull");
@@ -60,7 +58,12 @@ fn pods_pull_from_a_registry() {
         let image = private.image("team/secret:1");
         puller.fails("no-secret", &image, &[], &["ErrImagePull", "ImagePullBackOff"])?;
         let said = cluster.kubectl(&["describe", "pod", "no-secret"])?.ok()?.to_lowercase();
-        expect("the registry's words", "unauthorized", &said, said.contains("authoriz") || said.contains("authentication required"))
+        expect(
+            "the registry's words",
+            "unauthorized",
+            &said,
+            said.contains("authoriz") || said.contains("authentication required"),
+        )
     });
     let secret = |name: &str, password: &str| -> Outcome {
         let (server, user) = (format!("--docker-server={}", private.image("")), format!("--docker-username={USER}"));

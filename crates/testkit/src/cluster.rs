@@ -39,9 +39,10 @@ pub struct Options {
 }
 
 impl Options {
-    /// The usual cluster, with images.
+    /// The usual cluster, with images. `IRONKEEL_TEST_BINARY` names another build to test.
     pub fn new(binary: impl Into<PathBuf>) -> Self {
-        Options { binary: binary.into(), namespace: None, secure_port: 6443, flags: Vec::new(), images: true }
+        let binary = std::env::var_os("IRONKEEL_TEST_BINARY").map_or_else(|| binary.into(), PathBuf::from);
+        Options { binary, namespace: None, secure_port: 6443, flags: Vec::new(), images: true }
     }
 }
 
@@ -74,6 +75,11 @@ impl Cluster {
             cluster.ironkeel(&[&["image", "import"], archives.as_slice()].concat())?.ok()?;
         }
         Ok(cluster)
+    }
+
+    /// The binary that it runs.
+    pub fn binary(&self) -> &Path {
+        &self.options.binary
     }
 
     /// Its network namespace.

@@ -7,8 +7,9 @@ use crate::run;
 use crate::tools::Tool;
 use crate::{NetworkNamespace, Outcome};
 
-/// Deepest level of cgroups and files that is looked at.
-const DEPTH: usize = 6;
+/// Levels of cgroups and files that are looked at. What is left of a cluster shows here; what other
+/// clusters of the host do within their own folders does not.
+const DEPTH: usize = 2;
 
 /// Links, addresses, routes, rules, nftables, mounts, cgroups, namespaces, sockets and files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +82,7 @@ fn walk(what: &str, folder: &Path, depth: usize, files: bool, lines: &mut BTreeS
         if is_folder || files {
             lines.insert(format!("{what}: {}", entry.path().display()));
         }
-        if is_folder && depth > 0 {
+        if is_folder && depth > 1 {
             walk(what, &entry.path(), depth - 1, files, lines);
         }
     }

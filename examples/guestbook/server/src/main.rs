@@ -1,4 +1,5 @@
-//! The example application: `guestbook web` shows what `guestbook store` keeps.
+//! The example application: `guestbook web` shows what `guestbook store` keeps, `guestbook get` asks
+//! either from within a pod.
 //!
 //! Plain HTTP/1.1 on std alone, so that the image is one static file. Settings come from the
 //! environment, as a ConfigMap and a Secret give them. On SIGTERM it says "not ready", serves for
@@ -53,8 +54,14 @@ fn main() -> std::io::Result<()> {
     let role = match std::env::args().nth(1).as_deref() {
         Some("web") => Role::Web { store: setting("STORE", "store:8080"), title: setting("TITLE", "Guestbook") },
         Some("store") => Role::Store { file: setting("DATA", "/data/entries") },
+        Some("get") => {
+            let url = std::env::args().nth(2).unwrap_or_default();
+            let (server, path) = url.split_once('/').unwrap_or((&url, ""));
+            print!("{}", ask(server, "GET", &format!("/{path}"), "", "")?);
+            return Ok(());
+        }
         _ => {
-            eprintln!("usage: guestbook web | store");
+            eprintln!("usage: guestbook web | store | get HOST:PORT/PATH");
             std::process::exit(2);
         }
     };
@@ -140,7 +147,7 @@ fn answer(server: &Server, request: &Request) -> (&'static str, String) {
         (_, "/version") => ("200 OK", format!("{}\n", server.version)),
         (_, "/crash") => std::process::exit(3),
         (method, "/" | "/entries") => match &server.role {
-            Role::Web { store, title } => match ask(store, method, &server.token, &request.body) {
+            Role::Web { store, title } => match ask(store, method, "/entries", &server.token, &request.body) {
                 Ok(entries) => {
                     let mut page = String::new();
                     let _ = writeln!(page, "{title}, version {}, served by {}", server.version, server.pod);
@@ -171,12 +178,12 @@ fn keep(file: &str, method: &str, entry: &str) -> std::io::Result<String> {
     }
 }
 
-fn ask(store: &str, method: &str, token: &str, body: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(store)?;
+fn ask(server: &str, method: &str, path: &str, token: &str, body: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(server)?;
     stream.set_read_timeout(Some(Duration::from_secs(IDLE_SECONDS)))?;
     write!(
         stream,
-        "{method} /entries HTTP/1.1\r\nHost: {store}\r\nX-Token: {token}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        "{method} {path} HTTP/1.1\r\nHost: {server}\r\nX-Token: {token}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     )?;
     let mut reader = BufReader::new(&stream);
