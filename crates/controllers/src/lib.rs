@@ -20,6 +20,7 @@ mod namespace;
 mod node;
 mod podgc;
 mod protection;
+mod quota;
 mod replicas;
 mod revision;
 mod rootca;
@@ -88,6 +89,7 @@ async fn run_controllers(context: Context) -> Result<(), Error> {
         "job" => job::run,
         "cronjob" => cronjob::run,
         "disruption" => disruption::run,
+        "resourcequota" => quota::run,
         "persistentvolumeclaim-protection" => protection::run_claims,
         "persistentvolume-protection" => protection::run_volumes,
         "endpoints" => endpoints::run,

@@ -1,7 +1,7 @@
-//! Disruption budgets and the protection of volumes and claims.
+//! Disruption budgets, quotas, and the protection of volumes and claims.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
@@ -92,4 +92,52 @@ async fn a_bound_volume_stays_until_it_is_released() {
         assert!(std::time::Instant::now() < deadline);
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
+}
+
+fn used(quota: &ResourceQuota) -> Value {
+    serde_json::to_value(quota.status.as_ref().and_then(|status| status.used.clone())).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_tells_what_is_used() {
+    let cluster = Cluster::start().await;
+    let hard = json!({"pods": "5", "requests.cpu": "2", "limits.memory": "1Gi", "services": "3", "services.nodeports": "2",
+        "count/configmaps": "9", "count/deployments.apps": "4", "requests.storage": "5Gi"});
+    cluster.make::<ResourceQuota>(json!({"metadata": {"name": "all"}, "spec": {"hard": hard}})).await;
+    let scoped = json!({"metadata": {"name": "lasting"},
+        "spec": {"hard": {"pods": "5"}, "scopes": ["NotTerminating", "NotBestEffort"]}});
+    cluster.make::<ResourceQuota>(scoped).await;
+    // The API server's own Service and the published authority are there from the start.
+    let none = json!({"pods": "0", "requests.cpu": "0", "limits.memory": "0", "services": "1", "services.nodeports": "0",
+        "count/configmaps": "1", "count/deployments.apps": "0", "requests.storage": "0"});
+    let quota = cluster.becomes::<ResourceQuota>("all", |quota| used(quota) == none).await;
+    assert_eq!(serde_json::to_value(quota.status.unwrap().hard).unwrap(), hard);
+
+    let mut web = deployment(2);
+    web["spec"]["template"]["spec"]["containers"][0]["resources"] =
+        json!({"requests": {"cpu": "250m"}, "limits": {"memory": "64Mi", "cpu": "1"}});
+    cluster.make::<Deployment>(web).await;
+    cluster
+        .make::<Service>(json!({"metadata": {"name": "s"}, "spec": {
+            "type": "NodePort", "ports": [{"name": "a", "port": 80}, {"name": "b", "port": 81}]}}))
+        .await;
+    cluster.make::<ConfigMap>(json!({"metadata": {"name": "c"}})).await;
+    cluster
+        .make::<PersistentVolumeClaim>(json!({"metadata": {"name": "data"}, "spec": {
+            "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}))
+        .await;
+    let some = json!({"pods": "2", "requests.cpu": "500m", "limits.memory": "128Mi", "services": "2",
+        "services.nodeports": "2", "count/configmaps": "2", "count/deployments.apps": "1", "requests.storage": "1Gi"});
+    cluster.becomes::<ResourceQuota>("all", |quota| used(quota) == some).await;
+    cluster.becomes::<ResourceQuota>("lasting", |quota| used(quota) == json!({"pods": "2"})).await;
+
+    let pods = cluster.eventually::<Pod>("default", |pods| pods.len() == 2).await;
+    cluster.api::<Service>("default").delete("s", &DeleteParams::default()).await.unwrap();
+    cluster.bind(&pods[0], "n1").await;
+    cluster.api::<Deployment>("default").delete("web", &DeleteParams::default()).await.unwrap();
+    let less = |quota: &ResourceQuota| {
+        let used = used(quota);
+        used["services"] == "1" && used["count/deployments.apps"] == "0"
+    };
+    cluster.becomes::<ResourceQuota>("all", less).await;
 }
