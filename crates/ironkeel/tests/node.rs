@@ -27,6 +27,7 @@ fn containers_get_what_their_pods_ask_for_and_tell_what_became_of_them() {
     checks.check("pods are taken", || node.apply(&PODS.replace("SCRATCH", &node.scratch().display().to_string())));
     node.what_containers_see(&mut checks);
     node.how_containers_end(&mut checks);
+    node.resize(&mut checks);
     node.volumes(&mut checks);
     node.probes_and_hooks(&mut checks);
     node.streams(&mut checks);
@@ -204,6 +205,51 @@ impl Node<'_> {
             let status = self.status("crashing", &["CrashLoopBackOff", "back-off 10s restarting", "\"exitCode\":5"])?;
             expect_words("its status", &status, &["\"restartCount\":1", "\"phase\":\"Running\""])?;
             expect_words("the log before", &self.run(&["logs", "crashing", "-p"])?, &["run "])
+        });
+    }
+
+    /// What the container reads in its cgroup, whichever version the host has.
+    fn limits_inside(&self, pod: &str) -> Outcome<String> {
+        let script = "cd /sys/fs/cgroup; cat cpu/cpu.cfs_quota_us memory/memory.limit_in_bytes 2>/dev/null || \
+                      { cut -d' ' -f1 cpu.max; cat memory.max; }";
+        self.exec(pod, script)
+    }
+
+    fn resize(&self, checks: &mut Checks) {
+        let resize = |resources: &str| {
+            let patch = format!("{{\"spec\":{{\"containers\":[{{\"name\":\"c\",\"resources\":{resources}}}]}}}}");
+            self.run(&["patch", "pod", "resizable", "--subresource=resize", "-p", &patch]).map(drop)
+        };
+        let inside = |expected: &str| {
+            eventually("the cgroup's limits", SHORT, || {
+                let said = self.limits_inside("resizable")?;
+                expect("quota and limit", expected, &said, said == expected)
+            })
+        };
+        checks.check("more CPU comes in place", || {
+            self.status("resizable", &["\"ready\":true"])?;
+            let before = self.field("pod resizable", ".status.containerStatuses[0].containerID")?;
+            inside("20000\n33554432\n")?;
+            resize(r#"{"limits":{"cpu":"300m"},"requests":{"cpu":"60m"}}"#)?;
+            inside("30000\n33554432\n")?;
+            let status = self.status("resizable", &["\"cpu\":\"300m\"", "\"allocatedResources\":{\"cpu\":\"60m\""])?;
+            expect_words("the same container", &status, &[&before, "\"restartCount\":0"])
+        });
+        checks.check("more memory comes with a restart, as its policy says", || {
+            resize(r#"{"limits":{"memory":"48Mi"}}"#)?;
+            self.status("resizable", &["\"restartCount\":1", "\"memory\":\"48Mi\"", "\"ready\":true"])?;
+            inside("30000\n50331648\n")
+        });
+        checks.check("more than the node has is refused, and taken back", || {
+            resize(r#"{"limits":{"cpu":"5k"},"requests":{"cpu":"4k"}}"#)?;
+            let status = self.status("resizable", &["PodResizePending", "Infeasible", "\"phase\":\"Running\""])?;
+            expect_words("what is in force", &status, &["\"cpu\":\"300m\""])?;
+            inside("30000\n50331648\n")?;
+            resize(r#"{"limits":{"cpu":"300m"},"requests":{"cpu":"60m"}}"#)?;
+            eventually("no word of a resize", SHORT, || {
+                let status = self.field("pod resizable", STATES)?;
+                expect("conditions", "no resize", &status, !status.contains("PodResize"))
+            })
         });
     }
 

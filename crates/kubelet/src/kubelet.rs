@@ -115,7 +115,8 @@ impl Kubelet {
             let phase = status.as_ref().and_then(|status| status.phase.as_deref());
             matches!(phase, Some("Succeeded" | "Failed"))
         };
-        handles.into_iter().filter(|handle| !ended(handle)).map(|handle| handle.wish.lock().pod.clone()).collect()
+        let granted = |handle: &Handle| handle.granted.lock().clone().unwrap_or_else(|| handle.wish.lock().pod.clone());
+        handles.iter().filter(|handle| !ended(handle)).map(|handle| granted(handle)).collect()
     }
 
     /// Brings what depends on the set of pods up to date: the weight of the burstable class.
@@ -201,6 +202,7 @@ impl Kubelet {
             wish: Mutex::new(Wish { pod, mirror, gone: false, refusal, grace: None }),
             wake: Arc::new(Notify::new()),
             status: Mutex::default(),
+            granted: Mutex::default(),
         });
         self.start_worker(uid, handle);
     }
@@ -246,8 +248,12 @@ impl Kubelet {
             pod.metadata.namespace = Some(namespace);
             let grace = Some(kill::spec_grace(&pod));
             let wish = Wish { pod: Arc::new(pod), mirror: None, gone: true, refusal: None, grace };
-            let handle =
-                Arc::new(Handle { wish: Mutex::new(wish), wake: Arc::new(Notify::new()), status: Mutex::default() });
+            let handle = Arc::new(Handle {
+                wish: Mutex::new(wish),
+                wake: Arc::new(Notify::new()),
+                status: Mutex::default(),
+                granted: Mutex::default(),
+            });
             self.start_worker(uid, handle);
         }
     }

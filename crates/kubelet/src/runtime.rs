@@ -341,6 +341,15 @@ impl Runtime {
         Ok(answer.map_err(failed("ExecSync"))?.into_inner())
     }
 
+    /// Changes what a running container may use; zero leaves a value as it is.
+    pub(crate) async fn update_resources(&self, id: &str, linux: cri::LinuxContainerResources) -> Result<(), Error> {
+        let request =
+            cri::UpdateContainerResourcesRequest { container_id: id.into(), linux: Some(linux), ..Default::default() };
+        let answer = self.client.runtime.clone().update_container_resources(limited(request, CALL_TIMEOUT)).await;
+        answer.map_err(failed("UpdateContainerResources"))?;
+        Ok(())
+    }
+
     /// A URL to stream a command at.
     pub(crate) async fn exec(&self, request: cri::ExecRequest) -> Result<String, Error> {
         let answer = self.client.runtime.clone().exec(limited(request, CALL_TIMEOUT)).await;

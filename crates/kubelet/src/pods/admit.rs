@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ironkeel_semantics::resources::host_ports;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
 
 use crate::resources::{self, ResourceList};
 
@@ -14,25 +14,18 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
 }
 
-/// Judges a pod beside those that are admitted already.
-pub(crate) fn admit(
-    pod: &Pod,
-    others: &[Arc<Pod>],
-    allocatable: &ResourceList,
-    max_pods: u32,
-    node: Option<&Node>,
-) -> Result<(), Refusal> {
-    let Some(spec) = &pod.spec else { return Ok(()) };
-    let lacking = |resource: &str, requested: i128, used: i128, capacity: i128| Refusal {
+fn lacking(resource: &str, requested: i128, used: i128, capacity: i128) -> Refusal {
+    Refusal {
         reason: format!("OutOf{resource}"),
         message: format!(
             "Pod was rejected: Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, \
              capacity: {capacity}"
         ),
-    };
-    if others.len() >= max_pods as usize {
-        return Err(lacking("pods", 1, others.len() as i128, i128::from(max_pods)));
     }
+}
+
+/// Whether what the pod asks for is there beside what others ask for.
+pub(crate) fn fits(spec: &PodSpec, others: &[Arc<Pod>], allocatable: &ResourceList) -> Result<(), Refusal> {
     for (resource, capacity) in allocatable {
         if resource == "pods" {
             continue;
@@ -53,6 +46,22 @@ pub(crate) fn admit(
             return Err(lacking(resource, requested, used, capacity));
         }
     }
+    Ok(())
+}
+
+/// Judges a pod beside those that are admitted already.
+pub(crate) fn admit(
+    pod: &Pod,
+    others: &[Arc<Pod>],
+    allocatable: &ResourceList,
+    max_pods: u32,
+    node: Option<&Node>,
+) -> Result<(), Refusal> {
+    let Some(spec) = &pod.spec else { return Ok(()) };
+    if others.len() >= max_pods as usize {
+        return Err(lacking("pods", 1, others.len() as i128, i128::from(max_pods)));
+    }
+    fits(spec, others, allocatable)?;
     let wanted = host_ports(spec);
     let taken = others.iter().filter_map(|other| other.spec.as_ref()).flat_map(host_ports);
     if taken.into_iter().any(|port| wanted.iter().any(|own| own.conflicts(&port))) {

@@ -181,7 +181,8 @@ fn message_path(container: &Container) -> &str {
     }
 }
 
-fn linux_resources(kubelet: &Kubelet, pod: &Pod, container: &Container) -> cri::LinuxContainerResources {
+/// What the container may use, as CRI wants it.
+pub(crate) fn linux_resources(kubelet: &Kubelet, pod: &Pod, container: &Container) -> cri::LinuxContainerResources {
     let cpu_limit = resources::limit_milli(container, "cpu");
     let cpu_request = resources::request_milli(container, "cpu");
     let shares = if cpu_request == 0 { cpu_limit.unwrap_or_default() } else { cpu_request };

@@ -13,8 +13,15 @@ use crate::{
 use super::Input;
 
 /// Conditions that the kubelet owns.
-pub(crate) const OWNED: [&str; 5] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+pub(crate) const OWNED: [&str; 7] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+    "PodScheduled",
+    "PodResizePending",
+    "PodResizeInProgress",
+];
 
 type Judgement = (bool, &'static str, String);
 
@@ -37,7 +44,12 @@ pub(crate) fn generate(input: &Input<'_>, status: &PodStatus, initialized: bool)
         ("ContainersReady", containers_ready),
         ("PodScheduled", FINE),
     ];
-    let own = judgements.into_iter().map(|(kind, (good, reason, message))| {
+    // Told while there is something to tell, and then gone.
+    let resize = input.resources.pending.as_ref().map(|(pending, message)| {
+        let (kind, reason) = pending.condition();
+        (kind, (true, reason, message.clone()))
+    });
+    let own = judgements.into_iter().chain(resize).map(|(kind, (good, reason, message))| {
         let status = if good { "True" } else { "False" };
         let old = previous.iter().find(|condition| condition.type_ == kind);
         let since = old.filter(|old| old.status == status).and_then(|old| old.last_transition_time.clone());

@@ -21,6 +21,7 @@ use crate::{
     pods::{
         reason::{self, Waiting},
         spec::{self, Role},
+        worker::resize::Allocation,
     },
     runtime::{ContainerView, PodView, State},
 };
@@ -35,6 +36,8 @@ pub(crate) struct Input<'a> {
     /// Why containers are not being started.
     pub(crate) waiting: &'a HashMap<String, Waiting>,
     pub(crate) health: &'a dyn Fn(&ContainerView, &Container) -> (bool, bool),
+    /// The resources that containers were granted.
+    pub(crate) resources: &'a Allocation,
     pub(crate) pod_ips: &'a [String],
     pub(crate) host_ips: &'a [String],
     /// `containerd`, `ironkeel`.
@@ -53,7 +56,15 @@ pub(crate) fn generate(input: &Input<'_>) -> PodStatus {
     let containers = spec::containers(input.pod);
     let initialized = init_done(input, &containers);
     for (role, container) in &containers {
-        let status = container_status(input, *role, container, initialized);
+        let mut status = container_status(input, *role, container, initialized);
+        // Always there in upstream's answers, if only as `{}`.
+        status.last_state.get_or_insert_default();
+        if let Some(granted) = input.resources.of(&container.name) {
+            status.allocated_resources = granted.requests.clone();
+            let before = previous_status(input, *role, &container.name).and_then(|old| old.resources.clone());
+            let applied = input.resources.is_applied(&container.name);
+            status.resources = before.filter(|_| !applied).or_else(|| Some(granted.clone()));
+        }
         match role {
             Role::Init | Role::Sidecar => init.push(status),
             Role::Regular => regular.push(status),

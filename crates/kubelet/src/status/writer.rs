@@ -155,6 +155,12 @@ pub(crate) fn difference(old: &PodStatus, new: &PodStatus) -> Option<Value> {
             Some(value)
         })
         .collect();
+    let ended = old_conditions.iter().filter(|old| {
+        let ours = OWNED.contains(&old.type_.as_str());
+        ours && !new.conditions.iter().flatten().any(|condition| condition.type_ == old.type_)
+    });
+    let ended = ended.map(|old| json!({"type": old.type_, "$patch": "delete"}));
+    let changed: Vec<Value> = changed.into_iter().chain(ended).collect();
     if !changed.is_empty() {
         changes.insert("conditions".into(), Value::Array(changed));
     }

@@ -38,12 +38,13 @@ impl Worker {
                 }
                 Ok(Err(why)) => {
                     let retry = match why.reason {
-                        reason::ERR_IMAGE_PULL | reason::IMAGE_PULL_BACK_OFF => {
+                        // A second look soon after turns it into ImagePullBackOff, which waits its turn.
+                        reason::ERR_IMAGE_PULL => Some(RETRY_FIRST),
+                        reason::IMAGE_PULL_BACK_OFF => {
                             self.kubelet.images.retry_in(names::uid(pod), Timestamp::now())
                         }
                         _ => None,
                     };
-                    // An immediate second look turns ErrImagePull into ImagePullBackOff; the rest waits its turn.
                     let delay = retry.unwrap_or(self.retry).max(RETRY_FIRST);
                     self.waiting.insert(name.clone(), why);
                     self.hold(&name, delay);

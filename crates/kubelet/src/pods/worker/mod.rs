@@ -2,10 +2,11 @@
 //! Anything that changes (the pod, a container, a probe, a ConfigMap) only wakes it; it then looks at everything.
 //!
 //! Here: the states and what every look at the pod shares. A pod that is to run is [`sync`]'s, with its sandbox and
-//! containers in [`containers`]; one that is to end is [`end`]'s.
+//! containers in [`containers`] and changes of its resources in [`resize`]; one that is to end is [`end`]'s.
 
 mod containers;
 mod end;
+pub(crate) mod resize;
 mod sync;
 
 use std::{
@@ -79,6 +80,8 @@ pub(crate) struct Handle {
     pub(crate) wake: Arc<Notify>,
     /// The latest status, for the server and for eviction.
     pub(crate) status: Mutex<Option<PodStatus>>,
+    /// The pod with the resources that the node has granted, when they are not those that its spec asks for now.
+    pub(crate) granted: Mutex<Option<Arc<Pod>>>,
 }
 
 /// Where the pod stands.
@@ -108,6 +111,7 @@ struct Worker {
     wake_at: Option<Instant>,
     retry: Duration,
     ended_by: Option<Refusal>,
+    resources: resize::Allocation,
 }
 
 /// Runs a pod until no source has it and nothing of it is left.
@@ -130,6 +134,7 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>, handle: Arc<Handle>) {
         wake_at: None,
         retry: RETRY_FIRST,
         ended_by: None,
+        resources: resize::Allocation::default(),
     };
     worker.run().await;
     drop(worker);
@@ -227,6 +232,7 @@ impl Worker {
             pod: &wish.pod,
             view,
             waiting: &self.waiting,
+            resources: &self.resources,
             health: &health,
             pod_ips,
             host_ips: &host_ips,

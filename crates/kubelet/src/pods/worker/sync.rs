@@ -27,7 +27,7 @@ use super::{Stage, Wish, Worker};
 impl Worker {
     pub(super) async fn sync(&mut self, wish: &Wish) -> Result<(), Error> {
         let kubelet = self.kubelet.clone();
-        let pod = &wish.pod;
+        let pod = &self.grant(&wish.pod);
         let uid = names::uid(pod);
         let view = kubelet.runtime.pod(uid).await?;
         self.collect_tasks(pod).await;
@@ -87,7 +87,8 @@ impl Worker {
             self.handle.wake.notify_one();
             return Ok(());
         }
-        for kill in actions.kill {
+        let resized = self.apply_resources(pod, &view).await?;
+        for kill in actions.kill.into_iter().chain(resized) {
             self.start_kill(pod, &view, kill);
         }
         let Some(sandbox) = view.sandbox() else { return Ok(()) };
