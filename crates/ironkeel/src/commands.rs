@@ -104,7 +104,7 @@ enum Image {
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
     ironkeel_client::install_crypto_provider();
-    let filter = EnvFilter::try_from_env("IRONKEEL_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let filter = EnvFilter::try_from_env("IRONKEEL_LOG").unwrap_or_else(|_| EnvFilter::new("warn,kube_client=off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
