@@ -28,6 +28,8 @@ mod serviceaccount;
 mod statefulset;
 mod ttl;
 
+use std::time::Duration;
+
 use kube::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -67,6 +69,9 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
     outcome.and(Err(Error::LeadershipLost))
 }
 
+/// How long controllers may finish what they are doing after a shutdown.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
 async fn run_controllers(context: Context) -> Result<(), Error> {
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
     macro_rules! start {
@@ -101,14 +106,25 @@ async fn run_controllers(context: Context) -> Result<(), Error> {
         "ttl-after-finished" => ttl::run,
         "clusterrole-aggregation" => aggregation::run,
     }
-    while let Some(ended) = tasks.join_next().await {
-        if context.shutdown.is_cancelled() {
-            continue;
+    let overdue = async {
+        context.shutdown.cancelled().await;
+        tokio::time::sleep(STOP_PATIENCE).await;
+    };
+    tokio::pin!(overdue);
+    let mut outcome = Ok(());
+    loop {
+        let ended = tokio::select! {
+            ended = tasks.join_next() => ended,
+            () = &mut overdue => break,
+        };
+        let Some(ended) = ended else { break };
+        if !context.shutdown.is_cancelled() {
+            context.shutdown.cancel();
+            let controller = ended.map(str::to_owned).unwrap_or_else(|error| error.to_string());
+            outcome = Err(Error::Ended { controller });
         }
-        context.shutdown.cancel();
-        let controller = ended.map(str::to_owned).unwrap_or_else(|error| error.to_string());
-        while tasks.join_next().await.is_some() {}
-        return Err(Error::Ended { controller });
     }
-    Ok(())
+    // Those that wait for an API that does not answer, or for a first list.
+    tasks.shutdown().await;
+    outcome
 }

@@ -6,6 +6,7 @@ mod cronjobs;
 mod daemonsets;
 mod deployments;
 mod jobs;
+mod lifecycle;
 mod nodes;
 mod policies;
 mod statefulsets;
