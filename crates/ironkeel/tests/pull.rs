@@ -52,7 +52,7 @@ fn pods_pull_from_a_registry() {
     });
     checks.check("a tag that the registry lacks", || {
         let image = public.image("library/busybox:no-such-tag");
-        puller.fails("no-tag", &image, &[], &["ErrImagePull", "ImagePullBackOff", "not found"])
+        puller.fails("no-tag", &image, &[], &["ErrImagePull", "ImagePullBackOff", "manifest unknown"])
     });
     checks.check("a private image without a secret", || {
         let image = private.image("team/secret:1");

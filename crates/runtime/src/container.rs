@@ -321,6 +321,11 @@ impl Runtime {
             return Ok(());
         }
         let sandbox = self.sandbox(&container.record.sandbox_id)?;
+        if !self.sandbox_state_dir(&sandbox.id).exists() {
+            // The sandbox was torn down: there is no shim to ask.
+            self.end_without_shim(container);
+            return Ok(());
+        }
         let signal = |signal: i32, all: bool| {
             sandbox.shim.call(Request::Signal { id: container.record.id.clone(), signal, all })
         };
@@ -336,6 +341,21 @@ impl Runtime {
         } else {
             Err(Error::Timeout(format!("container {} did not end after SIGKILL", container.record.id)))
         }
+    }
+
+    /// Ends a container whose shim is gone.
+    pub(crate) fn end_without_shim(&self, container: &Container) {
+        crate::cgroup::kill_all(&container.record.cgroup);
+        let status = container.status();
+        if status.pid == 0 || status.finished_at != 0 {
+            return;
+        }
+        container.lost();
+        let path = self.container_dir(&container.record.id).join("status.json");
+        if let Err(error) = records::write(&path, &container.status()) {
+            tracing::warn!(container = container.record.id, %error, "keeping a container's end");
+        }
+        self.emit(&container.record.id, &container.record.sandbox_id, ContainerEventType::ContainerStoppedEvent);
     }
 
     /// Removes a container, by force; an absent one is a success.

@@ -54,7 +54,7 @@ pub enum Error {
     #[error(transparent)]
     Journal(#[from] ironkeel_journal::JournalError),
     /// The registry refused, or could not be reached.
-    #[error("pulling {image}: {source}")]
+    #[error("pulling {image}: {}", with_causes(&**source))]
     Registry {
         /// The image.
         image: String,
@@ -115,4 +115,18 @@ pub(crate) async fn blocking<T: Send + 'static>(
             Err(_) => Err(Error::Precondition("the runtime is stopping".into())),
         },
     }
+}
+
+/// An error with what caused it: "connection refused" stands only in the last cause.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    text
 }

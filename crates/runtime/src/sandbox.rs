@@ -272,18 +272,7 @@ impl Runtime {
         tracing::warn!(sandbox = sandbox.id, "the pod's shim is gone, ending the pod");
         sandbox.record.lock().stopped = true;
         for container in self.containers_of(&sandbox.id) {
-            crate::cgroup::kill_all(&container.record.cgroup);
-            let status = container.status();
-            if status.pid != 0 && status.finished_at == 0 {
-                container.lost();
-                let _ =
-                    records::write(&self.container_dir(&container.record.id).join("status.json"), &container.status());
-                self.emit(
-                    &container.record.id,
-                    &container.record.sandbox_id,
-                    ContainerEventType::ContainerStoppedEvent,
-                );
-            }
+            self.end_without_shim(&container);
         }
         self.tear_down(sandbox).await;
         let _ = self.save_sandbox(sandbox);
@@ -298,13 +287,19 @@ impl Runtime {
             Err(error) => return Err(error),
         };
         let _ending = sandbox.ending.lock().await;
-        for container in self.containers_of(&sandbox.id) {
-            self.stop_container(&container, 0).await?;
-        }
-        if !sandbox.ready() {
+        if !sandbox.record.lock().complete {
             return Ok(());
         }
+        // From here on no container is started; one that is being started is waited for.
+        let first = sandbox.ready();
         sandbox.record.lock().stopped = true;
+        for container in self.containers_of(&sandbox.id) {
+            let _changing = container.changing.lock().await;
+            self.stop_container(&container, 0).await?;
+        }
+        if !first && !self.sandbox_state_dir(&sandbox.id).exists() {
+            return Ok(());
+        }
         self.save_sandbox(&sandbox)?;
         self.tear_down(&sandbox).await;
         self.emit_sandbox(&sandbox, ContainerEventType::ContainerStoppedEvent);

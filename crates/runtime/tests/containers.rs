@@ -49,6 +49,7 @@ fn main() {
         a_shared_process_namespace_is_shared,
         containers_outlive_their_runtime,
         a_dead_shim_ends_its_pod,
+        a_pod_may_go_while_its_container_starts,
         terminals_host_namespaces_and_privileges,
         a_socket_serves_other_clients,
         streams_reach_processes,
@@ -341,6 +342,27 @@ async fn a_dead_shim_ends_its_pod(mut node: Node) {
     let request = PodSandboxStatusRequest { pod_sandbox_id: pod.clone(), verbose: false };
     let status = node.cri.runtime.pod_sandbox_status(request).await.unwrap().into_inner();
     assert_eq!(status.status.unwrap().state(), PodSandboxState::SandboxNotready);
+}
+
+async fn a_pod_may_go_while_its_container_starts(mut node: Node) {
+    // Later and later into the start.
+    for delay_ms in 0..8 {
+        let pod = node.run_sandbox(sandbox(&format!("brief-{delay_ms}"))).await;
+        let id = node.create(&pod, container("c", &["sleep", "60"])).await;
+        let mut other = node.cri.runtime.clone();
+        let start = StartContainerRequest { container_id: id.clone() };
+        let starting = tokio::spawn(async move { other.start_container(start).await });
+        tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        let stop = StopPodSandboxRequest { pod_sandbox_id: pod.clone() };
+        node.cri.runtime.stop_pod_sandbox(stop).await.unwrap();
+        // Whoever came first: the start may have failed, but nothing runs.
+        let _ = starting.await.unwrap();
+        assert_ne!(node.status(&id).await.state(), ContainerState::ContainerRunning, "after {delay_ms} ms");
+        let remove = RemovePodSandboxRequest { pod_sandbox_id: pod };
+        node.cri.runtime.remove_pod_sandbox(remove).await.unwrap();
+    }
+    let left = node.cri.runtime.list_containers(ListContainersRequest::default()).await.unwrap().into_inner();
+    assert_eq!(left.containers, []);
 }
 
 async fn terminals_host_namespaces_and_privileges(mut node: Node) {

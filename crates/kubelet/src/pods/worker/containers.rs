@@ -40,9 +40,7 @@ impl Worker {
                     let retry = match why.reason {
                         // A second look soon after turns it into ImagePullBackOff, which waits its turn.
                         reason::ERR_IMAGE_PULL => Some(RETRY_FIRST),
-                        reason::IMAGE_PULL_BACK_OFF => {
-                            self.kubelet.images.retry_in(names::uid(pod), Timestamp::now())
-                        }
+                        reason::IMAGE_PULL_BACK_OFF => self.kubelet.images.retry_in(names::uid(pod), Timestamp::now()),
                         _ => None,
                     };
                     let delay = retry.unwrap_or(self.retry).max(RETRY_FIRST);
