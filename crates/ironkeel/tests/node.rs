@@ -30,6 +30,7 @@ fn containers_get_what_their_pods_ask_for_and_tell_what_became_of_them() {
     node.resize(&mut checks);
     node.volumes(&mut checks);
     node.probes_and_hooks(&mut checks);
+    node.forced_deletion(&mut checks);
     node.streams(&mut checks);
     node.static_pods(&mut checks);
     node.kubelets_own_answers(&mut checks);
@@ -337,6 +338,26 @@ impl Node<'_> {
             let took = start.elapsed();
             let (least, most) = (Duration::from_secs(2), Duration::from_secs(8));
             expect("its end", "about 2 s later", format!("{took:?}"), (least..most).contains(&took))
+        });
+    }
+
+    fn forced_deletion(&self, checks: &mut Checks) {
+        let sleepers = || {
+            let processes = std::fs::read_dir("/proc").unwrap().flatten();
+            let lines = processes.filter_map(|p| std::fs::read(p.path().join("cmdline")).ok());
+            lines.filter(|line| line.starts_with(b"sleep\x0098765\0")).count()
+        };
+        checks.check("a forced deletion waits for nobody", || {
+            self.phase("patient", "Running")?;
+            expect("its process", 1, sleepers(), sleepers() == 1)?;
+            self.run(&["delete", "pod", "patient", "--force", "--grace-period=0"])?;
+            eventually("the end of its process", Duration::from_secs(5), || {
+                expect("its process", 0, sleepers(), sleepers() == 0)
+            })
+        });
+        checks.check("a volume's source may come late", || {
+            self.run(&["create", "configmap", "later", "--from-literal=key=value"])?;
+            self.phase("early", "Running").map(drop)
         });
     }
 

@@ -117,8 +117,9 @@ pub(crate) async fn blocking<T: Send + 'static>(
     }
 }
 
-/// An error with what caused it: "connection refused" stands only in the last cause.
-fn with_causes(error: &dyn std::error::Error) -> String {
+/// An error with the whole chain of its causes: outermost words rarely say what failed, and "connection
+/// refused" stands in the last.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

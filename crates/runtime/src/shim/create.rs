@@ -13,6 +13,8 @@ use libcontainer::syscall::syscall::SyscallType;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::{ForkResult, fork, pipe2};
 
+use crate::error::with_causes;
+
 use super::executor::FilteredExecutor;
 use super::protocol::RunContainer;
 
@@ -53,9 +55,9 @@ pub(super) fn run_container(containers_dir: &str, run: &RunContainer, stdio: Std
     let executor = FilteredExecutor::load(bundle).map_err(|e| format!("reading the system call filter: {e}"))?;
     let builder = builder(&run.id, containers_dir, executor, stdio)?;
     let mut container =
-        builder.as_init(bundle).with_systemd(false).with_detach(true).build().map_err(|e| explain(&e))?;
+        builder.as_init(bundle).with_systemd(false).with_detach(true).build().map_err(|e| with_causes(&e))?;
     let pid = container.pid().ok_or("the container has no process")?.as_raw();
-    container.start().map_err(|e| explain(&e))?;
+    container.start().map_err(|e| with_causes(&e))?;
     Ok(pid)
 }
 
@@ -73,7 +75,7 @@ pub(super) fn exec(
     let file = format!("{containers_dir}/{id}/exec-{}.json", std::process::id());
     std::fs::write(&file, process.to_string()).map_err(|e| format!("writing {file}: {e}"))?;
     let built = builder(id, containers_dir, executor, stdio)
-        .and_then(|b| b.as_tenant().with_process(Some(&file)).with_detach(true).build().map_err(|e| explain(&e)));
+        .and_then(|b| b.as_tenant().with_process(Some(&file)).with_detach(true).build().map_err(|e| with_causes(&e)));
     let _ = std::fs::remove_file(&file);
     built.map(|pid| pid.as_raw())
 }
@@ -81,26 +83,11 @@ pub(super) fn exec(
 fn builder(id: &str, dir: &str, executor: FilteredExecutor, stdio: Stdio) -> Result<ContainerBuilder, String> {
     let builder = ContainerBuilder::new(id.to_owned(), SyscallType::default())
         .with_root_path(dir)
-        .map_err(|e| explain(&e))?
+        .map_err(|e| with_causes(&e))?
         .with_executor(executor);
     let builder = match stdio {
         Stdio::Fds([stdin, stdout, stderr]) => builder.with_stdin(stdin).with_stdout(stdout).with_stderr(stderr),
         Stdio::Console(path) => builder.with_console_socket(Some(path)),
     };
-    builder.validate_id().map_err(|e| explain(&e))
-}
-
-/// The whole chain of causes: libcontainer's outermost words rarely say what failed.
-fn explain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let words = inner.to_string();
-        if !text.contains(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = inner.source();
-    }
-    text
+    builder.validate_id().map_err(|e| with_causes(&e))
 }
