@@ -1,10 +1,10 @@
 //! Jobs: pods until enough of them succeeded, or too many failed.
 //!
 //! Every pod carries a finalizer until its outcome is in the Job's status, so that none is counted twice or never.
-//! Not here: pod failure policies, success policies and back-off limits per index; a Job that asks for them is counted
-//! by its overall limits.
+//! `sync` counts and decides, `policy` reads the Job's own rules about failures and success, `indexes` sets of indexes.
 
 mod indexes;
+mod policy;
 mod sync;
 
 use std::collections::{BTreeMap, HashSet};

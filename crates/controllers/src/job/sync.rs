@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::indexes::{self, INDEX};
+use super::policy;
 use crate::context::{BY_CONTROLLER, key_of, now, orphan_key, since, split, until_after};
 use crate::error::{Error, namespace_terminating, unless_gone};
 use crate::replicas::words;
@@ -28,9 +29,9 @@ const BURST_PODS: usize = 500;
 /// Outcomes counted in one write of the status.
 const COUNTED_AT_ONCE: usize = 500;
 /// The delay before a failed pod is replaced; it doubles with every failure since the last success.
-const BACKOFF_FIRST: Duration = Duration::from_secs(10);
+pub(super) const BACKOFF_FIRST: Duration = Duration::from_secs(10);
 /// The longest such delay.
-const BACKOFF_LONGEST: Duration = Duration::from_secs(600);
+pub(super) const BACKOFF_LONGEST: Duration = Duration::from_secs(600);
 /// Names that managers other than this controller go by are not ours.
 const OUR_NAME: &str = "kubernetes.io/job-controller";
 
@@ -107,11 +108,29 @@ impl Sync {
         let uncounted = status.uncounted_terminated_pods.get_or_insert_default();
         let held = self.held(&claimed);
         settle(uncounted, &held, &mut status.succeeded, &mut status.failed);
-        let sorted = sort(spec, uncounted, &claimed, &held);
+        let mut sorted = sort(spec, uncounted, &claimed, &held);
+        let failed_job = policy::failed_job(spec, &claimed);
+        if is_indexed(spec) {
+            let failed = policy::failed_indexes(spec, &status, &sorted.failed);
+            status.failed_indexes = spec.backoff_limit_per_index.map(|_| indexes::format(&failed));
+        }
+        let ending = failed_job.is_some()
+            || is_true(&status, "SuccessCriteriaMet")
+            || is_true(&status, "FailureTarget")
+            || policy::over_by_indexes(spec, &status).is_some();
+        let failed = sorted.failed.clone();
+        if !ending {
+            let over = finished_indexes(spec, &status, &sorted);
+            sorted.failed.retain(|pod| !policy::awaits_replacement(spec, pod, &sorted.active, &over));
+        }
         let job = self.count(&api, &job, spec, &mut status, &sorted).await?;
         let Some(spec) = &job.spec else { return Ok(None) };
 
-        let verdict = self.judge(spec, &status, &sorted);
+        sorted.failed = failed;
+        let verdict = match failed_job {
+            Some(message) => Some(("FailureTarget", "PodFailurePolicy", message)),
+            None => self.judge(spec, &status, &sorted),
+        };
         let mut again = deadline_left(spec, &status);
         let over = verdict.is_some() || is_true(&status, "SuccessCriteriaMet") || is_true(&status, "FailureTarget");
         let mut active = length(&sorted.active);
@@ -180,13 +199,15 @@ impl Sync {
         }
         for pod in sorted.failed.iter().take(COUNTED_AT_ONCE - ended.len().min(COUNTED_AT_ONCE)) {
             ended.push(pod);
-            uncounted.failed.get_or_insert_default().push(pod.uid().unwrap_or_default());
+            if policy::counts(spec, pod) {
+                uncounted.failed.get_or_insert_default().push(pod.uid().unwrap_or_default());
+            }
         }
         if is_indexed(spec) {
             status.succeeded = some(i32::try_from(done.len()).unwrap_or(i32::MAX));
             status.completed_indexes = Some(indexes::format(&done)).filter(|text| !text.is_empty());
         }
-        self.note_failures(&key_of(job), sorted);
+        self.note_failures(&key_of(job), spec, sorted);
         let mut changed = job.clone();
         changed.status = Some(status.clone());
         let written = api.replace_status(&job.name_any(), &PostParams::default(), &changed).await?;
@@ -228,14 +249,16 @@ impl Sync {
         Ok(results.into_iter().collect::<Result<(), _>>()?)
     }
 
-    fn note_failures(&self, key: &str, sorted: &Sorted) {
+    fn note_failures(&self, key: &str, spec: &JobSpec, sorted: &Sorted) {
+        let counted = sorted.failed.iter().filter(|pod| policy::counts(spec, pod)).count();
         let mut failures = self.failures.lock();
         if !sorted.succeeded.is_empty() {
             failures.remove(key);
         }
-        if !sorted.failed.is_empty() {
+        // With a limit an index, each index waits for itself.
+        if counted > 0 && spec.backoff_limit_per_index.is_none() {
             let entry = failures.entry(key.to_owned()).or_insert_with(|| (0, now()));
-            *entry = (entry.0.saturating_add(u32::try_from(sorted.failed.len()).unwrap_or(u32::MAX)), now());
+            *entry = (entry.0.saturating_add(u32::try_from(counted).unwrap_or(u32::MAX)), now());
         }
     }
 
@@ -259,6 +282,12 @@ impl Sync {
             let message = "Job was active longer than specified deadline".to_owned();
             return Some(("FailureTarget", "DeadlineExceeded", message));
         }
+        if let Some((reason, message)) = policy::over_by_indexes(spec, status) {
+            return Some(("FailureTarget", reason, message.to_owned()));
+        }
+        if let Some(message) = policy::succeeded_early(spec, status).filter(|_| !is_suspended(spec)) {
+            return Some(("SuccessCriteriaMet", "SuccessPolicy", message));
+        }
         let succeeded = status.succeeded.unwrap_or(0);
         let complete = match spec.completions {
             Some(completions) => succeeded >= completions,
@@ -281,7 +310,11 @@ impl Sync {
         let succeeded = status.succeeded.unwrap_or(0);
         let active = length(&sorted.active);
         let wanted = match spec.completions {
-            Some(completions) => parallelism.min(completions - succeeded).max(0),
+            Some(completions) => {
+                let failed = indexes::parse(status.failed_indexes.as_deref().unwrap_or_default(), completions);
+                let failed = i32::try_from(failed.len()).unwrap_or(i32::MAX);
+                parallelism.min(completions - succeeded - failed).max(0)
+            }
             None if succeeded > 0 => active.min(parallelism),
             None => parallelism,
         };
@@ -301,8 +334,7 @@ impl Sync {
         if let Some(wait) = self.backoff(key) {
             return Ok((0, Some(wait)));
         }
-        let made = self.create(job, spec, key, status, sorted, missing).await?;
-        Ok((made, None))
+        self.create(job, spec, key, status, sorted, missing).await
     }
 
     /// How long to wait before a failed pod is replaced.
@@ -321,16 +353,24 @@ impl Sync {
         status: &JobStatus,
         sorted: &Sorted,
         count: usize,
-    ) -> Result<i32, Error> {
-        let free: Vec<i32> = if is_indexed(spec) {
-            let completions = spec.completions.unwrap_or(0);
-            let mut taken: BTreeSet<i32> =
-                indexes::parse(status.completed_indexes.as_deref().unwrap_or_default(), completions);
+    ) -> Result<(i32, Option<Duration>), Error> {
+        let mut free: Vec<(i32, u32)> = Vec::new();
+        let mut again: Option<Duration> = None;
+        if is_indexed(spec) {
+            let mut taken = finished_indexes(spec, status, sorted);
             taken.extend(sorted.active.iter().filter_map(|pod| indexes::of_pod(pod)));
-            (0..completions).filter(|index| !taken.contains(index)).take(count).collect()
-        } else {
-            Vec::new()
-        };
+            for index in (0..spec.completions.unwrap_or(0)).filter(|index| !taken.contains(index)) {
+                if free.len() == count {
+                    break;
+                }
+                match policy::next_of_index(spec, &sorted.failed, index) {
+                    (_, wait) if spec.backoff_limit_per_index.is_some() && !wait.is_zero() => {
+                        again = [again, Some(wait)].into_iter().flatten().min();
+                    }
+                    (failures, _) => free.push((index, failures)),
+                }
+            }
+        }
         let count = if is_indexed(spec) { free.len() } else { count };
         let api = Api::<Pod>::namespaced(self.client.clone(), &job.namespace().unwrap_or_default());
         self.expectations.expect_creations(key, count);
@@ -359,7 +399,7 @@ impl Sync {
         }
         match failed {
             Some(error) if !namespace_terminating(&error) => Err(error.into()),
-            _ => Ok(i32::try_from(made).unwrap_or(i32::MAX)),
+            _ => Ok((i32::try_from(made).unwrap_or(i32::MAX), again)),
         }
     }
 
@@ -466,7 +506,7 @@ fn move_counted(list: &mut Option<Vec<String>>, count: &mut Option<i32>, counted
 fn sort(spec: &JobSpec, uncounted: &UncountedTerminatedPods, claimed: &[Arc<Pod>], held: &HashSet<String>) -> Sorted {
     let known: HashSet<&String> =
         uncounted.succeeded.iter().flatten().chain(uncounted.failed.iter().flatten()).collect();
-    let only_failed = spec.pod_replacement_policy.as_deref() == Some("Failed");
+    let only_failed = spec.pod_replacement_policy.as_deref() == Some("Failed") || spec.pod_failure_policy.is_some();
     let mut sorted = Sorted { active: Vec::new(), terminating: 0, ready: 0, succeeded: Vec::new(), failed: Vec::new() };
     for pod in claimed {
         let open = pod.metadata.uid.as_ref().is_some_and(|uid| held.contains(uid) && !known.contains(uid));
@@ -491,19 +531,32 @@ fn sort(spec: &JobSpec, uncounted: &UncountedTerminatedPods, claimed: &[Arc<Pod>
     sorted
 }
 
+/// The indexes that need no pod any more: done, about to be counted as done, or failed for good.
+fn finished_indexes(spec: &JobSpec, status: &JobStatus, sorted: &Sorted) -> BTreeSet<i32> {
+    let completions = spec.completions.unwrap_or(0);
+    let mut over = indexes::parse(status.completed_indexes.as_deref().unwrap_or_default(), completions);
+    over.extend(indexes::parse(status.failed_indexes.as_deref().unwrap_or_default(), completions));
+    over.extend(sorted.succeeded.iter().filter_map(|pod| indexes::of_pod(pod)));
+    over
+}
+
 /// A pod of the Job, with its index if it has one.
-fn pod_of(job: &Job, spec: &JobSpec, index: Option<i32>) -> Pod {
+fn pod_of(job: &Job, spec: &JobSpec, index: Option<(i32, u32)>) -> Pod {
     let mut pod = pods::from_template(&spec.template);
     let name = job.name_any();
     pod.metadata.owner_references = Some(vec![controller_reference(job)]);
     pod.metadata.finalizers.get_or_insert_default().push(JOB_TRACKING_FINALIZER.to_owned());
-    let Some(index) = index else {
+    let Some((index, failures)) = index else {
         pod.metadata.generate_name = Some(format!("{name}-"));
         return pod;
     };
     pod.metadata.generate_name = Some(format!("{name}-{index}-"));
     pod.metadata.annotations.get_or_insert_default().insert(INDEX.to_owned(), index.to_string());
     pod.metadata.labels.get_or_insert_default().insert(INDEX.to_owned(), index.to_string());
+    if spec.backoff_limit_per_index.is_some() {
+        let annotations = pod.metadata.annotations.get_or_insert_default();
+        annotations.insert(policy::FAILURES.to_owned(), failures.to_string());
+    }
     let Some(pod_spec) = &mut pod.spec else { return pod };
     pod_spec.hostname = Some(format!("{name}-{index}"));
     let variable = EnvVar {

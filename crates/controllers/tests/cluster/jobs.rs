@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::support::{Cluster, condition, patch, template};
@@ -111,4 +112,76 @@ async fn a_job_fails_at_its_deadline() {
     let Time(started) = failed.status.unwrap().start_time.unwrap();
     assert!(Timestamp::now().duration_since(started).as_secs() >= 1);
     cluster.eventually::<Pod>("default", |pods| pods.is_empty()).await;
+}
+
+/// Says that a pod's container ended with that code, a minute ago.
+async fn fail(cluster: &Cluster, pod: &Pod, code: i32) {
+    let then = Timestamp::from_second(Timestamp::now().as_second() - 60).unwrap().to_string();
+    let status = json!({"status": {"phase": "Failed", "containerStatuses": [{
+        "name": "a", "image": "a:1", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"terminated": {"exitCode": code, "finishedAt": then, "startedAt": then}}}]}});
+    let api = cluster.api::<Pod>("default");
+    api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(status)).await.unwrap();
+}
+
+fn of_index<'a>(pods: &'a [Pod], index: &str) -> Vec<&'a Pod> {
+    let label = "batch.kubernetes.io/job-completion-index";
+    pods.iter()
+        .filter(|pod| pod.labels()[label] == index && pod.status.as_ref().unwrap().phase.as_deref() == Some("Pending"))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pod_failure_policy_ignores_counts_and_fails_the_job() {
+    let cluster = Cluster::start().await;
+    let rules = json!([
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [42]}}]);
+    let spec = json!({"backoffLimit": 0, "podFailurePolicy": {"rules": rules}});
+    cluster.make::<Job>(job("ruled", spec)).await;
+    let first = cluster.eventually::<Pod>("default", |pods| pods.len() == 1).await;
+    let disrupted = json!({"status": {"conditions": [{"type": "DisruptionTarget", "status": "True"}]}});
+    let api = cluster.api::<Pod>("default");
+    api.patch_status(&first[0].name_any(), &PatchParams::default(), &Patch::Strategic(disrupted)).await.unwrap();
+    fail(&cluster, &first[0], 1).await;
+    // Ignored: another one comes at once, although no failure is allowed.
+    let both = cluster.eventually::<Pod>("default", |pods| pods.len() == 2).await;
+    let second = both.iter().find(|pod| pod.uid() != first[0].uid()).unwrap();
+    fail(&cluster, second, 42).await;
+    let failed = cluster.becomes::<Job>("ruled", |job| condition(job, "Failed").0 == "True").await;
+    assert_eq!(condition(&failed, "Failed").1, "PodFailurePolicy");
+    assert_eq!(failed.status.unwrap().failed, Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_limit_an_index_each_index_fails_for_itself() {
+    let cluster = Cluster::start().await;
+    let spec = json!({"completions": 2, "parallelism": 2, "completionMode": "Indexed", "backoffLimitPerIndex": 1});
+    cluster.make::<Job>(job("parts", spec)).await;
+    let pods = cluster.eventually::<Pod>("default", |pods| pods.len() == 2).await;
+    cluster.report(of_index(&pods, "1")[0], "Succeeded", "10.0.0.1").await;
+    fail(&cluster, of_index(&pods, "0")[0], 1).await;
+    let pods = cluster.eventually::<Pod>("default", |pods| of_index(pods, "0").len() == 1 && pods.len() == 3).await;
+    let again = of_index(&pods, "0")[0];
+    assert_eq!(again.annotations()["batch.kubernetes.io/job-index-failure-count"], "1");
+    fail(&cluster, again, 1).await;
+    let failed = cluster.becomes::<Job>("parts", |job| condition(job, "Failed").0 == "True").await;
+    assert_eq!(condition(&failed, "Failed").1, "FailedIndexes");
+    let status = failed.status.unwrap();
+    assert_eq!((status.failed_indexes.as_deref(), status.completed_indexes.as_deref()), (Some("0"), Some("1")));
+    assert_eq!((status.failed, status.succeeded), (Some(2), Some(1)));
+    cluster.eventually::<Pod>("default", |pods| pods.iter().all(|pod| pod.finalizers().is_empty())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_success_policy_ends_a_job_early() {
+    let cluster = Cluster::start().await;
+    let spec = json!({"completions": 3, "parallelism": 3, "completionMode": "Indexed",
+        "successPolicy": {"rules": [{"succeededIndexes": "0"}]}});
+    cluster.make::<Job>(job("led", spec)).await;
+    let pods = cluster.eventually::<Pod>("default", |pods| pods.len() == 3).await;
+    cluster.report(of_index(&pods, "0")[0], "Succeeded", "10.0.0.1").await;
+    let done = cluster.becomes::<Job>("led", |job| condition(job, "Complete").0 == "True").await;
+    assert_eq!(condition(&done, "Complete").1, "SuccessPolicy");
+    cluster.eventually::<Pod>("default", |pods| alive(pods) == 1).await;
 }
