@@ -213,9 +213,15 @@ impl Kubelet {
         tokio::spawn(worker::run(self.clone(), handle));
     }
 
-    fn drop_pod(&self, uid: &str) {
+    /// No source has the pod any more. `last` is how the API saw it go: a forced deletion leaves it no time.
+    fn drop_pod(&self, uid: &str, last: Option<Arc<Pod>>) {
         if let Some(handle) = self.pods.lock().get(uid) {
-            handle.wish.lock().gone = true;
+            let mut wish = handle.wish.lock();
+            wish.gone = true;
+            if let Some(last) = last.filter(|last| last.metadata.deletion_timestamp.is_some()) {
+                wish.pod = last;
+            }
+            drop(wish);
             handle.wake.notify_one();
         }
     }
@@ -355,7 +361,7 @@ fn take_delta(kubelet: &Arc<Kubelet>, sources: &mut Sources, delta: Delta<Pod>) 
     };
     if let Some(old) = previous {
         sources.api.remove(names::uid(&old));
-        kubelet.drop_pod(names::uid(&old));
+        kubelet.drop_pod(names::uid(&old), None);
     }
     let uid = names::uid(&pod).to_owned();
     if gone {
@@ -376,13 +382,13 @@ fn take_delta(kubelet: &Arc<Kubelet>, sources: &mut Sources, delta: Delta<Pod>) 
         }
         return;
     }
-    if gone { kubelet.drop_pod(&uid) } else { kubelet.set_pod(pod, None) }
+    if gone { kubelet.drop_pod(&uid, Some(pod)) } else { kubelet.set_pod(pod, None) }
 }
 
 fn take_manifests(kubelet: &Arc<Kubelet>, sources: &mut Sources, now: manifests::StaticPods) {
     let before = sources.manifests.replace(now.clone()).unwrap_or_default();
     for uid in before.keys().filter(|uid| !now.contains_key(*uid)) {
-        kubelet.drop_pod(uid);
+        kubelet.drop_pod(uid, None);
     }
     for (uid, pod) in now {
         if !before.contains_key(&uid) {

@@ -16,7 +16,7 @@ use crate::{
     runtime::{PodView, State},
 };
 
-use super::{RETRY_FIRST, Wish, Worker};
+use super::{RETRY_FIRST, START_RETRY_MAX, Wish, Worker};
 
 impl Worker {
     /// The restart count to go on from when the runtime has forgotten the container.
@@ -35,6 +35,7 @@ impl Worker {
             match task.await {
                 Ok(Ok(())) => {
                     self.waiting.remove(&name);
+                    self.start_retry.remove(&name);
                 }
                 Ok(Err(why)) => {
                     let retry = match why.reason {
@@ -43,7 +44,9 @@ impl Worker {
                         reason::IMAGE_PULL_BACK_OFF => self.kubelet.images.retry_in(names::uid(pod), Timestamp::now()),
                         _ => None,
                     };
-                    let delay = retry.unwrap_or(self.retry).max(RETRY_FIRST);
+                    let own = self.start_retry.entry(name.clone()).or_insert(RETRY_FIRST / 2);
+                    *own = (*own * 2).min(START_RETRY_MAX);
+                    let delay = retry.unwrap_or(*own).max(RETRY_FIRST);
                     self.waiting.insert(name.clone(), why);
                     self.hold(&name, delay);
                 }

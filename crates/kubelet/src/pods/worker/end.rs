@@ -1,6 +1,8 @@
 //! A pod that is to end: its containers first, then what it held on the node, then its logs.
 
-use crate::{Error, names, pods::kill};
+use std::time::Duration;
+
+use crate::{Error, names, pods::kill, runtime::PodView};
 
 use super::{Stage, Wish, Worker};
 
@@ -21,9 +23,12 @@ impl Worker {
         self.reconcile_probes(&wish.pod, &view, &ips, true);
         self.publish(wish, &view, &ips, false);
         let pod = wish.pod.clone();
-        let killing = kill::pod(&kubelet, Some(&pod), &view, wish.grace());
-        tokio::pin!(killing);
+        let kill = |view: PodView, grace: Duration| {
+            let (kubelet, pod) = (kubelet.clone(), pod.clone());
+            Box::pin(async move { kill::pod(&kubelet, Some(&pod), &view, grace).await })
+        };
         let mut grace = wish.grace();
+        let mut killing = kill(view, grace);
         loop {
             tokio::select! {
                 result = &mut killing => {
@@ -35,9 +40,8 @@ impl Worker {
                     if now.grace() < grace {
                         // The user lost patience: stop again, sooner. Stops of a container are idempotent.
                         grace = now.grace();
-                        let view = kubelet.runtime.pod(&uid).await?;
-                        kill::pod(&kubelet, Some(&pod), &view, grace).await?;
-                        break;
+                        killing = kill(kubelet.runtime.pod(&uid).await?, grace);
+                        continue;
                     }
                     let view = kubelet.runtime.pod(&uid).await?;
                     self.reconcile_probes(&pod, &view, &ips, true);

@@ -44,6 +44,8 @@ use super::{
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// And at most.
 const RETRY_MAX: Duration = Duration::from_secs(120);
+/// A container that cannot be started is tried again after at most.
+const START_RETRY_MAX: Duration = Duration::from_secs(10);
 /// A pod is looked at that often even when nothing wakes it.
 const RESYNC: Duration = Duration::from_secs(300);
 
@@ -105,6 +107,8 @@ struct Worker {
     waiting: HashMap<String, Waiting>,
     backoffs: HashMap<String, BackOff>,
     starting: HashMap<String, JoinHandle<Result<(), Waiting>>>,
+    /// How long a container that cannot be started waits until the next try.
+    start_retry: HashMap<String, Duration>,
     killing: HashMap<String, JoinHandle<()>>,
     status: watch::Sender<writer::Desired>,
     previous: PodStatus,
@@ -129,6 +133,7 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>, handle: Arc<Handle>) {
         waiting: HashMap::new(),
         backoffs: HashMap::new(),
         starting: HashMap::new(),
+        start_retry: HashMap::new(),
         killing: HashMap::new(),
         status,
         wake_at: None,
