@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 
-use crate::context::{Context, key, key_of};
+use crate::context::{BY_CONTROLLER, Context, key, key_of, orphan_key};
 use crate::error::{Error, is_conflict};
 
 const NAME: &str = "job-controller";
@@ -30,23 +30,40 @@ pub(crate) async fn run(context: Context) {
     let recorder = context.recorder(&client, NAME);
     let expectations = Arc::new(Expectations::new());
     let queue: WorkQueue<String> = WorkQueue::new();
-    let (own, expected) = (queue.clone(), expectations.clone());
+    let freeing: WorkQueue<String> = WorkQueue::new();
+    let (own, expected, left, known) = (queue.clone(), expectations.clone(), freeing.clone(), pods.clone());
     context.feed(&jobs, move |delta| {
         if let Delta::Deleted(job) = &delta {
             expected.forget(&key_of(job.as_ref()));
+            let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
+            let owned = known.by_index(BY_CONTROLLER, job.metadata.uid.as_deref().unwrap_or_default());
+            let orphans = known.by_index(BY_CONTROLLER, &orphan_key(namespace));
+            for pod in owned.iter().chain(&orphans).filter(|pod| sync::tracked(pod)) {
+                left.add(key_of(pod.as_ref()));
+            }
         }
         if let Some(job) = delta.object() {
             own.add(key_of(job.as_ref()));
         }
     });
     let freed = Arc::new(Mutex::new(HashSet::new()));
-    let watch =
-        PodWatch { jobs: jobs.clone(), expectations: expectations.clone(), queue: queue.clone(), freed: freed.clone() };
+    let watch = PodWatch {
+        jobs: jobs.clone(),
+        expectations: expectations.clone(),
+        queue: queue.clone(),
+        freed: freed.clone(),
+        freeing: freeing.clone(),
+    };
     context.feed(&pods, move |delta| watch.handle(delta));
     jobs.synced().await;
     pods.synced().await;
     let sync = Arc::new(sync::Sync { jobs, pods, client, recorder, expectations, failures: Mutex::default(), freed });
-    run_workers(queue, context.config.workers, context.shutdown.clone(), move |key: String| {
+    let free = sync.clone();
+    let freeing = run_workers(freeing, 1, context.shutdown.clone(), move |key: String| {
+        let sync = free.clone();
+        async move { sync.free(&key).await }
+    });
+    let syncing = run_workers(queue, context.config.workers, context.shutdown.clone(), move |key: String| {
         let sync = sync.clone();
         async move {
             match sync.sync(&key).await {
@@ -54,8 +71,8 @@ pub(crate) async fn run(context: Context) {
                 other => other,
             }
         }
-    })
-    .await;
+    });
+    tokio::join!(freeing, syncing);
 }
 
 struct PodWatch {
@@ -63,6 +80,8 @@ struct PodWatch {
     expectations: Arc<Expectations>,
     queue: WorkQueue<String>,
     freed: Freed,
+    /// Pods that have our finalizer and no Job.
+    freeing: WorkQueue<String>,
 }
 
 /// Uids of pods whose finalizer was taken, until the cache shows it: the cache of Jobs may be ahead of the cache of pods,
@@ -89,7 +108,11 @@ impl PodWatch {
             _ => {}
         }
         let Some(pod) = delta.object() else { return };
-        if let Some(owner) = self.owner(&pod.metadata) {
+        let owner = self.owner(&pod.metadata);
+        if owner.is_none() && sync::tracked(pod) && !matches!(delta, Delta::Deleted(_)) {
+            self.freeing.add(key_of(pod.as_ref()));
+        }
+        if let Some(owner) = owner {
             self.queue.add(owner);
         } else if controller_of(&pod.metadata).is_none() {
             let none = BTreeMap::new();

@@ -124,7 +124,7 @@ pub(super) fn awaits_replacement(spec: &JobSpec, pod: &Pod, active: &[Arc<Pod>],
     let replaced = active.iter().any(|other| {
         indexes::of_pod(other) == Some(index) && other.metadata.creation_timestamp >= pod.metadata.creation_timestamp
     });
-    index < spec.completions.unwrap_or(0) && !over.contains(&index) && !replaced
+    !pods::is_terminating(pod) && index < spec.completions.unwrap_or(0) && !over.contains(&index) && !replaced
 }
 
 /// The rule of the success policy that the completed indexes meet.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use ironkeel_informer::{
-    ControllerRefManager, EventRecorder, Expectations, Informer, controller_reference, slow_start_batch,
+    ControllerRefManager, EventRecorder, Expectations, Informer, controller_of, controller_reference, slow_start_batch,
 };
 use ironkeel_semantics::well_known::JOB_TRACKING_FINALIZER;
 use ironkeel_semantics::{pods, selectors};
@@ -68,6 +68,11 @@ fn is_true(status: &JobStatus, type_: &str) -> bool {
     status.conditions.iter().flatten().any(|condition| condition.type_ == type_ && condition.status == "True")
 }
 
+fn may_adopt(job: &Job, pod: &Pod) -> bool {
+    let selector = job.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    job.metadata.deletion_timestamp.is_none() && selectors::matches_optional(selector, pod.metadata.labels.as_ref())
+}
+
 /// Whether the pod has our finalizer.
 pub(super) fn tracked(pod: &Pod) -> bool {
     pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == JOB_TRACKING_FINALIZER)
@@ -115,6 +120,7 @@ impl Sync {
             status.failed_indexes = spec.backoff_limit_per_index.map(|_| indexes::format(&failed));
         }
         let ending = failed_job.is_some()
+            || job.metadata.deletion_timestamp.is_some()
             || is_true(&status, "SuccessCriteriaMet")
             || is_true(&status, "FailureTarget")
             || policy::over_by_indexes(spec, &status).is_some();
@@ -247,6 +253,24 @@ impl Sync {
         }))
         .await;
         Ok(results.into_iter().collect::<Result<(), _>>()?)
+    }
+
+    /// Frees a pod whose Job is gone: nobody will count it.
+    pub(super) async fn free(&self, key: &str) -> Result<Option<Duration>, Error> {
+        let (namespace, name) = split(key);
+        let Some(pod) = self.pods.get(namespace, name).filter(|pod| tracked(pod)) else { return Ok(None) };
+        if let Some(owner) = controller_of(&pod.metadata) {
+            let api = Api::<Job>::namespaced(self.client.clone(), namespace);
+            // Past the cache, which may not have the Job yet.
+            let live = if owner.kind == "Job" { api.get_opt(&owner.name).await? } else { None };
+            if live.is_some_and(|job| job.metadata.uid.as_deref() == Some(&owner.uid)) {
+                return Ok(None);
+            }
+        } else if self.jobs.list_namespace(namespace).iter().any(|job| may_adopt(job, &pod)) {
+            return Ok(None);
+        }
+        self.untrack(std::iter::once(&pod)).await?;
+        Ok(None)
     }
 
     fn note_failures(&self, key: &str, spec: &JobSpec, sorted: &Sorted) {

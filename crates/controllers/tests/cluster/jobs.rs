@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::support::{Cluster, condition, patch, template};
@@ -184,4 +184,22 @@ async fn a_success_policy_ends_a_job_early() {
     let done = cluster.becomes::<Job>("led", |job| condition(job, "Complete").0 == "True").await;
     assert_eq!(condition(&done, "Complete").1, "SuccessPolicy");
     cluster.eventually::<Pod>("default", |pods| alive(pods) == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_pods_of_a_deleted_job_are_free() {
+    let cluster = Cluster::start().await;
+    let kubelet = cluster.kubelet();
+    let spec = json!({"completions": 2, "parallelism": 2});
+    cluster.make::<Job>(job("gone", spec.clone())).await;
+    cluster.becomes::<Job>("gone", |job| job.status.as_ref().is_some_and(|status| status.ready == Some(2))).await;
+    cluster.api::<Job>("default").delete("gone", &DeleteParams::background()).await.unwrap();
+    cluster.eventually::<Pod>("default", |pods| pods.is_empty()).await;
+    drop(kubelet);
+
+    cluster.make::<Job>(job("left", spec)).await;
+    cluster.eventually::<Pod>("default", |pods| pods.len() == 2).await;
+    cluster.api::<Job>("default").delete("left", &DeleteParams::orphan()).await.unwrap();
+    let free = |pod: &Pod| pod.finalizers().is_empty() && pod.owner_references().is_empty();
+    cluster.eventually::<Pod>("default", |pods| pods.len() == 2 && pods.iter().all(free)).await;
 }
