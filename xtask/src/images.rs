@@ -75,16 +75,10 @@ fn host_triple() -> Result<String> {
 }
 
 /// One layer under construction.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Layer {
     tar: Vec<u8>,
     folders: Vec<String>,
-}
-
-impl Default for Layer {
-    fn default() -> Self {
-        Layer { tar: Vec::new(), folders: Vec::new() }
-    }
 }
 
 impl Layer {

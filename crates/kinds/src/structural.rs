@@ -2,10 +2,11 @@
 //! lists. Rules that need code stand in the kind's own file.
 
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::LazyLock;
 
 use ironkeel_object::Value;
 use ironkeel_schema::{Field, ListType, Resource, Shape, TypeId};
+use parking_lot::Mutex;
 
 use crate::error::{Errors, FieldErrorKind, shown};
 use crate::{FieldError, Path};
@@ -30,7 +31,7 @@ fn nested(shape: &Shape) -> Option<TypeId> {
 /// Whether a type or anything below it declares a default; recursion ends at types seen before.
 fn has_defaults(id: TypeId) -> bool {
     static KNOWN: LazyLock<Mutex<HashMap<TypeId, bool>>> = LazyLock::new(Mutex::default);
-    let known = |id| KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get(&id).copied();
+    let known = |id| KNOWN.lock().get(&id).copied();
     if let Some(k) = known(id) {
         return k;
     }
@@ -46,7 +47,7 @@ fn has_defaults(id: TypeId) -> bool {
         }
         next += 1;
     }
-    KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(id, found);
+    KNOWN.lock().insert(id, found);
     found
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ironkeel_object::{ObjectMeta, ObjectSource, Value};
 use ironkeel_schema::{Resource, resources};
-use std::sync::Mutex;
+use parking_lot::Mutex;
 
 type Key = (&'static str, String, String);
 
@@ -24,13 +24,13 @@ impl Memory {
         let gvk = object.gvk();
         let row = resources().iter().find(|r| r.kind == gvk.kind && r.group == gvk.group).expect("a served kind");
         let key = (row.plural, object.namespace().to_owned(), object.name().to_owned());
-        self.objects.lock().expect("no panic").insert(key, Arc::new(object));
+        self.objects.lock().insert(key, Arc::new(object));
         self.version.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Removes an object.
     pub fn remove(&self, plural: &'static str, namespace: &str, name: &str) {
-        self.objects.lock().expect("no panic").remove(&(plural, namespace.to_owned(), name.to_owned()));
+        self.objects.lock().remove(&(plural, namespace.to_owned(), name.to_owned()));
         self.version.fetch_add(1, Ordering::SeqCst);
     }
 }
@@ -38,11 +38,11 @@ impl Memory {
 impl ObjectSource for Memory {
     fn get(&self, resource: &'static Resource, namespace: &str, name: &str) -> Option<Arc<Value>> {
         let key = (resource.plural, namespace.to_owned(), name.to_owned());
-        self.objects.lock().expect("no panic").get(&key).cloned()
+        self.objects.lock().get(&key).cloned()
     }
 
     fn list(&self, resource: &'static Resource, namespace: &str) -> Vec<Arc<Value>> {
-        let objects = self.objects.lock().expect("no panic");
+        let objects = self.objects.lock();
         let mine =
             objects.iter().filter(|((r, n, _), _)| *r == resource.plural && (namespace.is_empty() || n == namespace));
         mine.map(|(_, v)| v.clone()).collect()
