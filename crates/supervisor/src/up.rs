@@ -134,7 +134,7 @@ struct Server {
 async fn start_api_server(plan: &Plan, progress: &Progress) -> Result<Server, Error> {
     let dir = plan.instance.dir.clone();
     let opening =
-        tokio::task::spawn_blocking(move || Embedded::open(&dir.join("store"), ironkeel_embedded::Options::default()));
+        tokio::task::spawn_blocking(move || Embedded::open(dir.join("store"), ironkeel_embedded::Options::default()));
     let mut node_ips = network::host_addresses(plan.node_ip);
     node_ips.push(ironkeel_first(plan.ranges));
     let pki = Arc::new(Pki::load_or_create(
