@@ -4,6 +4,7 @@
 //! `sync` counts and decides, `policy` reads the Job's own rules about failures and success, `indexes` sets of indexes.
 
 mod indexes;
+mod pod;
 mod policy;
 mod sync;
 

@@ -5,20 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use ironkeel_informer::{
-    ControllerRefManager, EventRecorder, Expectations, Informer, controller_of, controller_reference, slow_start_batch,
-};
+use ironkeel_informer::{ControllerRefManager, EventRecorder, Expectations, Informer, controller_of, slow_start_batch};
 use ironkeel_semantics::well_known::JOB_TRACKING_FINALIZER;
 use ironkeel_semantics::{pods, selectors};
 use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus, UncountedTerminatedPods};
-use k8s_openapi::api::core::v1::{EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt as _};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use super::indexes::{self, INDEX};
+use super::indexes;
+use super::pod::pod_of;
 use super::policy;
 use crate::context::{BY_CONTROLLER, key_of, now, orphan_key, since, split, until_after};
 use crate::error::{Error, namespace_terminating, unless_gone};
@@ -562,44 +561,4 @@ fn finished_indexes(spec: &JobSpec, status: &JobStatus, sorted: &Sorted) -> BTre
     over.extend(indexes::parse(status.failed_indexes.as_deref().unwrap_or_default(), completions));
     over.extend(sorted.succeeded.iter().filter_map(|pod| indexes::of_pod(pod)));
     over
-}
-
-/// A pod of the Job, with its index if it has one.
-fn pod_of(job: &Job, spec: &JobSpec, index: Option<(i32, u32)>) -> Pod {
-    let mut pod = pods::from_template(&spec.template);
-    let name = job.name_any();
-    pod.metadata.owner_references = Some(vec![controller_reference(job)]);
-    pod.metadata.finalizers.get_or_insert_default().push(JOB_TRACKING_FINALIZER.to_owned());
-    let Some((index, failures)) = index else {
-        pod.metadata.generate_name = Some(format!("{name}-"));
-        return pod;
-    };
-    pod.metadata.generate_name = Some(format!("{name}-{index}-"));
-    pod.metadata.annotations.get_or_insert_default().insert(INDEX.to_owned(), index.to_string());
-    pod.metadata.labels.get_or_insert_default().insert(INDEX.to_owned(), index.to_string());
-    if spec.backoff_limit_per_index.is_some() {
-        let annotations = pod.metadata.annotations.get_or_insert_default();
-        annotations.insert(policy::FAILURES.to_owned(), failures.to_string());
-    }
-    let Some(pod_spec) = &mut pod.spec else { return pod };
-    pod_spec.hostname = Some(format!("{name}-{index}"));
-    let variable = EnvVar {
-        name: "JOB_COMPLETION_INDEX".to_owned(),
-        value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector {
-                field_path: format!("metadata.labels['{INDEX}']"),
-                ..ObjectFieldSelector::default()
-            }),
-            ..EnvVarSource::default()
-        }),
-        ..EnvVar::default()
-    };
-    let init = pod_spec.init_containers.iter_mut().flatten();
-    for container in pod_spec.containers.iter_mut().chain(init) {
-        let env = container.env.get_or_insert_default();
-        if env.iter().all(|known| known.name != variable.name) {
-            env.push(variable.clone());
-        }
-    }
-    pod
 }
