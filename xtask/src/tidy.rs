@@ -167,3 +167,11 @@ fn source(root: &Path, name: &str, file: &Path, faults: &mut Vec<String>) -> Res
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_house_is_tidy() -> anyhow::Result<()> {
+        super::run(&crate::root())
+    }
+}
