@@ -39,6 +39,9 @@ use crate::{
 /// How long after a failure a mirror pod is tried again.
 const MIRROR_RETRY: Duration = Duration::from_secs(5);
 
+/// What the containers of a pod that was deleted by force get to end.
+const FORCED_GRACE: Duration = Duration::from_secs(2);
+
 /// What the kubelet's parts share.
 pub(crate) struct Kubelet {
     pub(crate) config: Config,
@@ -213,13 +216,13 @@ impl Kubelet {
         tokio::spawn(worker::run(self.clone(), handle));
     }
 
-    /// No source has the pod any more. `last` is how the API saw it go: a forced deletion leaves it no time.
-    fn drop_pod(&self, uid: &str, last: Option<Arc<Pod>>) {
+    /// No source has the pod any more. One that the API dropped before its containers ended was deleted by force.
+    fn drop_pod(&self, uid: &str, forced: bool) {
         if let Some(handle) = self.pods.lock().get(uid) {
             let mut wish = handle.wish.lock();
             wish.gone = true;
-            if let Some(last) = last.filter(|last| last.metadata.deletion_timestamp.is_some()) {
-                wish.pod = last;
+            if forced {
+                wish.grace = Some(FORCED_GRACE);
             }
             drop(wish);
             handle.wake.notify_one();
@@ -361,7 +364,7 @@ fn take_delta(kubelet: &Arc<Kubelet>, sources: &mut Sources, delta: Delta<Pod>) 
     };
     if let Some(old) = previous {
         sources.api.remove(names::uid(&old));
-        kubelet.drop_pod(names::uid(&old), None);
+        kubelet.drop_pod(names::uid(&old), true);
     }
     let uid = names::uid(&pod).to_owned();
     if gone {
@@ -382,13 +385,13 @@ fn take_delta(kubelet: &Arc<Kubelet>, sources: &mut Sources, delta: Delta<Pod>) 
         }
         return;
     }
-    if gone { kubelet.drop_pod(&uid, Some(pod)) } else { kubelet.set_pod(pod, None) }
+    if gone { kubelet.drop_pod(&uid, true) } else { kubelet.set_pod(pod, None) }
 }
 
 fn take_manifests(kubelet: &Arc<Kubelet>, sources: &mut Sources, now: manifests::StaticPods) {
     let before = sources.manifests.replace(now.clone()).unwrap_or_default();
     for uid in before.keys().filter(|uid| !now.contains_key(*uid)) {
-        kubelet.drop_pod(uid, None);
+        kubelet.drop_pod(uid, false);
     }
     for (uid, pod) in now {
         if !before.contains_key(&uid) {
