@@ -1,6 +1,7 @@
 //! A cluster as a user has one: the real binary, in a network namespace and with a data directory of
 //! its own. Dropping it stops it and resets what it made.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,8 @@ pub struct Options {
     pub secure_port: u16,
     /// More flags of `up`.
     pub flags: Vec<String>,
+    /// Variables in the environment of `up`.
+    pub environment: Vec<(String, OsString)>,
     /// Whether the images of `cargo xtask images` are imported.
     pub images: bool,
 }
@@ -42,7 +45,7 @@ impl Options {
     /// The usual cluster, with images. `IRONKEEL_TEST_BINARY` names another build to test.
     pub fn new(binary: impl Into<PathBuf>) -> Self {
         let binary = std::env::var_os("IRONKEEL_TEST_BINARY").map_or_else(|| binary.into(), PathBuf::from);
-        Options { binary, namespace: None, secure_port: 6443, flags: Vec::new(), images: true }
+        Options { binary, namespace: None, secure_port: 6443, flags: Vec::new(), environment: Vec::new(), images: true }
     }
 }
 
@@ -223,16 +226,30 @@ impl Cluster {
         }
     }
 
-    /// Starts it on the same data, and waits until it is ready.
-    pub fn restart(&mut self) -> Outcome {
-        self.stop()?;
+    /// Starts it on the same data, and kills it `after` so long: the fault comes wherever it then is.
+    pub fn kill9_while_starting(&mut self, after: Duration) -> Outcome {
+        self.kill9()?;
+        self.spawn()?;
+        std::thread::sleep(after);
+        self.kill9()
+    }
+
+    fn spawn(&mut self) -> Outcome {
         let log = File::options().create(true).append(true).open(self.log_path()).map_err(Error::io("up.log"))?;
         let mut up = self.clean(self.namespace.command_ended_by(&self.options.binary, libc::SIGINT));
         up.arg("up").arg("--data-dir").arg(self.data_dir());
         up.args(["--secure-port", &self.options.secure_port.to_string()]).args(&self.options.flags);
+        up.envs(self.options.environment.iter().map(|(name, value)| (name, value)));
         up.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).stderr(log);
-        let start = Instant::now();
         self.process = Some(up.spawn().map_err(Error::io("starting `ironkeel up`"))?);
+        Ok(())
+    }
+
+    /// Starts it on the same data, and waits until it is ready.
+    pub fn restart(&mut self) -> Outcome {
+        self.stop()?;
+        let start = Instant::now();
+        self.spawn()?;
         loop {
             let status = self.ironkeel(&["status", "--wait", "2"])?;
             if status.code == 0 {
