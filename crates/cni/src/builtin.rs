@@ -21,6 +21,8 @@ use parking_lot::Mutex;
 use crate::addresses::{Addresses, Attachment, SavedPort};
 use crate::{PodNetwork, PodNetworkError, PodNetworkRequest, rules};
 
+/// File of the shared directory that holds what `ip_forward` was before any cluster.
+pub const FORWARDING_BEFORE: &str = "ip_forward.before";
 /// Name of the link inside a pod.
 const POD_LINK: &str = "eth0";
 
@@ -37,6 +39,9 @@ pub struct BuiltinConfig {
     pub mtu: u32,
     /// The nftables table (family `inet`).
     pub table: String,
+    /// What clusters of this host share; emptied by a reboot. The forwarding that the host had before
+    /// the first of them is remembered here, so that the last one to go restores it.
+    pub shared_dir: PathBuf,
 }
 
 /// The built-in pod network.
@@ -102,12 +107,14 @@ impl BuiltinNetwork {
         let file = "/proc/sys/net/ipv4/ip_forward";
         let fail =
             |e: std::io::Error| PodNetworkError::Host { step: format!("turning on {file}"), reason: e.to_string() };
-        let previous = std::fs::read_to_string(file).map_err(fail)?.trim().to_owned();
-        if previous != "1" {
-            self.journal.record(Entry::Sysctl { name: "net.ipv4.ip_forward".into(), previous })?;
-            std::fs::write(file, "1").map_err(fail)?;
-        }
-        Ok(())
+        let found = std::fs::read_to_string(file).map_err(fail)?.trim().to_owned();
+        let before = self.config.shared_dir.join(FORWARDING_BEFORE);
+        let previous = if found == "1" { std::fs::read_to_string(&before).ok() } else { Some(found) };
+        let Some(previous) = previous else { return Ok(()) };
+        std::fs::create_dir_all(&self.config.shared_dir).map_err(fail)?;
+        std::fs::write(&before, &previous).map_err(fail)?;
+        self.journal.record(Entry::Sysctl { name: "net.ipv4.ip_forward".into(), previous })?;
+        std::fs::write(file, "1").map_err(fail)
     }
 
     fn anchor(&self) -> Result<(), PodNetworkError> {

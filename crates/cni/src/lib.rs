@@ -11,7 +11,7 @@ mod addresses;
 mod builtin;
 mod rules;
 
-pub use builtin::{BuiltinConfig, BuiltinNetwork};
+pub use builtin::{BuiltinConfig, BuiltinNetwork, FORWARDING_BEFORE};
 
 /// Who gets an address.
 #[derive(Clone, Debug)]

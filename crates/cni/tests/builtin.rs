@@ -45,6 +45,7 @@ fn start(dir: &Path) -> (std::sync::Arc<BuiltinNetwork>, Journal) {
         pod_cidr: "10.8.0.0/24".parse().unwrap(),
         mtu: 1500,
         table: "ironkeel-abc123".into(),
+        shared_dir: dir.join("shared"),
     };
     (BuiltinNetwork::start(config, journal.clone()).unwrap(), journal)
 }
@@ -119,5 +120,19 @@ fn a_restart_keeps_addresses_and_host_ports_and_tear_down_leaves_nothing() {
         assert!(connect((network.gateway(), 9292).into()).is_err());
         let left: Vec<Entry> = journal.entries();
         assert_eq!(left.iter().filter(|e| matches!(e, Entry::Link { .. })).count(), 1, "{left:?}");
+    });
+}
+
+#[test]
+fn every_cluster_knows_what_forwarding_was_before_the_first() {
+    as_host(async |dir| {
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+        let sysctl = Entry::Sysctl { name: "net.ipv4.ip_forward".into(), previous: "0".into() };
+        let (_first, journal) = start(dir);
+        assert!(journal.entries().contains(&sysctl));
+        std::fs::remove_file(dir.join("journal")).unwrap();
+        // A second one, with a journal of its own, finds forwarding on.
+        let (_second, journal) = start(dir);
+        assert!(journal.entries().contains(&sysctl));
     });
 }

@@ -13,6 +13,8 @@ use crate::Error;
 const LAYOUT: u32 = 1;
 /// Where the data of a cluster lives when nothing else is said.
 pub(crate) const DEFAULT_DATA_DIR: &str = "/var/lib/ironkeel";
+/// Below it, sockets and namespaces of every cluster of this host.
+pub(crate) const SHARED_RUN_DIR: &str = "/run/ironkeel";
 /// Candidates for the ranges: 10.(42+2i).0.0/16 for pods and 10.(43+2i).0.0/16 for Services.
 const RANGE_CANDIDATES: u8 = 100;
 
@@ -109,7 +111,7 @@ impl Instance {
 
     /// Sockets and namespaces; on a file system that a reboot empties.
     pub fn run_dir(&self) -> PathBuf {
-        Path::new("/run/ironkeel").join(&self.tag)
+        Path::new(SHARED_RUN_DIR).join(&self.tag)
     }
 
     /// The socket of `ironkeel image`.

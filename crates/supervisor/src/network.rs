@@ -44,6 +44,15 @@ pub(crate) fn host_addresses(node_ip: IpAddr) -> Vec<IpAddr> {
     all
 }
 
+/// Whether another cluster's anchor link is on this host.
+pub(crate) fn other_clusters(tag: &str) -> Result<bool, Error> {
+    let own = format!("ik{tag}");
+    let anchor = |name: &str| {
+        name.len() == own.len() && name.starts_with("ik") && name[2..].chars().all(|c| c.is_ascii_hexdigit())
+    };
+    Ok(Socket::route()?.links()?.iter().any(|l| anchor(&l.name) && l.name != own))
+}
+
 /// Links and tables for `reset`.
 pub(crate) struct Netlink;
 

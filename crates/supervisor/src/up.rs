@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::components::Components;
 use crate::error::Error;
+use crate::instance::SHARED_RUN_DIR;
 use crate::{Instance, Progress, Ranges, UpOptions, cluster_dns, images, network, notify, preflight};
 
 /// Where pods' tokens come from: the issuer in every ServiceAccount token.
@@ -194,6 +195,7 @@ async fn start_node(
         pod_cidr: plan.ranges.node_pod_cidr(),
         mtu: network::mtu_of(plan.node_ip)?,
         table: instance.name.clone(),
+        shared_dir: PathBuf::from(SHARED_RUN_DIR),
     };
     let network = BuiltinNetwork::start(config, journal.clone())?;
     let runtime = Runtime::start(RuntimeConfig {
