@@ -135,9 +135,8 @@ async fn execute(command: Command) -> Result<ExitCode, Error> {
                 service_cidr: up.service_cidr,
                 keep_pods: up.keep_pods,
             };
-            // The shim is this very file, even when it is replaced while the cluster runs.
-            let shim = PathBuf::from("/proc/self/exe");
-            let shim = std::fs::read_link(&shim).unwrap_or(shim);
+            // The shim is this very program, even when its file is replaced while the cluster runs.
+            let shim = PathBuf::from(format!("/proc/{}/exe", std::process::id()));
             ironkeel_supervisor::up(options, shim, stop_signal()).await?;
             Ok(ExitCode::SUCCESS)
         }

@@ -191,6 +191,7 @@ impl Runtime {
 
     async fn spawn_shim(&self, sandbox: &Sandbox, config: &Path) -> Result<(), Error> {
         let mut child = tokio::process::Command::new(&self.config.shim_exe)
+            .arg0("ironkeel")
             .arg("shim")
             .arg(config)
             .env_clear()

@@ -18,7 +18,13 @@ pub(crate) fn node_ip() -> Result<IpAddr, Error> {
     let default =
         socket.routes()?.into_iter().find(|r| r.destination.prefix_len() == 0 && r.destination.addr().is_ipv4());
     let links = socket.links()?;
-    let ours = |name: &str| name.starts_with("ik") || name.starts_with("iv");
+    let hex = |text: &str| text.chars().all(|c| c.is_ascii_hexdigit());
+    // Anchor links and pods' links of clusters on this host, as `cni` names them.
+    let ours = |name: &str| match name.split_at_checked(2) {
+        Some(("ik", tag)) => tag.len() == 6 && hex(tag),
+        Some(("iv", tag)) => tag.len() == 13 && hex(tag),
+        _ => false,
+    };
     let mut addresses = socket.addresses()?;
     addresses.retain(|(index, net)| {
         let foreign = links.iter().any(|l| l.index == *index && !ours(&l.name));

@@ -71,13 +71,32 @@ pub(super) fn exec(
 ) -> Result<i32, String> {
     let executor =
         FilteredExecutor::load(Path::new(bundle)).map_err(|e| format!("reading the system call filter: {e}"))?;
-    // A file, because libcontainer reads the process from one; the pid makes the name unique.
-    let file = format!("{containers_dir}/{id}/exec-{}.json", std::process::id());
-    std::fs::write(&file, process.to_string()).map_err(|e| format!("writing {file}: {e}"))?;
-    let built = builder(id, containers_dir, executor, stdio)
-        .and_then(|b| b.as_tenant().with_process(Some(&file)).with_detach(true).build().map_err(|e| with_causes(&e)));
-    let _ = std::fs::remove_file(&file);
+    // A view of the container's folder for this exec alone: libcontainer leaves a socket behind in it.
+    let view = Path::new(containers_dir).join(format!("exec-{}", std::process::id()));
+    let made = view_of(&Path::new(containers_dir).join(id), &view.join(id))
+        .map_err(|e| format!("preparing {}: {e}", view.display()));
+    // A file, because libcontainer reads the process from one.
+    let file = view.join("process.json");
+    let built = made.and_then(|()| {
+        std::fs::write(&file, process.to_string()).map_err(|e| format!("writing {}: {e}", file.display()))?;
+        let root = view.to_str().ok_or("a path that is not text")?;
+        let builder = builder(id, root, executor, stdio)?.as_tenant().with_process(Some(&file)).with_detach(true);
+        builder.build().map_err(|e| with_causes(&e))
+    });
+    let _ = std::fs::remove_dir_all(&view);
     built.map(|pid| pid.as_raw())
+}
+
+/// Makes `view` with links to the files of `folder`; sockets stay out.
+fn view_of(folder: &Path, view: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(view)?;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::fs::hard_link(entry.path(), view.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
 }
 
 fn builder(id: &str, dir: &str, executor: FilteredExecutor, stdio: Stdio) -> Result<ContainerBuilder, String> {
