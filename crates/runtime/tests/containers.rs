@@ -131,6 +131,9 @@ async fn exec_sees_the_same_container(mut node: Node) {
     assert!(refused.await.unwrap_err().message().contains("no such file or directory"));
     let left = node.exec(&id, &["sh", "-c", "ps | grep -c '[s]leep 30'"]).await;
     assert_eq!(String::from_utf8(left.stdout).unwrap().trim(), "0");
+    // Thousands of exec probes must not fill the state directory.
+    let find = std::process::Command::new("find").arg(node.dir.path().join("run")).args(["-name", "*tenant*"]).output();
+    assert_eq!(String::from_utf8(find.unwrap().stdout).unwrap(), "");
 }
 
 async fn limits_are_visible_and_enforced(mut node: Node) {
