@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::{Bytes, BytesMut};
 use ironkeel_kinds::Kind;
 use ironkeel_object::{Map, ObjectMeta, Value};
+use ironkeel_schema::TypeId;
 use parking_lot::Mutex;
 
 use crate::error::ApiError;
@@ -38,6 +39,8 @@ pub enum Format {
 pub(crate) struct Extract {
     labels: Box<[(Box<str>, Box<str>)]>,
     fields: Box<[Box<str>]>,
+    /// The type of the stored version.
+    type_id: TypeId,
 }
 
 impl Extract {
@@ -51,7 +54,7 @@ impl Extract {
             .map(|(k, v)| (k.as_ref().into(), v.as_str().unwrap_or_default().into()))
             .collect();
         let fields = selectable.iter().map(|path| kind.hooks.field(object, path).unwrap_or_default().into()).collect();
-        Extract { labels, fields }
+        Extract { labels, fields, type_id: kind.resource.type_id }
     }
 }
 
@@ -126,7 +129,7 @@ impl Entry {
     pub fn tree(&self) -> Result<Arc<Value>, ApiError> {
         match self.tree.get() {
             Some(tree) => Ok(tree.clone()),
-            None => decode(&self.json).map(Arc::new),
+            None => decode(&self.json, self.extract.type_id).map(Arc::new),
         }
     }
 
@@ -136,7 +139,7 @@ impl Entry {
         if let Some(tree) = self.tree.get() {
             return Ok(tree.clone());
         }
-        let tree = Arc::new(decode(&self.json)?);
+        let tree = Arc::new(decode(&self.json, self.extract.type_id)?);
         Ok(self.tree.get_or_init(|| tree).clone())
     }
 
@@ -156,10 +159,9 @@ impl Entry {
 }
 
 /// Decodes bytes that this server wrote.
-pub(crate) fn decode(json: &[u8]) -> Result<Value, ApiError> {
-    let (value, _) = ironkeel_codec::decode_json(json, None)
-        .map_err(|e| ApiError::internal(format!("a stored object does not decode: {e}")))?;
-    Ok(value)
+pub(crate) fn decode(json: &[u8], type_id: TypeId) -> Result<Value, ApiError> {
+    ironkeel_codec::decode_stored_json(json, Some(type_id))
+        .map_err(|e| ApiError::internal(format!("a stored object does not decode: {e}")))
 }
 
 /// Offset just behind the `{` of the top-level `metadata`.

@@ -150,7 +150,7 @@ impl Feed {
         if let Some((_, extract)) = self.hints.lock().get(&(value.as_ptr() as usize)) {
             return Ok(extract.clone());
         }
-        Ok(Arc::new(Extract::of(&decode(value)?, &home.kind, &home.selectable)))
+        Ok(Arc::new(Extract::of(&decode(value, home.kind.resource.type_id)?, &home.kind, &home.selectable)))
     }
 
     /// Follows the store until `shutdown`, or until the store closes.

@@ -175,7 +175,8 @@ impl Registry {
             else {
                 continue;
             };
-            let extract = Arc::new(Extract::of(&decode(&kv.value)?, &home.kind, &home.selectable));
+            let extract =
+                Arc::new(Extract::of(&decode(&kv.value, home.kind.resource.type_id)?, &home.kind, &home.selectable));
             let entry = Entry::new(key, kv.mod_revision, &kv.value, extract);
             if selection.matches(&entry) {
                 entries.push(Arc::new(entry));
