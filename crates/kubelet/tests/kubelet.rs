@@ -2,7 +2,6 @@
 #![allow(missing_docs, dead_code, unreachable_pub, clippy::unwrap_used)]
 
 mod fake;
-mod server;
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +9,13 @@ use fake::Fake;
 use ironkeel_auth::Identity;
 use ironkeel_cri::CriClient;
 use ironkeel_kubelet::{CgroupDriver, Config};
+use ironkeel_testkit::api::Api as Server;
 use k8s_openapi::api::core::v1::{Node, Pod, ServiceAccount};
 use kube::{
     Api,
     api::{DeleteParams, PostParams},
 };
 use serde_json::{Value, json};
-use server::Api as Server;
 use tokio_util::sync::CancellationToken;
 
 struct Fixture {
