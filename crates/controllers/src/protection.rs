@@ -5,10 +5,10 @@
 
 use std::fmt::Debug;
 
-use ironkeel_informer::{Informer, WorkQueue, run_workers};
+use ironkeel_informer::{WorkQueue, run_workers};
 use ironkeel_semantics::pods;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use kube::api::{Api, PostParams};
+use kube::api::{Api, ListParams, PostParams};
 use kube::{Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -48,8 +48,13 @@ pub(crate) async fn run_claims(context: Context) {
             let (namespace, name) = split(&key);
             let Some(claim) = claims.get(namespace, name) else { return Ok(None) };
             let api = Api::<PersistentVolumeClaim>::namespaced(client.clone(), namespace);
-            let free = || unused(&pods, &key);
-            protect(&api, claim.as_ref(), CLAIM_FINALIZER, free).await.map(|()| None)
+            let deleting = claim.metadata.deletion_timestamp.is_some();
+            // The cache may not know yet of a pod that was bound just now; a freed claim cannot be taken back.
+            let free = deleting && unused(pods.by_index(BY_CLAIM, &key).iter().map(AsRef::as_ref)) && {
+                let live = Api::<Pod>::namespaced(client, namespace).list(&ListParams::default()).await?;
+                unused(live.items.iter().filter(|pod| claims_of(pod).contains(&key)))
+            };
+            protect(&api, claim.as_ref(), CLAIM_FINALIZER, || free).await.map(|()| None)
         }
     })
     .await;
@@ -90,9 +95,9 @@ fn claims_of(pod: &Pod) -> Vec<String> {
     names.map(|name| format!("{namespace}/{name}")).collect()
 }
 
-/// Whether no pod needs the claim: one that never ran anywhere, or has ended, does not.
-fn unused(pods: &Informer<Pod>, claim: &str) -> bool {
-    pods.by_index(BY_CLAIM, claim).iter().all(|pod| pods::node_name(pod).is_none() || pods::is_terminal(pod))
+/// Whether none of these pods needs its claim: one that never ran anywhere, or has ended, does not.
+fn unused<'p>(mut users: impl Iterator<Item = &'p Pod>) -> bool {
+    users.all(|pod| pods::node_name(pod).is_none() || pods::is_terminal(pod))
 }
 
 async fn protect<K>(api: &Api<K>, object: &K, finalizer: &str, free: impl Fn() -> bool) -> Result<(), Error>
