@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -241,20 +241,24 @@ fn a_batch_whose_first_record_did_not_reach_the_disk_is_torn_not_corrupt() {
     let start = runtime.block_on(async {
         put(&*store, "/0", "value 0").await.unwrap();
         let start = fs::metadata(&path).unwrap().len();
-        // While the disk is slow with one write, the others gather into one batch.
-        gate.delay_ms.store(100, Ordering::SeqCst);
-        let writes: Vec<_> = (1..10)
-            .map(|number| {
-                let store = store.clone();
-                tokio::spawn(async move { put(&*store, &format!("/{number}"), "x").await.unwrap() })
-            })
-            .collect();
-        for write in writes {
-            write.await.unwrap();
+        // While the disk is busy with one write, the others gather into one batch.
+        let entered = gate.entered.load(Ordering::SeqCst);
+        gate.busy.store(true, Ordering::SeqCst);
+        let first = tokio::spawn({
+            let store = store.clone();
+            async move { put(&*store, "/1", "x").await.unwrap() }
+        });
+        while gate.entered.load(Ordering::SeqCst) == entered {
+            tokio::task::yield_now().await;
         }
+        let keys: Vec<String> = (2..10).map(|number| format!("/{number}")).collect();
+        let mut others = futures::future::join_all(keys.iter().map(|key| put(&*store, key, "x")));
+        assert!(futures::poll!(&mut others).is_pending());
+        gate.busy.store(false, Ordering::SeqCst);
+        first.await.unwrap();
+        assert!(others.await.iter().all(Result::is_ok));
         start
     });
-    assert!(gate.syncs.load(Ordering::SeqCst) < 9, "the writes were not grouped");
     drop(store);
     let bytes = fs::read(&path).unwrap();
     // The last batch begins at the durable offset that its last record names.
@@ -352,6 +356,10 @@ struct SlowDisk {
     delay_ms: AtomicU64,
     syncs: AtomicUsize,
     failing: AtomicUsize,
+    /// Syncs begun.
+    entered: AtomicUsize,
+    /// Syncs take as long as this is set.
+    busy: AtomicBool,
 }
 
 impl Disk for SlowDisk {
@@ -360,6 +368,10 @@ impl Disk for SlowDisk {
     }
 
     fn sync(&self, file: &File) -> io::Result<()> {
+        self.entered.fetch_add(1, Ordering::SeqCst);
+        while self.busy.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
         std::thread::sleep(Duration::from_millis(self.delay_ms.load(Ordering::SeqCst)));
         self.syncs.fetch_add(1, Ordering::SeqCst);
         if self.failing.load(Ordering::SeqCst) > 0 {
