@@ -229,3 +229,28 @@ fn ten_thousand_services_are_written_at_once_and_one_change_touches_only_itself(
         assert!(accepted(&both) > 0);
     });
 }
+
+#[test]
+fn source_ranges_of_services_with_like_names_stay_apart() {
+    as_host(|mut table| {
+        let web = listen("10.7.0.3:8080");
+        let endpoints = [slice(8080, "TCP", &[("10.7.0.3", json!({}))])];
+        let balanced = |namespace: &str, name: &str, address: &str, range: &str| {
+            let mut s = service(json!({
+                "clusterIP": "10.96.0.99", "ports": [{ "port": 80 }], "type": "LoadBalancer", "loadBalancerSourceRanges": [range],
+            }));
+            s.metadata.namespace = Some(namespace.into());
+            s.metadata.name = Some(name.into());
+            s.status = serde_json::from_value(json!({ "loadBalancer": { "ingress": [{ "ip": address }] } })).unwrap();
+            (service_key(&s), Some(rules_of(&s, &endpoints, NODE)))
+        };
+        let closed = balanced("a-b", "c", "10.96.200.1", "192.0.2.0/24");
+        let open = balanced("a", "b-c", "10.96.200.2", "10.7.0.0/24");
+        table.replace_all(vec![closed, open]).unwrap();
+        let blocked =
+            TcpStream::connect_timeout(&(Ipv4Addr::new(10, 96, 200, 1), 80).into(), Duration::from_millis(300));
+        assert!(blocked.is_err());
+        connect("10.96.200.2:80").unwrap();
+        assert_eq!(accepted(&web), 1);
+    });
+}

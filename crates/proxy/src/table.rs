@@ -170,7 +170,8 @@ impl ServiceTable {
         }
         let mut target = balancer.chain();
         if !f.source_ranges.is_empty() {
-            let name = format!("from-{}-{}-{}", service.0, service.1, f.port);
+            // Names hold no dots, so no two frontends share a chain.
+            let name = format!("from-{}.{}.{}.{}", service.0, service.1, f.protocol, f.port);
             filters.push((name.clone(), f.source_ranges.clone(), target));
             target = name;
         }
