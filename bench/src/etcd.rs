@@ -10,6 +10,8 @@ use crate::store::{Commits, Load};
 
 /// How long etcd may take to answer, in seconds.
 const START_SECONDS: u64 = 20;
+/// Between looks whether it answers, in milliseconds.
+const POLL_MS: u64 = 20;
 
 /// `etcdserverpb.PutRequest`, the fields that are used.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -66,7 +68,7 @@ impl Etcd {
             if Instant::now() > deadline {
                 bail!("etcd does not answer at {}", etcd.url);
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(POLL_MS)).await;
         }
         Ok(etcd)
     }
