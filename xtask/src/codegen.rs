@@ -84,7 +84,7 @@ pub(crate) fn generate(facts: &Path) -> Result<Vec<(String, String)>> {
     let header = |what: &str| {
         format!("//! {what}\n//!\n//! Written by `cargo xtask codegen` from the API's facts; do not edit.\n\n")
     };
-    let mut files = crate::codegen_cri::generate(facts)?;
+    let mut files = crate::codegen_grpc::generate(facts)?;
     files.extend([
         (
             "crates/schema/src/generated/mod.rs".into(),
@@ -271,7 +271,7 @@ impl<'a> Tables<'a> {
 
     fn resources(&self, rows: &[FactResource]) -> Result<String> {
         let mut s = String::from(
-            "use crate::{Resource, Scope, Subresource, TypeId};\n\npub(crate) static RESOURCES: &[Resource] = &[\n",
+            "use std::borrow::Cow;\n\nuse crate::{Resource, Scope, Subresource, TypeId};\n\npub(crate) static RESOURCES: &[Resource] = &[\n",
         );
         for r in rows {
             let package = package(&r.group);
@@ -281,7 +281,7 @@ impl<'a> Tables<'a> {
                 .with_context(|| format!("no type for {}", r.kind))?;
             writeln!(
                 s,
-                "    Resource {{ group: {:?}, version: {:?}, plural: {:?}, singular: {:?}, kind: {:?}, scope: Scope::{}, verbs: &{:?}, short_names: &{:?}, categories: &{:?}, type_id: TypeId({id}), subresources: &[",
+                "    Resource {{ group: {:?}, version: {:?}, plural: {:?}, singular: {:?}, kind: {:?}, scope: Scope::{}, verbs: &{:?}, short_names: &{:?}, categories: &{:?}, type_id: TypeId({id}), subresources: Cow::Borrowed(&[",
                 r.group, r.version, r.resource, r.singular, r.kind, r.scope, r.verbs, r.short_names, r.categories
             )?;
             for sub in &r.subresources {
@@ -295,7 +295,7 @@ impl<'a> Tables<'a> {
                     sub.name, sub.group, sub.version, sub.kind, sub.verbs
                 )?;
             }
-            s.push_str("    ] },\n");
+            s.push_str("    ]) },\n");
         }
         s.push_str("];\n");
         Ok(s)

@@ -30,7 +30,7 @@ pub(crate) fn columns(facts: &str) -> Result<String> {
         for c in columns {
             writeln!(
                 s,
-                "        ColumnDefinition {{ name: {:?}, kind: {:?}, format: {:?}, description: {:?}, priority: {} }},",
+                "        ColumnDefinition::new({:?}, {:?}, {:?}, {:?}, {}),",
                 c.name, c.kind, c.format, c.description, c.priority
             )?;
         }

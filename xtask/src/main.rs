@@ -1,9 +1,10 @@
-//! Code generation, tidiness, images.
+//! Code generation, tidiness, images, conformance.
 
 mod codegen;
 mod codegen_columns;
-mod codegen_cri;
+mod codegen_grpc;
 mod codegen_rbac;
+mod conformance;
 mod images;
 mod tidy;
 
@@ -35,6 +36,8 @@ enum Task {
         #[arg(long, default_value = "target/images")]
         out: PathBuf,
     },
+    /// Run upstream's end-to-end suite against a cluster of ours, and write docs/conformance.md
+    Conformance(conformance::Conformance),
 }
 
 fn root() -> PathBuf {
@@ -46,5 +49,6 @@ fn main() -> Result<()> {
         Task::Codegen { check } => codegen::run(&root(), check),
         Task::Tidy => tidy::run(&root()),
         Task::Images { out } => images::run(&root(), &out),
+        Task::Conformance(task) => conformance::run(&root(), &task),
     }
 }

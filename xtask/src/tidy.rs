@@ -16,16 +16,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("object", &["schema"]),
     ("codec", &["schema", "object"]),
     ("patch", &["schema", "object"]),
+    ("expr", &["object"]),
     ("openapi", &["schema", "object"]),
     ("kinds", &["schema", "object"]),
     ("semantics", &[]),
     // 1: kits.
     ("store", &[]),
     ("embedded", &["store"]),
+    ("etcd", &["store"]),
     ("client", &[]),
     ("informer", &["client"]),
     ("journal", &[]),
     ("streaming", &[]),
+    ("webhook", &[]),
     ("netlink", &[]),
     ("cri", &[]),
     ("cni", &["netlink", "journal"]),
@@ -66,7 +69,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates of layer 0 may not reach these.
-const PURE: &[&str] = &["schema", "object", "codec", "patch", "openapi", "kinds", "semantics"];
+const PURE: &[&str] = &["schema", "object", "codec", "patch", "expr", "openapi", "kinds", "semantics"];
 const IMPURE: &[&str] = &["tokio", "hyper", "kube", "nix", "libc", "rustls", "tonic"];
 
 /// Crates in which `unsafe` may stand, each with a SAFETY comment.

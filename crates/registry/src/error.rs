@@ -351,7 +351,9 @@ impl From<StoreError> for ApiError {
                 ApiError::new(Reason::InsufficientStorage, format!("the store takes no more data: {why}"))
             }
             StoreError::TooLarge { .. } => ApiError::new(Reason::RequestEntityTooLarge, e.to_string()),
-            StoreError::Closed(_) | StoreError::Io { .. } => ApiError::new(Reason::ServiceUnavailable, e.to_string()),
+            StoreError::Unavailable(_) | StoreError::Closed(_) | StoreError::Io { .. } => {
+                ApiError::new(Reason::ServiceUnavailable, e.to_string())
+            }
             StoreError::NoLease(_) | StoreError::Corrupt { .. } | StoreError::SlowWatcher { .. } => {
                 ApiError::internal(e)
             }

@@ -83,6 +83,7 @@ macro_rules! conformance_checks {
             lease_is_left_by_a_put_without_it
             lease_that_ended_cannot_be_kept_alive
             status_follows_the_writes
+            current_revision_is_reached_by_quiet_watches
         }
     };
 }

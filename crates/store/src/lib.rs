@@ -145,11 +145,11 @@ pub type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchItem, StoreError>> 
 pub struct StoreStatus {
     /// The store's revision.
     pub revision: Revision,
-    /// Oldest revision that can still be read or watched from.
+    /// Oldest revision that can still be read or watched from, as far as this process has learnt.
     pub compacted: Revision,
     /// Bytes on disk.
     pub disk_bytes: u64,
-    /// Bytes of live data.
+    /// Bytes of live data, or of the pages that hold it; an engine may count them late.
     pub live_bytes: u64,
     /// Live keys.
     pub keys: u64,
@@ -196,6 +196,18 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Size and place in history.
     async fn status(&self) -> Result<StoreStatus, StoreError>;
+
+    /// Whether other processes write the same data. Then a cache that follows a watch may be older than
+    /// what others were told is written; [`Store::current_revision`] says how far it has to be.
+    fn shared(&self) -> bool {
+        false
+    }
+
+    /// The store's revision: never older than a write that anybody was told of before the call. Watches
+    /// with [`WatchRange::progress`] reach it soon, whatever their range.
+    async fn current_revision(&self) -> Result<Revision, StoreError> {
+        Ok(self.status().await?.revision)
+    }
 }
 
 /// Why a store did not do it.
@@ -255,7 +267,11 @@ pub enum StoreError {
         /// The buffer's limit, in events.
         limit: usize,
     },
-    /// The store is stopping, or the connection to it is gone.
+    /// The store cannot be reached, or refuses; a later attempt may succeed. Of a write: it may or may
+    /// not have happened.
+    #[error("the store is not available: {0}")]
+    Unavailable(String),
+    /// The store is stopping; nothing will succeed any more.
     #[error("the store is not available: {0}")]
     Closed(String),
 }
