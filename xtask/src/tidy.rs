@@ -35,7 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // 2: server.
     ("registry", &["schema", "object", "codec", "patch", "kinds", "store"]),
     ("auth", &["schema", "object", "kinds"]),
-    ("admission", &["schema", "object", "kinds", "registry", "auth"]),
+    ("admission", &["schema", "object", "codec", "patch", "expr", "kinds", "registry", "auth", "webhook"]),
     (
         "apiserver",
         &[
@@ -49,6 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "registry",
             "auth",
             "admission",
+            "webhook",
             "streaming",
         ],
     ),
