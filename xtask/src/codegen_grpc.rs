@@ -80,11 +80,7 @@ fn read(facts: &Path, name: &str) -> Result<GrpcFacts> {
 }
 
 /// Generates a file a package; later packages may name messages of earlier ones.
-fn compile(
-    facts: &GrpcFacts,
-    packages: &[&str],
-    builder: tonic_prost_build::Builder,
-) -> Result<Vec<(String, String)>> {
+fn compile(facts: &GrpcFacts, packages: &[&str], builder: tonic_prost_build::Builder) -> Result<Vec<(String, String)>> {
     let mut set = FileDescriptorSet::default();
     for (at, package) in packages.iter().enumerate() {
         set.file.push(file(facts, package, &packages[..at])?);

@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("openapi", &["schema", "object"]),
     ("kinds", &["schema", "object"]),
     ("semantics", &[]),
+    ("metrics", &[]),
     // 1: kits.
     ("store", &[]),
     ("embedded", &["store"]),
@@ -36,6 +37,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("registry", &["schema", "object", "codec", "patch", "kinds", "store"]),
     ("auth", &["schema", "object", "kinds"]),
     ("admission", &["schema", "object", "codec", "patch", "expr", "kinds", "registry", "auth", "webhook"]),
+    ("fairness", &["object", "metrics"]),
+    ("audit", &["object", "codec", "metrics"]),
     (
         "apiserver",
         &[

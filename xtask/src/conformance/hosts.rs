@@ -28,7 +28,9 @@ impl Hosts {
     /// Makes the network and starts the cluster.
     pub(crate) fn start(work: &Path, logs: &Path, binary: &Path, nodes: usize) -> Result<Hosts> {
         if nodes != 1 {
-            bail!("a cluster of {nodes} hosts cannot be made yet: the binary has no command that joins one; say --nodes 1");
+            bail!(
+                "a cluster of {nodes} hosts cannot be made yet: the binary has no command that joins one; say --nodes 1"
+            );
         }
         // A copy: a build may replace the file in the midst of the run.
         let own = work.join("ironkeel");
