@@ -37,7 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("registry", &["schema", "object", "codec", "patch", "kinds", "store"]),
     ("auth", &["schema", "object", "kinds"]),
     ("admission", &["schema", "object", "codec", "patch", "expr", "kinds", "registry", "auth", "webhook"]),
-    ("fairness", &["object", "metrics"]),
+    ("fairness", &["object", "metrics", "auth"]),
     ("audit", &["object", "codec", "metrics"]),
     (
         "apiserver",
