@@ -154,9 +154,25 @@ impl Errors {
             self.invalid(path, v, "must be greater than or equal to 0");
         }
     }
+    /// How many violations there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+    /// An `Invalid value` whose value upstream shows in a form of its own.
+    pub(crate) fn invalid_as(&mut self, path: &Path, shown: &str, detail: &str) {
+        self.add(path, FieldErrorKind::Invalid, format!("Invalid value: {shown}"), detail);
+    }
+    /// [`Errors::not_found`] with a reason.
+    pub(crate) fn not_found_because(&mut self, path: &Path, value: &str, detail: &str) {
+        self.add(path, FieldErrorKind::NotFound, format!("Not found: {}", quoted(value)), detail);
+    }
     /// Whether this field has an error of this kind already.
     pub(crate) fn has(&self, path: &Path, kind: FieldErrorKind) -> bool {
         self.0.iter().any(|e| e.kind == kind && e.path == *path)
+    }
+    /// Takes over what was found elsewhere.
+    pub(crate) fn extend(&mut self, found: Vec<FieldError>) {
+        self.0.extend(found);
     }
     pub(crate) fn into_vec(self) -> Vec<FieldError> {
         self.0

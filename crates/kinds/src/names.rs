@@ -1,6 +1,9 @@
 //! Rules for names: DNS labels and subdomains, label keys and values, ports, environment
 //! variables, configuration keys. Each answers upstream's messages, empty when all is well.
 
+use crate::Path;
+use crate::error::Errors;
+
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const LABEL_KEY: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
 const LABEL_MAX: usize = 63;
@@ -34,7 +37,11 @@ impl NameRule {
     }
 }
 
-pub(crate) fn max_length(n: usize) -> String {
+pub(crate) fn max_characters(n: usize) -> String {
+    format!("must be no more than {n} characters")
+}
+
+fn max_bytes(n: usize) -> String {
     format!("must be no more than {n} bytes")
 }
 
@@ -62,7 +69,7 @@ fn label_form(s: &str) -> bool {
 pub(crate) fn label(s: &str) -> Vec<String> {
     let mut e = Vec::new();
     if s.len() > LABEL_MAX {
-        e.push(max_length(LABEL_MAX));
+        e.push(max_characters(LABEL_MAX));
     }
     if !label_form(s) {
         if s.split('.').all(label_form) {
@@ -81,7 +88,7 @@ pub(crate) fn label(s: &str) -> Vec<String> {
 pub(crate) fn subdomain(s: &str) -> Vec<String> {
     let mut e = Vec::new();
     if s.len() > SUBDOMAIN_MAX {
-        e.push(max_length(SUBDOMAIN_MAX));
+        e.push(max_characters(SUBDOMAIN_MAX));
     }
     if !s.split('.').all(label_form) {
         e.push(pattern(
@@ -93,10 +100,33 @@ pub(crate) fn subdomain(s: &str) -> Vec<String> {
     e
 }
 
+/// A search path of DNS, in which underscores are fine.
+pub(crate) fn subdomain_with_underscore(s: &str) -> Vec<String> {
+    const PART: &str = "[a-z0-9_]([-_a-z0-9]*[a-z0-9_])?";
+    let mut e = Vec::new();
+    if s.len() > SUBDOMAIN_MAX {
+        e.push(max_characters(SUBDOMAIN_MAX));
+    }
+    let part = |p: &str| {
+        let edge = |b: Option<u8>| b.is_some_and(|b| lower(b) || b == b'_');
+        edge(p.bytes().next())
+            && edge(p.bytes().next_back())
+            && p.bytes().all(|b| lower(b) || matches!(b, b'-' | b'_'))
+    };
+    if !s.split('.').all(part) {
+        e.push(pattern(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character",
+            &format!("{PART}(\\.{PART})*"),
+            &["example.com"],
+        ));
+    }
+    e
+}
+
 pub(crate) fn wildcard_subdomain(s: &str) -> Vec<String> {
     let mut e = Vec::new();
     if s.len() > SUBDOMAIN_MAX {
-        e.push(max_length(SUBDOMAIN_MAX));
+        e.push(max_characters(SUBDOMAIN_MAX));
     }
     if !s.strip_prefix("*.").is_some_and(|rest| rest.split('.').all(label_form)) {
         e.push(pattern(
@@ -111,7 +141,7 @@ pub(crate) fn wildcard_subdomain(s: &str) -> Vec<String> {
 pub(crate) fn label_1035(s: &str) -> Vec<String> {
     let mut e = Vec::new();
     if s.len() > LABEL_MAX {
-        e.push(max_length(LABEL_MAX));
+        e.push(max_characters(LABEL_MAX));
     }
     if !(label_form(s) && s.as_bytes()[0].is_ascii_lowercase()) {
         e.push(pattern(
@@ -156,7 +186,7 @@ pub(crate) fn qualified(s: &str) -> Vec<String> {
     if name.is_empty() {
         e.push("name part must be non-empty".into());
     } else if name.len() > LABEL_MAX {
-        e.push(format!("name part {}", max_length(LABEL_MAX)));
+        e.push(format!("name part {}", max_bytes(LABEL_MAX)));
     }
     if !label_key_form(name) {
         e.push(format!("name part {form}"));
@@ -167,7 +197,7 @@ pub(crate) fn qualified(s: &str) -> Vec<String> {
 pub(crate) fn label_value(s: &str) -> Vec<String> {
     let mut e = Vec::new();
     if s.len() > LABEL_MAX {
-        e.push(max_length(LABEL_MAX));
+        e.push(max_bytes(LABEL_MAX));
     }
     if !s.is_empty() && !label_key_form(s) {
         e.push(pattern(
@@ -241,6 +271,55 @@ pub(crate) fn config_key(s: &str) -> Vec<String> {
         _ => {}
     }
     e
+}
+
+/// The name of a signer: `example.com/path`.
+pub(crate) fn signer(name: &str, at: &Path, e: &mut Errors) {
+    if name.is_empty() {
+        e.required(at, "");
+        return;
+    }
+    let parts: Vec<&str> = name.split('/').collect();
+    let [domain, path] = parts[..] else {
+        e.invalid(at, name, "must be a fully qualified domain and path of the form 'example.com/signer-name'");
+        return;
+    };
+    if domain.len() > SUBDOMAIN_MAX {
+        e.too_long(at, SUBDOMAIN_MAX);
+    }
+    let mut first_wrong = |whole: &str, rule: fn(&str) -> Vec<String>| {
+        if let Some(l) = whole.split('.').find(|l| !rule(l).is_empty()) {
+            for m in rule(l) {
+                e.invalid(at, whole, &format!("validating label \"{l}\": {m}"));
+            }
+        }
+    };
+    first_wrong(domain, label);
+    first_wrong(path, subdomain);
+    if !domain.contains('.') {
+        e.invalid(at, domain, "should be a domain with at least two segments separated by dots");
+    }
+    let max = 2 * SUBDOMAIN_MAX + LABEL_MAX + 2;
+    if name.len() > max {
+        e.too_long(at, max);
+    }
+}
+
+/// The name of a ClusterTrustBundle: `signer:path:name`, or without colons where it has no signer.
+pub(crate) fn trust_bundle(signer: &str, name: &str, prefix: bool) -> Vec<String> {
+    if signer.is_empty() {
+        if name.contains(':') {
+            return vec!["ClusterTrustBundle without signer name must not have \":\" in its name".into()];
+        }
+        return NameRule::Subdomain.check(name, prefix);
+    }
+    let wanted = format!("{}:", signer.replace('/', ":"));
+    match name.strip_prefix(&wanted) {
+        Some(rest) => NameRule::Subdomain.check(rest, prefix),
+        None => {
+            vec![format!("ClusterTrustBundle for signerName {signer} must be named with prefix {wanted}")]
+        }
+    }
 }
 
 pub(crate) fn header(s: &str) -> Vec<String> {

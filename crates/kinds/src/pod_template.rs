@@ -31,6 +31,11 @@ fn is_latest(image: &str) -> bool {
         return false;
     }
     let last = image.rsplit('/').next().unwrap_or(image);
+    let part = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-');
+    // What is no reference at all is left alone.
+    if !last.split(':').next().unwrap_or_default().bytes().all(part) {
+        return false;
+    }
     last.split_once(':').is_none_or(|(_, tag)| tag == "latest")
 }
 
@@ -148,7 +153,31 @@ fn default_volume(v: &mut Map) {
     if let Some(spec) =
         child(v, "ephemeral").and_then(|e| child(e, "volumeClaimTemplate")).and_then(|t| child(t, "spec"))
     {
-        set(spec, "volumeMode", "Filesystem");
+        if spec.get("volumeMode").is_none_or(Value::is_null) {
+            spec.insert("volumeMode", "Filesystem");
+        }
+    }
+    if let Some(d) = child(v, "azureDisk") {
+        for (field, value) in [("cachingMode", "ReadWrite"), ("kind", "Shared"), ("fsType", "ext4")] {
+            if d.get(field).is_none_or(Value::is_null) {
+                d.insert(field, value);
+            }
+        }
+        if d.get("readOnly").is_none_or(Value::is_null) {
+            d.insert("readOnly", false);
+        }
+    }
+    if let Some(i) = child(v, "iscsi") {
+        set(i, "iscsiInterface", "default");
+    }
+    if let Some(r) = child(v, "rbd") {
+        set(r, "pool", "rbd");
+        set(r, "user", "admin");
+        set(r, "keyring", "/etc/ceph/keyring");
+    }
+    if let Some(s) = child(v, "scaleIO") {
+        set(s, "storageMode", "ThinProvisioned");
+        set(s, "fsType", "xfs");
     }
 }
 
@@ -169,6 +198,19 @@ pub(crate) fn default_template(holder: &mut Map) {
     }
 }
 
+/// Metadata of a claim's template: labels and annotations, nothing else.
+pub(crate) fn claim_metadata(template: &Value, path: &Path, e: &mut Errors) {
+    let Some(meta) = template.get("metadata").and_then(Value::as_object) else { return };
+    metadata::annotations(meta.get("annotations"), &path.child("annotations"), e);
+    selector::labels(meta.get("labels"), &path.child("labels"), e);
+    for (k, v) in meta.iter().filter(|(k, v)| !matches!(k.as_ref(), "labels" | "annotations") && !v.is_empty()) {
+        let shown = if k.as_ref() == "uid" { "uID" } else { k.as_ref() };
+        if v.as_i64() != Some(0) {
+            e.forbidden(&path.child(shown), "cannot be set");
+        }
+    }
+}
+
 /// The labels of the template at `spec.template` of a workload.
 pub(crate) fn template_labels(object: &Value) -> Option<&Value> {
     object.at(&["spec", "template", "metadata", "labels"])
@@ -182,7 +224,8 @@ pub(crate) fn validate_template(template: Option<&Value>, path: &Path, e: &mut E
     };
     selector::labels(t.at(&["metadata", "labels"]), &path.child("labels"), e);
     metadata::annotations(t.at(&["metadata", "annotations"]), &path.child("annotations"), e);
-    pod_spec::validate(t.get("spec").unwrap_or(&Value::Null), &path.child("spec"), pod_spec::Place::Template, e);
+    let spec = t.get("spec").unwrap_or(&Value::Null);
+    pod_spec::validate(spec, "", &path.child("spec"), pod_spec::Place::Template, e);
     if !t.items_at(&["spec", "ephemeralContainers"]).is_empty() {
         e.forbidden(
             &path.child("spec").child("ephemeralContainers"),

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ironkeel_object::Quantity;
-use ironkeel_object::Value;
+use ironkeel_object::{Map, Quantity, Value};
 
 use crate::error::Errors;
 use crate::{Path, names, print};
@@ -22,88 +21,238 @@ fn may_overcommit(name: &str) -> bool {
     (!name.contains('/') || name.contains("kubernetes.io/")) && !name.starts_with("hugepages-")
 }
 
-fn validate_name(name: &str, path: &Path, e: &mut Errors) {
-    let before = names::qualified(name);
-    let fine = before.is_empty();
-    e.invalid_each(path, name, before);
-    if fine && !name.contains('/') && !is_standard_container_resource(name) {
-        e.invalid(path, name, "must be a standard resource for containers");
+/// Whether a name is one of the API's own resources, not a vendor's.
+fn is_native(name: &str) -> bool {
+    !name.contains('/') || name.contains("kubernetes.io/")
+}
+
+/// A vendor's resource: `example.com/gpu`.
+pub(crate) fn is_extended(name: &str) -> bool {
+    !is_native(name) && !name.starts_with("requests.") && names::qualified(&format!("requests.{name}")).is_empty()
+}
+
+/// Resources that are counted in whole numbers.
+fn is_counted(name: &str) -> bool {
+    const COUNTED: &[&str] = &[
+        "pods",
+        "resourcequotas",
+        "services",
+        "replicationcontrollers",
+        "secrets",
+        "configmaps",
+        "persistentvolumeclaims",
+        "services.nodeports",
+        "services.loadbalancers",
+    ];
+    COUNTED.contains(&name) || is_extended(name)
+}
+
+const STANDARD: &[&str] = &[
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "storage",
+    "requests.storage",
+    "services.nodeports",
+    "services.loadbalancers",
+];
+
+/// Any resource: qualified, and known where it has no domain. Answers whether it is fine.
+pub(crate) fn validate_resource_name(name: &str, path: &Path, e: &mut Errors) -> bool {
+    let messages = names::qualified(name);
+    if !messages.is_empty() {
+        e.invalid_each(path, name, messages);
+        return false;
+    }
+    let known =
+        name.contains('/') || STANDARD.contains(&name) || name.starts_with("hugepages-") || name.starts_with("requests.hugepages-");
+    if !known {
         e.invalid(path, name, "must be a standard resource type or fully qualified");
     }
-    if fine && name.contains('/') && !name.contains("kubernetes.io/") && name.starts_with("requests.") {
+    known
+}
+
+/// A resource of a container.
+pub(crate) fn validate_container_resource(name: &str, path: &Path, e: &mut Errors) {
+    validate_resource_name(name, path, e);
+    if !name.contains('/') {
+        if !is_standard_container_resource(name) {
+            e.invalid(path, name, "must be a standard resource for containers");
+        }
+    } else if !is_native(name) && !is_extended(name) {
         e.invalid(path, name, "doesn't follow extended resource name standard");
     }
 }
 
 /// One quantity: not negative; whole where the resource is counted.
 pub(crate) fn validate_quantity(name: &str, value: Option<&Value>, path: &Path, e: &mut Errors) {
-    let text = print::scalar(value);
-    let Ok(q) = Quantity::parse(&text) else {
-        e.invalid(
-            path,
-            text,
-            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
-        );
+    let Some(q) = quantity(value) else {
+        let text = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+        e.invalid(path, print::scalar(value), text);
         return;
     };
     if q.signum() < 0 {
-        e.invalid(path, text.as_str(), "must be greater than or equal to 0");
+        e.invalid(path, print::scalar(value), "must be greater than or equal to 0");
     }
-    let counted = matches!(name, "pods" | "services" | "replicationcontrollers" | "resourcequotas" | "secrets")
-        || (name.contains('/') && !name.contains("kubernetes.io/"))
-        || name.starts_with("hugepages-");
-    if counted && q.milli_value() % 1000 != 0 {
-        e.invalid(path, text, "must be an integer");
+    if is_counted(name) && q.milli_value() % 1000 != 0 {
+        e.invalid(path, print::scalar(value), "must be an integer");
     }
 }
 
-/// `ResourceRequirements` of a container or a pod.
-pub(crate) fn validate(requirements: &Value, path: &Path, e: &mut Errors) {
+fn validate_huge_page(name: &str, value: &Value, path: &Path, e: &mut Errors) {
+    let Some(size) = name.strip_prefix("hugepages-").and_then(|s| Quantity::parse(s).ok()) else { return };
+    let Some(q) = quantity(Some(value)) else { return };
+    let size = size.value();
+    if q.signum() < 0 || size <= 0 || q.value() % size != 0 {
+        let text = print::scalar(Some(value));
+        e.invalid(path, text.as_str(), &format!("{text} is not positive integer multiple of {name}"));
+    }
+}
+
+/// `overhead` of a pod or a runtime class.
+pub(crate) fn validate_overhead(list: &Map, path: &Path, e: &mut Errors) {
+    for (name, value) in list.iter() {
+        let at = path.key(name);
+        validate_container_resource(name, &at, e);
+        validate_quantity(name, Some(value), &at, e);
+        validate_huge_page(name, value, &at, e);
+    }
+}
+
+/// Whose requests and limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Container,
+    Pod,
+}
+
+/// `ResourceRequirements` of a container or a pod; `claims` are the names of the pod's claims.
+pub(crate) fn validate(requirements: &Value, owner: Owner, claims: &[&str], path: &Path, e: &mut Errors) {
     let map = |f: &str| requirements.get(f).and_then(Value::as_object);
     let at = |f: &str| path.child(f);
     let mut cpu_or_memory = false;
     let mut huge = false;
     for f in ["limits", "requests"] {
         for (name, value) in map(f).into_iter().flat_map(|m| m.iter()) {
-            validate_name(name, &at(f), e);
-            validate_quantity(name, Some(value), &at(f).key(name), e);
+            let at = at(f).key(name);
+            match owner {
+                Owner::Container => validate_container_resource(name, &at, e),
+                Owner::Pod => {
+                    if validate_resource_name(name, &at, e)
+                        && !matches!(name.as_ref(), "cpu" | "memory")
+                        && !name.starts_with("hugepages-")
+                    {
+                        e.not_supported(&at, name.as_ref(), &["cpu", "hugepages-", "memory"]);
+                    }
+                }
+            }
+            validate_quantity(name, Some(value), &at, e);
             cpu_or_memory |= matches!(name.as_ref(), "cpu" | "memory");
-            huge |= name.starts_with("hugepages-");
+            if name.starts_with("hugepages-") {
+                huge = true;
+                validate_huge_page(name, value, &at, e);
+            }
         }
     }
     for (name, request) in map("requests").into_iter().flat_map(|m| m.iter()) {
         let limit = requirements.at(&["limits", name]);
-        let key = at("requests");
         let (Some(r), Some(l)) = (quantity(Some(request)), quantity(limit)) else {
             if limit.is_none() && !may_overcommit(name) {
                 e.required(&at("limits"), "Limit must be set for non overcommitable resources");
             }
             continue;
         };
-        if r != l && !may_overcommit(name) {
-            e.invalid(
-                &key,
-                print::scalar(Some(request)),
-                &format!("must be equal to {name} limit of {}", print::scalar(limit)),
-            );
+        let relation = if r != l && !may_overcommit(name) {
+            "equal to"
         } else if r > l {
-            let text = format!("must be less than or equal to {name} limit of {}", print::scalar(limit));
-            e.invalid(&key, print::scalar(Some(request)), &text);
-        }
+            "less than or equal to"
+        } else {
+            continue;
+        };
+        let text = format!("must be {relation} {name} limit of {}", print::scalar(limit));
+        e.invalid(&at("requests"), print::scalar(Some(request)), &text);
     }
     if huge && !cpu_or_memory {
         e.forbidden(path, "HugePages require cpu or memory");
     }
-    let mut seen: Vec<&str> = Vec::new();
-    for (i, c) in requirements.items_at(&["claims"]).iter().enumerate() {
-        let name = c.str_at(&["name"]).unwrap_or_default();
-        let at = path.child("claims").index(i);
+    claim_names(requirements.items_at(&["claims"]), claims, &path.child("claims"), e);
+}
+
+fn claim_names(list: &[Value], known: &[&str], path: &Path, e: &mut Errors) {
+    for (i, c) in list.iter().enumerate() {
+        let at = path.index(i);
+        let (name, request) =
+            (c.str_at(&["name"]).unwrap_or_default(), c.str_at(&["request"]).unwrap_or_default());
         if name.is_empty() {
-            e.required(&at.child("name"), "");
-        } else if seen.contains(&name) {
-            e.duplicate(&at, name);
+            e.required(&at, "");
+            continue;
         }
-        seen.push(name);
+        let before = &list[..i];
+        let same_name = |x: &&Value| x.str_at(&["name"]) == Some(name);
+        let request_of = |x: &Value| x.str_at(&["request"]).unwrap_or_default().to_owned();
+        if before.iter().filter(same_name).any(|x| request_of(x).is_empty()) {
+            e.duplicate(&at, name);
+        } else {
+            if !request.is_empty() {
+                e.invalid_each(&at.child("request"), request, names::label(request));
+                if before.iter().filter(same_name).any(|x| request_of(x) == request) {
+                    e.duplicate(&at, format!("{name}/{request}"));
+                }
+            } else if before.iter().any(|x| same_name(&x)) {
+                e.duplicate(&at, name);
+            }
+        }
+        if !known.contains(&name) {
+            let list = if known.is_empty() { " which is empty".to_owned() } else { format!(": {}", known.join(", ")) };
+            e.not_found_because(&at, name, &format!("must be one of the names in pod.spec.resourceClaims{list}"));
+        }
+    }
+}
+
+/// The pod's own resources cover its containers'.
+pub(crate) fn validate_shares(spec: &Value, own: &Value, path: &Path, e: &mut Errors) {
+    let sum = |kind: &str, name: &str| {
+        let of = |c: &Value| quantity(c.at(&["resources", kind, name]));
+        let running = spec.items_at(&["containers"]).iter().filter_map(of);
+        running.reduce(|a, b| a + b)
+    };
+    for (name, value) in own.get("requests").and_then(Value::as_object).into_iter().flat_map(|m| m.iter()) {
+        if let (Some(total), Some(q)) = (sum("requests", name), quantity(Some(value)))
+            && total > q
+        {
+            let text = format!("must be greater than or equal to aggregate container requests of {total}");
+            e.invalid(&path.child("requests").key(name), print::scalar(Some(value)), &text);
+        }
+    }
+    for (name, value) in own.get("limits").and_then(Value::as_object).into_iter().flat_map(|m| m.iter()) {
+        let Some(q) = quantity(Some(value)) else { continue };
+        if name.starts_with("hugepages-")
+            && let Some(total) = sum("limits", name).filter(|t| *t > q)
+        {
+            let text = format!("must be greater than or equal to aggregate container limits of {total}");
+            e.invalid(&path.child("limits").key(name), print::scalar(Some(value)), &text);
+        }
+        for (i, c) in spec.items_at(&["containers"]).iter().enumerate() {
+            let limit = c.at(&["resources", "limits", name]);
+            if quantity(limit).is_some_and(|l| l > q) {
+                let at = path.child("containers").index(i).key(name).child("limits");
+                let text = format!("must be less than or equal to pod limits of {}", print::scalar(Some(value)));
+                e.invalid(&at, print::scalar(limit), &text);
+            }
+        }
     }
 }
 

@@ -14,6 +14,8 @@ use crate::{FieldError, Path};
 /// How much of the schema's rules applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Depth {
+    /// Nothing: the kind's own rules say all.
+    Nothing,
     /// Closed enums only: the kind's own rules say the rest, with upstream's exceptions.
     Enums,
     /// Required fields and the keys of lists too.
@@ -95,7 +97,7 @@ pub(crate) fn defaults(id: TypeId, value: &mut Value) {
 
 /// The schema's rules for an object of a resource; `status` and `metadata` are left out.
 pub(crate) fn validate(resource: &Resource, object: &Value, depth: Depth, e: &mut Errors) {
-    let Some(map) = object.as_object() else { return };
+    let Some(map) = object.as_object().filter(|_| depth != Depth::Nothing) else { return };
     for f in resource.type_id.get().fields {
         if matches!(f.name, "status" | "metadata" | "apiVersion" | "kind") {
             continue;

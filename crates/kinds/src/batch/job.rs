@@ -235,7 +235,7 @@ impl rules::Rules for Rules {
         Depth::Enums
     }
     fn extra_name_rule(&self, name: &str, _prefix: bool) -> Vec<String> {
-        if name.len() > 63 { vec![names::max_length(63)] } else { Vec::new() }
+        if name.len() > 63 { vec![names::max_characters(63)] } else { Vec::new() }
     }
     fn columns(&self) -> &'static str {
         "job"

@@ -59,7 +59,7 @@ impl rules::Rules for Rules {
     }
     fn validate(&self, o: &Value, e: &mut Errors) {
         let path = Path::new("spec");
-        pod_spec::validate(o.get("spec").unwrap_or(&Value::Null), &path, pod_spec::Place::Pod, e);
+        pod_spec::validate(o.get("spec").unwrap_or(&Value::Null), o.name(), &path, pod_spec::Place::Pod, e);
     }
     fn validate_create(&self, o: &Value, e: &mut Errors) {
         if !o.items_at(&["spec", "ephemeralContainers"]).is_empty() {
@@ -73,7 +73,7 @@ impl rules::Rules for Rules {
         pod_update::validate(o, old, subresource, e);
     }
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn warnings(&self, o: &Value) -> Vec<String> {
         let mut w = Vec::new();

@@ -4,7 +4,7 @@
 use ironkeel_object::{ObjectMeta, Value};
 
 use crate::error::Errors;
-use crate::{Path, equality, strategy};
+use crate::{Path, equality, pod_spec, strategy};
 
 /// Takes over from `old` what this way may not change.
 pub(crate) fn prepare(o: &mut Value, old: &Value, subresource: Option<&str>) {
@@ -255,7 +255,8 @@ fn validate_status(o: &Value, old: &Value, e: &mut Errors) {
 fn validate_ephemeral(o: &Value, old: &Value, e: &mut Errors) {
     let at = Path::new("spec").child("ephemeralContainers");
     let now = o.items_at(&["spec", "ephemeralContainers"]);
-    crate::pod_spec::containers::ephemeral(&o["spec"], &Path::new("spec"), e);
+    let around = pod_spec::Surroundings::trusted(&o["spec"], pod_spec::Place::Pod);
+    pod_spec::containers::ephemeral(&around, &Path::new("spec"), e);
     for b in old.items_at(&["spec", "ephemeralContainers"]) {
         let name = b.str_at(&["name"]).unwrap_or_default();
         match now.iter().find(|n| n["name"] == b["name"]) {

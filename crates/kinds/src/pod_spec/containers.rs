@@ -4,11 +4,12 @@ use ironkeel_object::Value;
 
 use crate::core::service::protocol;
 use crate::error::Errors;
-use crate::pod_spec::{Place, env, handlers, one_of, present, security, string};
+use crate::pod_spec::{Place, Surroundings, env, handlers, one_of, present, security, string};
 use crate::{Path, names, resources};
 
 /// All three lists.
-pub(crate) fn validate(spec: &Value, path: &Path, place: Place, e: &mut Errors) {
+pub(crate) fn validate(around: &Surroundings<'_>, path: &Path, e: &mut Errors) {
+    let spec = around.spec;
     let list = spec.items_at(&["containers"]);
     let at = path.child("containers");
     if list.is_empty() {
@@ -16,7 +17,7 @@ pub(crate) fn validate(spec: &Value, path: &Path, place: Place, e: &mut Errors) 
     }
     for (i, c) in list.iter().enumerate() {
         let at = at.index(i);
-        common(spec, c, place, &at, e);
+        common(around, c, around.place, &at, e);
         if list[..i].iter().any(|x| x["name"] == c["name"]) && string(c, "name").is_some() {
             e.duplicate(&at.child("name"), c["name"].clone());
         }
@@ -24,51 +25,60 @@ pub(crate) fn validate(spec: &Value, path: &Path, place: Place, e: &mut Errors) 
         restart_policy(c, &at, e);
     }
     host_ports(list, &at, e);
-    host_network(spec, list, place, &at, e);
-    init(spec, path, place, e);
-    ephemeral(spec, path, e);
+    host_network(spec, list, around.place, &at, e);
+    init(around, path, e);
+    ephemeral(around, path, e);
 }
 
-fn common(spec: &Value, c: &Value, place: Place, at: &Path, e: &mut Errors) {
+fn common(around: &Surroundings<'_>, c: &Value, place: Place, at: &Path, e: &mut Errors) {
     match string(c, "name") {
         None => e.required(&at.child("name"), ""),
         Some(n) => e.invalid_each(&at.child("name"), n, names::label(n)),
     }
     match string(c, "image") {
+        // A template may leave the image to who makes the pod; upstream asks for it all the same.
         None => e.required(&at.child("image"), ""),
         Some(i) if place == Place::Pod && i.trim() != i => {
             e.invalid(&at.child("image"), i, "must not have leading or trailing whitespace");
         }
         Some(_) => {}
     }
-    match c.str_at(&["terminationMessagePolicy"]).unwrap_or_default() {
-        "File" | "FallbackToLogsOnError" => {}
-        "" => e.required(&at.child("terminationMessagePolicy"), ""),
-        other => {
-            let allowed = ["FallbackToLogsOnError", "File"];
-            e.not_supported(&at.child("terminationMessagePolicy"), other, &allowed);
-        }
-    }
+    one_of(c, "terminationMessagePolicy", &["File", "FallbackToLogsOnError"], at, e);
     ports(c.items_at(&["ports"]), &at.child("ports"), e);
     env::validate(c, at, e);
-    mounts(spec, c, at, e);
-    match string(c, "imagePullPolicy") {
-        None => e.required(&at.child("imagePullPolicy"), ""),
-        Some("Always" | "IfNotPresent" | "Never") => {}
-        Some(p) => e.not_supported(&at.child("imagePullPolicy"), p, &["Always", "IfNotPresent", "Never"]),
-    }
+    mounts(around, c, at, e);
+    one_of(c, "imagePullPolicy", &["Always", "IfNotPresent", "Never"], at, e);
     if let Some(r) = present(c, "resources") {
-        resources::validate(r, &at.child("resources"), e);
-        let known = spec.items_at(&["resourceClaims"]);
-        for (i, claim) in r.items_at(&["claims"]).iter().enumerate() {
-            if string(claim, "name").is_some() && !known.iter().any(|k| k["name"] == claim["name"]) {
-                e.not_found(&at.child("resources").child("claims").index(i), claim["name"].clone());
+        let claims = if r.get("claims").is_some() { around.claim_names() } else { Vec::new() };
+        resources::validate(r, resources::Owner::Container, &claims, &at.child("resources"), e);
+    }
+    resize_policy(around.spec, c, &at.child("resizePolicy"), e);
+    if let Some(s) = present(c, "securityContext") {
+        security::validate_container(s, around.host_users(), &at.child("securityContext"), e);
+    }
+}
+
+/// Environment from files stands in a volume that the pod has for it.
+pub(crate) fn file_keys(spec: &Value, path: &Path, e: &mut Errors) {
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for (i, c) in spec.items_at(&[list]).iter().enumerate() {
+            for (j, v) in c.items_at(&["env"]).iter().enumerate() {
+                let Some(r) = v.at(&["valueFrom", "fileKeyRef"]).filter(|r| !r.is_null()) else { continue };
+                let name = r.str_at(&["volumeName"]).unwrap_or_default();
+                let source = spec.items_at(&["volumes"]).iter().find(|v| v.str_at(&["name"]) == Some(name));
+                let at = || {
+                    let env = path.child(list).index(i).child("env").index(j);
+                    env.child("valueFrom").child("fileKeyRef").child("volumeName")
+                };
+                match source {
+                    None => e.not_found(&at(), name),
+                    Some(s) if present(s, "emptyDir").is_none() => {
+                        e.invalid(&at(), name, "referenced volume must be of type emptyDir");
+                    }
+                    Some(_) => {}
+                }
             }
         }
-    }
-    resize_policy(spec, c, &at.child("resizePolicy"), e);
-    if let Some(s) = present(c, "securityContext") {
-        security::validate_container(s, &at.child("securityContext"), e);
     }
 }
 
@@ -128,10 +138,6 @@ fn host_network(spec: &Value, list: &[Value], place: Place, path: &Path, e: &mut
     }
 }
 
-fn volume<'a>(spec: &'a Value, name: &str) -> Option<&'a Value> {
-    spec.items_at(&["volumes"]).iter().find(|v| v.str_at(&["name"]) == Some(name))
-}
-
 /// A relative path that stays below where it starts.
 pub(crate) fn descending(text: &str, at: &Path, e: &mut Errors) {
     if text.starts_with('/') {
@@ -147,7 +153,15 @@ pub(crate) fn no_backsteps(text: &str, at: &Path, e: &mut Errors) {
     }
 }
 
-fn mounts(spec: &Value, c: &Value, at: &Path, e: &mut Errors) {
+/// A relative path below its folder that no name of the kubelet's own can collide with.
+pub(crate) fn local_path(text: &str, at: &Path, e: &mut Errors) {
+    descending(text, at, e);
+    if text.starts_with("..") && !text.starts_with("../") {
+        e.invalid(at, text, "must not start with '..'");
+    }
+}
+
+fn mounts(around: &Surroundings<'_>, c: &Value, at: &Path, e: &mut Errors) {
     let list = c.items_at(&["volumeMounts"]);
     let devices = c.items_at(&["volumeDevices"]);
     let path = at.child("volumeMounts");
@@ -157,7 +171,7 @@ fn mounts(spec: &Value, c: &Value, at: &Path, e: &mut Errors) {
         if name.is_empty() {
             e.required(&at.child("name"), "");
         }
-        if volume(spec, name).is_none() {
+        if around.volume(name).is_none() {
             e.not_found(&at.child("name"), name);
         }
         let mount = m.str_at(&["mountPath"]).unwrap_or_default();
@@ -192,7 +206,7 @@ fn mounts(spec: &Value, c: &Value, at: &Path, e: &mut Errors) {
         if name.is_empty() {
             e.required(&at.child("name"), "");
         }
-        match volume(spec, name) {
+        match around.volume(name) {
             None => e.not_found(&at.child("name"), name),
             Some(v) if present(v, "persistentVolumeClaim").is_none() && present(v, "ephemeral").is_none() => {
                 let text = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
@@ -254,18 +268,19 @@ fn resize_policy(spec: &Value, c: &Value, path: &Path, e: &mut Errors) {
             other => e.not_supported(path, other, &["cpu", "memory"]),
         }
         match p.str_at(&["restartPolicy"]).unwrap_or_default() {
-            "NotRequired" => {}
-            "RestartContainer" => {
-                if spec.str_at(&["restartPolicy"]) == Some("Never") {
-                    let text = "must be 'NotRequired' when pod `restartPolicy` is 'Never'";
-                    e.invalid(path, "RestartContainer", text);
-                }
-            }
+            "NotRequired" | "RestartContainer" => {}
             "" => e.required(path, ""),
             other => e.not_supported(path, other, &["NotRequired", "RestartContainer"]),
         }
+        let policy = p.str_at(&["restartPolicy"]).unwrap_or_default();
+        if policy != "NotRequired" && spec.str_at(&["restartPolicy"]) == Some("Never") {
+            e.invalid(path, policy, "must be 'NotRequired' when pod `restartPolicy` is 'Never'");
+        }
     }
 }
+
+const RESTART_RULES_MAX: usize = 20;
+const EXIT_CODES_MAX: usize = 255;
 
 fn restart_policy(c: &Value, at: &Path, e: &mut Errors) {
     let rules = c.items_at(&["restartPolicyRules"]);
@@ -273,17 +288,34 @@ fn restart_policy(c: &Value, at: &Path, e: &mut Errors) {
         None if !rules.is_empty() => {
             e.required(&at.child("restartPolicy"), "must specify restartPolicy when restart rules are used");
         }
-        None => {}
-        Some("Always" | "Never" | "OnFailure") => {}
+        None | Some("Always" | "Never" | "OnFailure") => {}
         Some(p) => e.not_supported(&at.child("restartPolicy"), p, &["Always", "Never", "OnFailure"]),
+    }
+    if rules.len() > RESTART_RULES_MAX {
+        e.too_many(&at.child("restartPolicyRules"), rules.len(), RESTART_RULES_MAX);
     }
     for (i, r) in rules.iter().enumerate() {
         let at = at.child("restartPolicyRules").index(i);
-        one_of(r, "action", &["Restart", "RestartAllContainers"], &at, e);
+        word(r, "action", &["Restart", "RestartAllContainers"], &at, e);
+        let path = at.child("exitCodes");
         match present(r, "exitCodes") {
-            None => e.required(&at.child("exitCodes"), "must be specified"),
-            Some(x) => one_of(x, "operator", &["In", "NotIn"], &at.child("exitCodes"), e),
+            None => e.required(&path, "must be specified"),
+            Some(x) => {
+                word(x, "operator", &["In", "NotIn"], &path, e);
+                let values = x.items_at(&["values"]).len();
+                if values > EXIT_CODES_MAX {
+                    e.too_many(&path.child("values"), values, EXIT_CODES_MAX);
+                }
+            }
         }
+    }
+}
+
+/// One of several words; an absent one is unsupported too.
+fn word(v: &Value, member: &str, allowed: &[&str], at: &Path, e: &mut Errors) {
+    let w = v.str_at(&[member]).unwrap_or_default();
+    if !allowed.contains(&w) {
+        e.not_supported(&at.child(member), w, allowed);
     }
 }
 
@@ -299,13 +331,14 @@ fn lifecycle_and_probes(spec: &Value, c: &Value, at: &Path, e: &mut Errors) {
     }
 }
 
-fn init(spec: &Value, path: &Path, place: Place, e: &mut Errors) {
+fn init(around: &Surroundings<'_>, path: &Path, e: &mut Errors) {
+    let spec = around.spec;
     let list = spec.items_at(&["initContainers"]);
     let regular = spec.items_at(&["containers"]);
     let path = path.child("initContainers");
     for (i, c) in list.iter().enumerate() {
         let at = path.index(i);
-        common(spec, c, place, &at, e);
+        common(around, c, around.place, &at, e);
         restart_policy(c, &at, e);
         if string(c, "name").is_some() && regular.iter().chain(&list[..i]).any(|x| x["name"] == c["name"]) {
             e.duplicate(&at.child("name"), c["name"].clone());
@@ -345,13 +378,14 @@ const EPHEMERAL: &[&str] = &[
 ];
 
 /// Ephemeral containers: debugging helpers with few rights.
-pub(crate) fn ephemeral(spec: &Value, path: &Path, e: &mut Errors) {
+pub(crate) fn ephemeral(around: &Surroundings<'_>, path: &Path, e: &mut Errors) {
+    let spec = around.spec;
     let list = spec.items_at(&["ephemeralContainers"]);
     let path = path.child("ephemeralContainers");
     let others: Vec<&Value> = ["containers", "initContainers"].iter().flat_map(|l| spec.items_at(&[l])).collect();
     for (i, c) in list.iter().enumerate() {
         let at = path.index(i);
-        common(spec, c, Place::Pod, &at, e);
+        common(around, c, Place::Pod, &at, e);
         let same = |x: &&Value| x["name"] == c["name"];
         if string(c, "name").is_some() && (others.iter().any(&same) || list[..i].iter().any(|x| same(&x))) {
             e.duplicate(&at.child("name"), c["name"].clone());

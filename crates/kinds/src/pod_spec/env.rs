@@ -77,6 +77,12 @@ fn value_from(v: &Value, from: &Value, at: &Path, e: &mut Errors) {
                         e.required(&at.child(f), "");
                     }
                 }
+                if let Some(k) = string(r, "key") {
+                    e.invalid_each(&at.child("key"), k, names::env_var(k));
+                }
+                if let Some(v) = string(r, "volumeName") {
+                    e.invalid_each(&at.child("volumeName"), v, names::label(v));
+                }
                 if let Some(p) = string(r, "path") {
                     containers::no_backsteps(p, &at.child("path"), e);
                 }
@@ -114,6 +120,11 @@ pub(crate) fn field_ref(r: &Value, allowed: &[&str], at: &Path, e: &mut Errors) 
         e.required(&at.child("fieldPath"), "");
         return;
     };
+    if let Some(v) = string(r, "apiVersion").filter(|v| *v != "v1") {
+        let text = format!("error converting fieldPath: unsupported pod version: {v}");
+        e.invalid(&at.child("fieldPath"), field, &text);
+        return;
+    }
     if let Some((path, key)) = field.strip_suffix("']").and_then(|f| f.split_once("['")) {
         match path {
             "metadata.annotations" => e.invalid_each(at, key, names::qualified(&key.to_lowercase())),

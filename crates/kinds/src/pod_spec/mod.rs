@@ -4,14 +4,17 @@
 pub(crate) mod containers;
 mod env;
 mod handlers;
+mod projections;
 mod scheduling;
 mod security;
+pub(crate) mod storage_sources;
 mod volumes;
 mod warnings;
+mod windows;
 
 use ironkeel_object::Value;
 
-use crate::error::Errors;
+use crate::error::{Errors, shown};
 use crate::{Path, names, resources, selector};
 
 pub(crate) use scheduling::{node_selector, taint_effect, tolerations};
@@ -43,20 +46,54 @@ pub(crate) fn one_of(v: &Value, member: &str, allowed: &[&str], path: &Path, e: 
     }
 }
 
-/// Every rule of a pod spec.
-pub(crate) fn validate(spec: &Value, path: &Path, place: Place, e: &mut Errors) {
+/// What the rules of a container ask of the pod around it.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) spec: &'a Value,
+    pub(crate) place: Place,
+    /// Well-formed volumes.
+    pub(crate) volumes: Vec<&'a Value>,
+}
+
+impl<'a> Surroundings<'a> {
+    /// Of a spec whose volumes were found good before.
+    pub(crate) fn trusted(spec: &'a Value, place: Place) -> Self {
+        Surroundings { spec, place, volumes: spec.items_at(&["volumes"]).iter().collect() }
+    }
+
+    pub(crate) fn volume(&self, name: &str) -> Option<&'a Value> {
+        self.volumes.iter().copied().find(|v| v.str_at(&["name"]) == Some(name))
+    }
+
+    fn flag(&self, member: &str) -> Option<bool> {
+        self.spec.get(member).and_then(Value::as_bool)
+    }
+
+    pub(crate) fn host_users(&self) -> bool {
+        self.flag("hostUsers") != Some(false)
+    }
+
+    /// Names of the pod's resource claims, sorted, without repeats.
+    pub(crate) fn claim_names(&self) -> Vec<&'a str> {
+        let list = self.spec.items_at(&["resourceClaims"]);
+        let mut all: Vec<&str> = list.iter().filter_map(|c| string(c, "name")).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+}
+
+/// Every rule of a pod spec. `pod_name` is empty in a template.
+pub(crate) fn validate(spec: &Value, pod_name: &str, path: &Path, place: Place, e: &mut Errors) {
     let at = |f: &str| path.child(f);
     if present(spec, "terminationGracePeriodSeconds").is_none() {
         e.required(&at("terminationGracePeriodSeconds"), "");
     }
-    volumes::validate(spec.items_at(&["volumes"]), &at("volumes"), e);
+    let volumes = volumes::validate(spec.items_at(&["volumes"]), pod_name, place, &at("volumes"), e);
+    let around = Surroundings { spec, place, volumes };
     claims(spec, &at("resourceClaims"), e);
-    containers::validate(spec, path, place, e);
+    containers::validate(&around, path, e);
     if let Some(r) = present(spec, "resources") {
-        if r.get("claims").is_some_and(|c| !c.is_empty()) {
-            e.forbidden(&at("resources").child("claims"), "claims may not be set for Resources at pod-level");
-        }
-        resources::validate(r, &at("resources"), e);
+        pod_resources(&around, r, &at("resources"), e);
     }
     one_of(spec, "restartPolicy", &["Always", "OnFailure", "Never"], path, e);
     one_of(spec, "dnsPolicy", &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"], path, e);
@@ -64,6 +101,16 @@ pub(crate) fn validate(spec: &Value, path: &Path, place: Place, e: &mut Errors) 
     security::validate_pod(spec, path, e);
     scheduling::validate_affinity(spec.get("affinity"), &at("affinity"), e);
     dns_config(spec, &at("dnsConfig"), e);
+    windows::host_process(spec, path, e);
+    host_users(&around, path, e);
+    containers::file_keys(spec, path, e);
+    if let Some(g) = present(spec, "schedulingGroup") {
+        let at = at("schedulingGroup").child("podGroupName");
+        match g.str_at(&["podGroupName"]) {
+            None => e.invalid(&at, Value::Null, "must specify one of: `podGroupName`"),
+            Some(n) => e.invalid_each(&at, n, names::subdomain(n)),
+        }
+    }
     for (i, g) in spec.items_at(&["readinessGates"]).iter().enumerate() {
         let kind = g.str_at(&["conditionType"]).unwrap_or_default();
         e.invalid_each(&at("readinessGates").index(i).child("conditionType"), kind, names::qualified(kind));
@@ -86,11 +133,13 @@ pub(crate) fn validate(spec: &Value, path: &Path, place: Place, e: &mut Errors) 
         ("hostname", names::label),
         ("subdomain", names::label),
         ("priorityClassName", names::subdomain),
-        ("runtimeClassName", names::subdomain),
     ] {
         if let Some(s) = string(spec, field) {
             e.invalid_each(&at(field), s, rule(s));
         }
+    }
+    if let Some(c) = spec.str_at(&["runtimeClassName"]) {
+        e.invalid_each(&at("runtimeClassName"), c, names::subdomain(c));
     }
     if let Some(d) = spec.i64_at(&["activeDeadlineSeconds"]) {
         for m in names::in_range(d, 1, i64::from(i32::MAX)) {
@@ -111,11 +160,41 @@ pub(crate) fn validate(spec: &Value, path: &Path, place: Place, e: &mut Errors) 
     if present(spec, "preemptionPolicy").is_some() {
         one_of(spec, "preemptionPolicy", &["PreemptLowerPriority", "Never"], path, e);
     }
-    for (name, q) in spec.get("overhead").and_then(Value::as_object).into_iter().flat_map(|m| m.iter()) {
-        resources::validate_quantity(name, Some(q), &at("overhead").key(name), e);
+    if let Some(o) = spec.get("overhead").and_then(Value::as_object) {
+        resources::validate_overhead(o, &at("overhead").child("limits"), e);
     }
-    if let Some(os) = present(spec, "os") {
-        one_of(os, "name", &["linux", "windows"], &at("os"), e);
+    windows::operating_system(spec, path, e);
+}
+
+/// The pod's own requests and limits, beside its containers'.
+fn pod_resources(around: &Surroundings<'_>, r: &Value, at: &Path, e: &mut Errors) {
+    if around.spec.str_at(&["os", "name"]) == Some("windows") {
+        e.forbidden(at, "may not be set for a windows pod");
+        return;
+    }
+    if r.get("claims").is_some_and(|c| !c.is_null()) {
+        e.forbidden(&at.child("claims"), "claims may not be set for Resources at pod-level");
+    }
+    resources::validate(r, resources::Owner::Pod, &around.claim_names(), at, e);
+    resources::validate_shares(around.spec, r, at, e);
+}
+
+fn host_users(around: &Surroundings<'_>, path: &Path, e: &mut Errors) {
+    if around.host_users() {
+        return;
+    }
+    let text = "when `hostUsers` is false";
+    for (field, shown) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
+        if around.flag(field) == Some(true) {
+            e.forbidden(&path.child(shown), text);
+        }
+    }
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for (i, c) in around.spec.items_at(&[list]).iter().enumerate() {
+            if !c.items_at(&["volumeDevices"]).is_empty() {
+                e.forbidden(&path.child(list).index(i).child("volumeDevices"), text);
+            }
+        }
     }
 }
 
@@ -129,14 +208,23 @@ fn claims(spec: &Value, path: &Path, e: &mut Errors) {
             Some(n) => e.invalid_each(&at.child("name"), n, names::label(n)),
         }
         let sources = ["resourceClaimName", "resourceClaimTemplateName"];
+        let member = |f: &str| shown(c.get(f).unwrap_or(&Value::Null));
+        let whole = || {
+            format!(
+                "{{\"Name\":{},\"ResourceClaimName\":{},\"ResourceClaimTemplateName\":{}}}",
+                shown(&c.str_at(&["name"]).unwrap_or_default().into()),
+                member(sources[0]),
+                member(sources[1])
+            )
+        };
         match sources.iter().filter(|s| present(c, s).is_some()).count() {
             0 => {
                 let text = "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`";
-                e.invalid(&at, c.clone(), text);
+                e.invalid_as(&at, &whole(), text);
             }
             2 => {
                 let text = "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified";
-                e.invalid(&at, c.clone(), text);
+                e.invalid_as(&at, &whole(), text);
             }
             _ => {}
         }
@@ -204,10 +292,8 @@ fn dns_config(spec: &Value, path: &Path, e: &mut Errors) {
     for (i, s) in searches.iter().enumerate() {
         let s = s.as_str().unwrap_or_default();
         if s != "." {
-            let s = s.trim_end_matches('.');
-            // Underscores are fine in search paths.
-            let messages = names::subdomain(&s.replace('_', "a"));
-            e.invalid_each(&path.child("searches").index(i), s, messages);
+            let s = s.strip_suffix('.').unwrap_or(s);
+            e.invalid_each(&path.child("searches").index(i), s, names::subdomain_with_underscore(s));
         }
     }
     for (i, o) in c.items_at(&["options"]).iter().enumerate() {

@@ -20,7 +20,7 @@ pub(crate) fn validate_affinity(affinity: Option<&Value>, path: &Path, e: &mut E
         for (i, t) in n.items_at(&[PREFERRED]).iter().enumerate() {
             let at = at.child(PREFERRED).index(i);
             weight(t, &at, e);
-            node_term(&t["preference"], &at.child("preference"), e);
+            node_term(&t["preference"], false, &at.child("preference"), e);
         }
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
@@ -52,11 +52,12 @@ pub(crate) fn node_selector(s: &Value, at: &Path, e: &mut Errors) {
         e.required(&at, "must have at least one node selector term");
     }
     for (i, t) in terms.iter().enumerate() {
-        node_term(t, &at.index(i), e);
+        node_term(t, true, &at.index(i), e);
     }
 }
 
-fn node_term(t: &Value, path: &Path, e: &mut Errors) {
+/// A term; the values of preferred ones may be anything.
+fn node_term(t: &Value, strict_values: bool, path: &Path, e: &mut Errors) {
     for (i, r) in t.items_at(&["matchExpressions"]).iter().enumerate() {
         let at = path.child("matchExpressions").index(i);
         let values = r.items_at(&["values"]);
@@ -81,7 +82,7 @@ fn node_term(t: &Value, path: &Path, e: &mut Errors) {
         }
         let key = r.str_at(&["key"]).unwrap_or_default();
         e.invalid_each(&at.child("key"), key, names::qualified(key));
-        for (j, v) in values.iter().enumerate() {
+        for (j, v) in values.iter().enumerate().filter(|_| strict_values) {
             let v = v.as_str().unwrap_or_default();
             e.invalid_each(&at.child("values").index(j), v, names::label_value(v));
         }
@@ -98,7 +99,12 @@ fn node_term(t: &Value, path: &Path, e: &mut Errors) {
             other => e.invalid(&at.child("operator"), other, "not a valid selector operator"),
         }
         let key = r.str_at(&["key"]).unwrap_or_default();
-        if key != "metadata.name" {
+        if key == "metadata.name" {
+            for (j, v) in r.items_at(&["values"]).iter().enumerate() {
+                let v = v.as_str().unwrap_or_default();
+                e.invalid_each(&at.child("values").index(j), v, names::subdomain(v));
+            }
+        } else {
             e.invalid(&at.child("key"), key, "not a valid field selector key");
         }
     }
@@ -115,6 +121,37 @@ fn pod_term(t: &Value, at: &Path, e: &mut Errors) {
         e.required(&at.child("topologyKey"), "can not be empty");
     }
     e.invalid_each(&at.child("topologyKey"), key, names::qualified(key));
+    let (same, other) = (t.items_at(&["matchLabelKeys"]), t.items_at(&["mismatchLabelKeys"]));
+    for (i, k) in same.iter().enumerate().filter(|(_, k)| other.contains(k)) {
+        let text = "exists in both matchLabelKeys and mismatchLabelKeys";
+        e.invalid(&at.child("matchLabelKeys").index(i), k.clone(), text);
+    }
+    label_keys(t, "mismatchLabelKeys", at, e);
+    label_keys(t, "matchLabelKeys", at, e);
+}
+
+/// Keys that stand for labels of the pod itself.
+fn label_keys(t: &Value, field: &str, at: &Path, e: &mut Errors) {
+    let keys = t.items_at(&[field]);
+    if keys.is_empty() {
+        return;
+    }
+    let s = present(t, "labelSelector");
+    let at = at.child(field);
+    if s.is_none() {
+        e.forbidden(&at, "must not be specified when labelSelector is not set");
+    }
+    for (i, k) in keys.iter().enumerate() {
+        let k = k.as_str().unwrap_or_default();
+        e.invalid_each(&at.index(i), k, names::qualified(k));
+        let selected = s.is_some_and(|s| {
+            s.get("matchLabels").is_some_and(|m| m.get(k).is_some())
+                || s.items_at(&["matchExpressions"]).iter().any(|x| x.str_at(&["key"]) == Some(k))
+        });
+        if field == "matchLabelKeys" && at.as_str().contains("topologySpread") && selected {
+            e.invalid(&at.index(i), k, "exists in both matchLabelKeys and labelSelector");
+        }
+    }
 }
 
 /// Effect of a taint.
@@ -169,19 +206,20 @@ pub(crate) fn spread(list: &[Value], path: &Path, e: &mut Errors) {
         if skew <= 0 {
             e.invalid(&at.child("maxSkew"), skew, "must be greater than zero");
         }
-        match string(c, "topologyKey") {
-            None => e.required(&at.child("topologyKey"), "can not be empty"),
-            Some(k) => e.invalid_each(&at.child("topologyKey"), k, names::qualified(k)),
+        if string(c, "topologyKey").is_none() {
+            e.required(&at.child("topologyKey"), "can not be empty");
         }
         let unsatisfied = c.str_at(&["whenUnsatisfiable"]).unwrap_or_default();
         if !matches!(unsatisfied, "DoNotSchedule" | "ScheduleAnyway") {
             e.not_supported(&at.child("whenUnsatisfiable"), unsatisfied, &["DoNotSchedule", "ScheduleAnyway"]);
         }
         let same = |x: &Value| x["topologyKey"] == c["topologyKey"] && x["whenUnsatisfiable"] == c["whenUnsatisfiable"];
-        if list[..i].iter().any(same) {
-            let pair = format!("{{{}, {unsatisfied}}}", c.str_at(&["topologyKey"]).unwrap_or_default());
+        for (_, later) in list.iter().enumerate().skip(i + 1).filter(|(_, x)| same(x)) {
+            let text = |f: &str| later.str_at(&[f]).unwrap_or_default();
+            let pair = format!("{{{}, {}}}", text("topologyKey"), text("whenUnsatisfiable"));
             e.duplicate(&at.child("{topologyKey, whenUnsatisfiable}"), pair);
         }
+        label_keys(c, "matchLabelKeys", &at, e);
         if let Some(m) = c.i64_at(&["minDomains"]) {
             if m <= 0 {
                 e.invalid(&at.child("minDomains"), m, "must be greater than zero");

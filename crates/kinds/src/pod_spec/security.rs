@@ -2,8 +2,8 @@
 
 use ironkeel_object::Value;
 
-use crate::error::Errors;
-use crate::pod_spec::{present, string};
+use crate::error::{Errors, shown};
+use crate::pod_spec::{containers, present, string, windows};
 use crate::{Path, names};
 
 fn unix_ids(v: &Value, fields: &[&str], at: &Path, e: &mut Errors) {
@@ -40,6 +40,10 @@ pub(crate) fn validate_pod(spec: &Value, path: &Path, e: &mut Errors) {
             Some(n) if list[..i].iter().any(|x| x["name"] == c["name"]) => e.duplicate(&at.child("name"), n),
             Some(_) => {}
         }
+        let name = c.str_at(&["name"]).unwrap_or_default();
+        if let Some(shared) = sysctl_of_host(&name.replace('/', "."), |f| flag(f) == Some(true)) {
+            e.invalid(&at.child("name"), name, &format!("may not be specified when '{shared}' is true"));
+        }
     }
     for (f, allowed) in
         [("fsGroupChangePolicy", &["Always", "OnRootMismatch"]), ("supplementalGroupsPolicy", &["Merge", "Strict"])]
@@ -48,7 +52,23 @@ pub(crate) fn validate_pod(spec: &Value, path: &Path, e: &mut Errors) {
             e.not_supported(&at.child(f), v, allowed);
         }
     }
+    if let Some(p) = s.str_at(&["seLinuxChangePolicy"]).filter(|p| *p != "Recursive") {
+        e.not_supported(&at.child("seLinuxChangePolicy"), p, &["Recursive"]);
+    }
+    windows::options(s, &at, e);
     profiles(s, &at, e);
+}
+
+/// Kernel settings that belong to the host where the pod shares its namespace.
+fn sysctl_of_host(name: &str, flag: impl Fn(&str) -> bool) -> Option<&'static str> {
+    let ipc = name.starts_with("kernel.shm")
+        || name.starts_with("kernel.msg")
+        || name.starts_with("fs.mqueue.")
+        || name == "kernel.sem";
+    if ipc && flag("hostIPC") {
+        return Some("hostIPC");
+    }
+    (name.starts_with("net.") && flag("hostNetwork")).then_some("hostNetwork")
 }
 
 fn sysctl_name(n: &str) -> bool {
@@ -62,10 +82,16 @@ fn sysctl_name(n: &str) -> bool {
 }
 
 /// `securityContext` of a container.
-pub(crate) fn validate_container(s: &Value, at: &Path, e: &mut Errors) {
+pub(crate) fn validate_container(s: &Value, host_users: bool, at: &Path, e: &mut Errors) {
     unix_ids(s, &["runAsUser", "runAsGroup"], at, e);
-    if let Some(p) = s.str_at(&["procMount"]).filter(|p| !matches!(*p, "Default" | "Unmasked")) {
-        e.not_supported(&at.child("procMount"), p, &["Default", "Unmasked"]);
+    match s.str_at(&["procMount"]) {
+        None | Some("Default") => {}
+        Some("Unmasked") => {
+            if host_users {
+                e.invalid(&at.child("procMount"), "Unmasked", "`hostUsers` must be false to use `Unmasked`");
+            }
+        }
+        Some(p) => e.not_supported(&at.child("procMount"), p, &["Default", "Unmasked"]),
     }
     let flag = |f: &str| s.get(f).and_then(Value::as_bool);
     if flag("allowPrivilegeEscalation") == Some(false) {
@@ -74,39 +100,56 @@ pub(crate) fn validate_container(s: &Value, at: &Path, e: &mut Errors) {
         }
         let added = s.items_at(&["capabilities", "add"]);
         if added.iter().any(|c| c.as_str() == Some("CAP_SYS_ADMIN")) {
-            e.invalid(
-                at,
-                s.clone(),
-                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
-            );
+            let text = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
+            e.invalid(at, s.clone(), text);
         }
     }
+    windows::options(s, at, e);
     profiles(s, at, e);
 }
 
+const PROFILE_TYPES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
+const APP_ARMOR_NAME_MAX_BYTES: usize = 4095;
+
 fn profiles(s: &Value, at: &Path, e: &mut Errors) {
-    for field in ["seccompProfile", "appArmorProfile"] {
+    for (field, what) in [("seccompProfile", "seccomp"), ("appArmorProfile", "AppArmor")] {
         let Some(p) = present(s, field) else { continue };
         let at = at.child(field);
-        let local = at.child("localhostProfile");
-        match (p.str_at(&["type"]).unwrap_or_default(), present(p, "localhostProfile")) {
-            ("Localhost", None) => e.required(&local, "must be set when seccomp type is Localhost"),
-            ("Localhost", Some(v)) => {
-                if field == "seccompProfile" {
-                    crate::pod_spec::containers::descending(v.as_str().unwrap_or_default(), &local, e);
+        let kind = p.str_at(&["type"]).unwrap_or_default();
+        if kind.is_empty() {
+            e.required(&at.child("type"), &format!("type is required when {field} is set"));
+        } else if !PROFILE_TYPES.contains(&kind) {
+            e.not_supported(&at.child("type"), kind, PROFILE_TYPES);
+        }
+        let local = p.str_at(&["localhostProfile"]);
+        let path = at.child("localhostProfile");
+        if kind != "Localhost" {
+            if let Some(l) = local {
+                let text = format!("can only be set when {what} type is Localhost");
+                if what == "seccomp" {
+                    let quoted = |s: &str| shown(&s.into());
+                    let whole = format!("{{\"Type\":{},\"LocalhostProfile\":{}}}", quoted(kind), quoted(l));
+                    e.invalid_as(&path, &whole, &text);
+                } else {
+                    e.invalid(&path, l, &text);
                 }
             }
-            ("RuntimeDefault" | "Unconfined", Some(v)) => {
-                let text = if field == "seccompProfile" {
-                    "can only be set when seccomp type is Localhost"
-                } else {
-                    "can only be set when AppArmor type is Localhost"
-                };
-                e.invalid(&local, v.clone(), text);
+            continue;
+        }
+        match local {
+            None => e.required(&path, &format!("must be set when {what} type is Localhost")),
+            Some(l) if what == "seccomp" => containers::descending(l, &path, e),
+            Some(l) => {
+                let trimmed = l.trim();
+                if trimmed != l {
+                    e.invalid(&path, l, "must not be padded with whitespace");
+                } else if trimmed.is_empty() {
+                    e.required(&path, &format!("must be set when {what} type is Localhost"));
+                }
+                if l.len() > APP_ARMOR_NAME_MAX_BYTES {
+                    e.too_long(&path, APP_ARMOR_NAME_MAX_BYTES);
+                }
             }
-            ("RuntimeDefault" | "Unconfined", None) => {}
-            ("", _) => e.required(&at.child("type"), "type is required when seccompProfile is set"),
-            (other, _) => e.not_supported(&at.child("type"), other, &["Localhost", "RuntimeDefault", "Unconfined"]),
         }
     }
 }
