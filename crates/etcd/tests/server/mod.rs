@@ -1,0 +1,186 @@
+//! Real etcd servers for tests: on loopback, in folders of their own, gone with their handle (and with
+//! the test's process, however that ends).
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use ironkeel_etcd::{Config, Etcd};
+use ironkeel_store::{
+    Condition, KeyValue, LeaseId, Range, RangeAnswer, Revision, Store, StoreError, StoreStatus, WatchRange,
+    WatchStream, WriteAnswer,
+};
+use tempfile::TempDir;
+
+/// Ends etcd as soon as nobody holds the other end of its input.
+const KEEPER: &str = r#"etcd "$@" >"$LOG" 2>&1 & pid=$!; read -r _; kill -9 $pid; wait $pid"#;
+
+/// Ports that nobody listens on.
+pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    listeners.map(|l| l.local_addr().expect("an address").port())
+}
+
+/// Whether this machine has an etcd; says so when not.
+pub(crate) fn installed() -> bool {
+    let found = Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if !found {
+        println!("skipped: needs etcd (Debian's etcd-server)");
+    }
+    found
+}
+
+/// One server, or one member of a cluster.
+#[derive(Debug)]
+pub(crate) struct Server {
+    dir: Arc<TempDir>,
+    arguments: Vec<String>,
+    log: PathBuf,
+    keeper: Option<Child>,
+    pub(crate) url: String,
+}
+
+impl Server {
+    /// A cluster of one.
+    pub(crate) fn start(more: &[&str]) -> Server {
+        let [client, peer] = free_ports();
+        let url = format!("http://127.0.0.1:{client}");
+        Server::member("one", &url, peer, &format!("one=http://127.0.0.1:{peer}"), more)
+    }
+
+    /// A cluster of one that speaks TLS.
+    pub(crate) fn start_tls(ca: &Path, cert: &Path, key: &Path) -> Server {
+        let [client, peer] = free_ports();
+        let url = format!("https://127.0.0.1:{client}");
+        let text = |path: &Path| path.to_str().expect("a path").to_owned();
+        let (ca, cert, key) = (text(ca), text(cert), text(key));
+        let more = ["--trusted-ca-file", &ca, "--cert-file", &cert, "--key-file", &key, "--client-cert-auth"];
+        Server::member("one", &url, peer, &format!("one=http://127.0.0.1:{peer}"), &more)
+    }
+
+    /// A cluster of three.
+    pub(crate) fn start_three() -> [Server; 3] {
+        let ports: [u16; 6] = free_ports();
+        let cluster: Vec<_> = (0..3).map(|i| format!("m{i}=http://127.0.0.1:{}", ports[i + 3])).collect();
+        let cluster = cluster.join(",");
+        std::array::from_fn(|i| {
+            let url = format!("http://127.0.0.1:{}", ports[i]);
+            Server::member(&format!("m{i}"), &url, ports[i + 3], &cluster, &[])
+        })
+    }
+
+    fn member(name: &str, url: &str, peer: u16, cluster: &str, more: &[&str]) -> Server {
+        let dir = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let peer = format!("http://127.0.0.1:{peer}");
+        let data = dir.path().join("data").to_str().expect("a path").to_owned();
+        let fixed = [
+            ("--name", name),
+            ("--data-dir", &data),
+            ("--listen-client-urls", url),
+            ("--advertise-client-urls", url),
+            ("--listen-peer-urls", &peer),
+            ("--initial-advertise-peer-urls", &peer),
+            ("--initial-cluster", cluster),
+            ("--heartbeat-interval", "50"),
+            ("--election-timeout", "500"),
+            ("--logger", "zap"),
+        ];
+        let arguments = fixed.iter().flat_map(|(flag, value)| [*flag, *value]).chain(more.iter().copied());
+        let log = dir.path().join("log");
+        let arguments = arguments.map(str::to_owned).collect();
+        let mut server = Server { dir, arguments, log, keeper: None, url: url.to_owned() };
+        server.restart();
+        server
+    }
+
+    /// Starts it again on its data.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        let keeper = Command::new("sh")
+            .args(["-c", KEEPER, "etcd"])
+            .args(&self.arguments)
+            .env("LOG", &self.log)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a shell");
+        self.keeper = Some(keeper);
+    }
+
+    /// Kills it as a crash would.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut keeper) = self.keeper.take() {
+            drop(keeper.stdin.take());
+            keeper.wait().expect("the keeper's end");
+        }
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        Config { endpoints: vec![self.url.clone()], compaction_interval: Duration::ZERO, ..Config::default() }
+    }
+
+    pub(crate) async fn connect(&self) -> Arc<Etcd> {
+        Etcd::connect(self.config()).await.unwrap_or_else(|error| {
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            panic!("{error}\n{log}");
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A store whose server ends with it.
+#[derive(Debug)]
+pub(crate) struct Owned {
+    pub(crate) store: Arc<Etcd>,
+    pub(crate) server: Server,
+}
+
+#[async_trait]
+impl Store for Owned {
+    async fn get(&self, key: &[u8], revision: Revision) -> Result<(Option<KeyValue>, Revision), StoreError> {
+        self.store.get(key, revision).await
+    }
+    async fn range(&self, range: Range) -> Result<RangeAnswer, StoreError> {
+        self.store.range(range).await
+    }
+    async fn put(&self, key: Bytes, value: Bytes, c: Condition, lease: LeaseId) -> Result<WriteAnswer, StoreError> {
+        self.store.put(key, value, c, lease).await
+    }
+    async fn delete(&self, key: Bytes, condition: Condition) -> Result<WriteAnswer, StoreError> {
+        self.store.delete(key, condition).await
+    }
+    async fn watch(&self, range: WatchRange) -> Result<(Revision, WatchStream), StoreError> {
+        self.store.watch(range).await
+    }
+    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
+        self.store.compact(revision).await
+    }
+    async fn lease_grant(&self, ttl_seconds: i64) -> Result<LeaseId, StoreError> {
+        self.store.lease_grant(ttl_seconds).await
+    }
+    async fn lease_keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.store.lease_keep_alive(lease).await
+    }
+    async fn lease_revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.store.lease_revoke(lease).await
+    }
+    async fn status(&self) -> Result<StoreStatus, StoreError> {
+        self.store.status().await
+    }
+    fn shared(&self) -> bool {
+        self.store.shared()
+    }
+    async fn current_revision(&self) -> Result<Revision, StoreError> {
+        self.store.current_revision().await
+    }
+}
