@@ -84,7 +84,7 @@ async fn account(c: &Cluster, a: &Attributes<'_>, name: &str) -> Result<Arc<Valu
     let row = registry.row("", "v1", "serviceaccounts").ok_or_else(missing)?;
     let fields = FieldSelector::parse("metadata.name=default").map_err(ApiError::from)?;
     let selection = Selection::new(a.namespace, LabelSelector::default(), &fields, &[])?;
-    let mut watcher = registry.watch(row, selection, WatchStart::State, 0).await?;
+    let mut watcher = registry.watch(&row, selection, WatchStart::State, 0).await?;
     let wait = Duration::from_millis(ACCOUNT_WAIT_MS);
     let mut events = Vec::new();
     match tokio::time::timeout(wait, watcher.next(&mut events)).await {

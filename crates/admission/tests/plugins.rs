@@ -69,10 +69,11 @@ impl World {
         let gvk = about.gvk();
         let row = Row {
             id: 0,
-            kind: KindRow(ironkeel_kinds::kind_for_gvk(&gvk.group, &gvk.version, &gvk.kind).unwrap()),
+            kind: KindRow(ironkeel_kinds::kind_for_gvk(&gvk.group, &gvk.version, &gvk.kind).unwrap().clone()),
             api_version: gvk.api_version(),
             stored: None,
             converts: false,
+            converter: None,
         };
         let (namespace, name) = (about.namespace().to_owned(), about.name().to_owned());
         let user = User { name: "someone".into(), ..User::default() };

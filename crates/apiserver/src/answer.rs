@@ -126,7 +126,7 @@ pub(crate) fn success(group: &str, plural: &str, name: &str, uid: &str) -> Value
 
 /// The object of an entry as bytes of JSON in the row's version.
 pub(crate) fn entry_json(registry: &Registry, row: &Row, entry: &Entry) -> Result<Bytes, ApiError> {
-    if !row.converts {
+    if !row.converts_entry(entry) {
         return Ok(entry.json.clone());
     }
     entry.view(View { row: row.id, format: Kept::Json }, || {

@@ -47,8 +47,8 @@ pub(crate) async fn run(registry: &Arc<Registry>, config: &Config, kubernetes_ip
 
 fn row_of(registry: &Registry, object: &Value) -> Result<Arc<Row>, ApiError> {
     let gvk: Gvk = object.gvk();
-    let found = registry
-        .rows()
+    let rows = registry.rows();
+    let found = rows
         .iter()
         .find(|r| r.kind_name() == gvk.kind && r.group() == gvk.group && r.kind.resource.version == gvk.version);
     found.cloned().ok_or_else(ApiError::no_such_resource)

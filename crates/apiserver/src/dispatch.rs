@@ -15,7 +15,7 @@ pub(crate) async fn dispatch(c: Context) -> Result<Response<Body>, ApiError> {
         return documents::respond(&c).await;
     }
     let i = &c.info;
-    let row = c.server.registry.row(&i.group, &i.version, &i.resource).ok_or_else(ApiError::no_such_resource)?.clone();
+    let row = c.server.registry.row(&i.group, &i.version, &i.resource).ok_or_else(ApiError::no_such_resource)?;
     if !row.namespaced() && !i.namespace.is_empty() {
         return Err(ApiError::no_such_resource());
     }

@@ -72,9 +72,9 @@ impl Metrics {
         let mut total = String::new();
         let mut durations = String::new();
         for (key, s) in &requests {
-            let row = key.row.and_then(|id| server.registry.rows().get(id));
+            let row = key.row.and_then(|id| server.registry.row_by_id(id));
             let (group, version, resource) =
-                row.map_or(("", "", ""), |r| (r.group(), r.kind.resource.version, r.plural()));
+                row.as_ref().map_or(("", "", ""), |r| (r.group(), r.kind.resource.version, r.plural()));
             let verb = key.verb.to_uppercase();
             let labels = format!(
                 "verb=\"{verb}\",group=\"{group}\",version=\"{version}\",resource=\"{resource}\",subresource=\"{}\",scope=\"{}\"",
@@ -115,7 +115,7 @@ impl Metrics {
             );
         }
         out.push_str("# TYPE apiserver_storage_objects gauge\n");
-        for stored in server.registry.stored() {
+        for stored in server.registry.stored().iter() {
             let name = ironkeel_registry::qualified(stored.group, stored.plural);
             let _ = writeln!(out, "apiserver_storage_objects{{resource=\"{name}\"}} {}", stored.cache.len());
         }

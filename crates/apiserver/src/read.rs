@@ -43,7 +43,7 @@ pub(crate) fn selection(c: &Context, row: &Row) -> Result<Selection, ApiError> {
         Some(text) if !text.is_empty() => FieldSelector::parse(&text)?,
         _ => FieldSelector::default(),
     };
-    let mut selection = Selection::new(&c.info.namespace, labels, &fields, &home.selectable)?;
+    let mut selection = Selection::new(&c.info.namespace, labels, &fields, &row.selectable())?;
     if !c.info.name.is_empty() {
         selection.name = Some(c.info.name.clone());
     }

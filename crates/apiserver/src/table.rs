@@ -20,10 +20,10 @@ pub(crate) fn begin(row: &Row, beta: bool, columns: bool) -> Value {
             .iter()
             .map(|c| {
                 let mut m = Map::new();
-                m.insert("name", c.name);
-                m.insert("type", c.kind);
-                m.insert("format", c.format);
-                m.insert("description", c.description);
+                m.insert("name", c.name.clone());
+                m.insert("type", c.kind.clone());
+                m.insert("format", c.format.clone());
+                m.insert("description", c.description.clone());
                 m.insert("priority", c.priority);
                 Value::Object(m)
             })

@@ -31,7 +31,7 @@ pub(crate) async fn create(c: Context) -> Result<Response<Body>, ApiError> {
         body.items_at(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
     let seconds = body.i64_at(&["spec", "expirationSeconds"]).unwrap_or(DEFAULT_SECONDS);
     let row = registry.row("", "v1", "serviceaccounts").ok_or_else(ApiError::no_such_resource)?;
-    let write = c.write_request(row)?;
+    let write = c.write_request(&row)?;
     c.server.admission.validate(&write.attributes(Operation::Create, name), Some(&body), None).await?;
     let bound_object = bound(registry, &c, &body, &account)?;
     let request = TokenRequest {

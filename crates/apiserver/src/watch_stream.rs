@@ -192,7 +192,7 @@ impl Encoder {
                 Ok(protobuf_frame(kind.as_str(), &object))
             }
             (Shape::Objects, _) => {
-                if let (WatchedEvent::Change(change, kind), false) = (event, self.row.converts) {
+                if let (WatchedEvent::Change(change, kind), false) = (event, self.row.converts_entry(&entry)) {
                     return Ok(change.json_frame(*kind));
                 }
                 Ok(json_frame(kind.as_str(), &answer::entry_json(&self.registry, &self.row, &entry)?))

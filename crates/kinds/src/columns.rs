@@ -5,8 +5,8 @@ use crate::generated::columns::COLUMNS;
 
 /// Kinds without columns of their own.
 static PLAIN: &[ColumnDefinition] = &[
-    ColumnDefinition { name: "Name", kind: "string", format: "name", description: "", priority: 0 },
-    ColumnDefinition { name: "Created At", kind: "date", format: "", description: "", priority: 0 },
+    ColumnDefinition::new("Name", "string", "name", "", 0),
+    ColumnDefinition::new("Created At", "date", "", "", 0),
 ];
 
 /// The columns under a key of the generated table.

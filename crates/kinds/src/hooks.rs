@@ -1,22 +1,43 @@
 //! What a kind can say about itself.
 
+use std::borrow::Cow;
+
 use ironkeel_object::Value;
 
 use crate::{FieldError, Path};
 
 /// One column of `kubectl get`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ColumnDefinition {
     /// Header.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// `string`, `integer`, `boolean`, `date`.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// OpenAPI format (`name` for the first column), or empty.
-    pub format: &'static str,
+    pub format: Cow<'static, str>,
     /// For people.
-    pub description: &'static str,
+    pub description: Cow<'static, str>,
     /// 0 always; 1 only with `-o wide`.
     pub priority: i32,
+}
+
+impl ColumnDefinition {
+    /// A column of a built-in kind.
+    pub const fn new(
+        name: &'static str,
+        kind: &'static str,
+        format: &'static str,
+        description: &'static str,
+        priority: i32,
+    ) -> Self {
+        ColumnDefinition {
+            name: Cow::Borrowed(name),
+            kind: Cow::Borrowed(kind),
+            format: Cow::Borrowed(format),
+            description: Cow::Borrowed(description),
+            priority,
+        }
+    }
 }
 
 /// What a row of a table needs besides the object.
@@ -79,7 +100,7 @@ pub trait Hooks: Sync + Send {
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String>;
 
     /// Columns of `kubectl get`.
-    fn columns(&self) -> &'static [ColumnDefinition];
+    fn columns(&self) -> &[ColumnDefinition];
 
     /// Cells in the order of the columns.
     fn cells(&self, object: &Value, context: &TableContext) -> Vec<Value>;
@@ -87,6 +108,11 @@ pub trait Hooks: Sync + Send {
     /// The value of a selectable field besides `metadata.name` and `metadata.namespace`; `None`
     /// when the kind does not have that field selector (answered with 400).
     fn field(&self, _object: &Value, _path: &str) -> Option<String> {
+        None
+    }
+
+    /// The paths that [`Hooks::field`] knows, where the kind can tell them (custom resources).
+    fn selectable(&self) -> Option<Vec<&'static str>> {
         None
     }
 

@@ -14,7 +14,9 @@ mod autoscaling;
 mod batch;
 mod columns;
 mod coordination;
+pub mod custom;
 mod core;
+pub mod definition;
 mod devices;
 mod discovery;
 mod equality;
@@ -45,13 +47,17 @@ pub use hooks::{ColumnDefinition, DeletePlan, Hooks, Scale, TableContext};
 pub use metadata::{ANNOTATIONS_MAX_BYTES, validate_metadata, validate_metadata_update};
 pub use table::{kind, kind_for_gvk, kinds};
 
+use std::sync::Arc;
+
 use ironkeel_schema::Resource;
 
 /// One row: a served resource and what is special about it.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Kind {
     /// Names, verbs, scope, type.
-    pub resource: &'static Resource,
+    pub resource: Arc<Resource>,
     /// Its behaviour.
-    pub hooks: &'static dyn Hooks,
+    pub hooks: Arc<dyn Hooks>,
+    /// What a CustomResourceDefinition says of this version; none of a built-in kind.
+    pub custom: Option<Arc<custom::Version>>,
 }

@@ -172,12 +172,12 @@ impl Hooks for Strategy {
         e
     }
 
-    fn columns(&self) -> &'static [ColumnDefinition] {
+    fn columns(&self) -> &[ColumnDefinition] {
         columns::of(self.rules.columns())
     }
 
     fn cells(&self, object: &Value, context: &TableContext) -> Vec<Value> {
-        let all = self.columns();
+        let all = columns::of(self.rules.columns());
         let named = all.first().is_some_and(|c| c.format == "name");
         let mut cells = Vec::with_capacity(all.len());
         if named {

@@ -1,6 +1,6 @@
 //! One row a served resource.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use ironkeel_schema::{Resource, resources};
 
@@ -14,9 +14,8 @@ impl Rules for Plain {}
 
 static KINDS: LazyLock<Vec<Kind>> = LazyLock::new(|| {
     let row = |resource: &'static Resource| {
-        // Made once, for the life of the process.
-        let hooks = Box::leak(Box::new(Strategy { resource, rules: rules(resource) }));
-        Kind { resource, hooks }
+        let hooks = Arc::new(Strategy { resource, rules: rules(resource) });
+        Kind { resource: Arc::new(resource.clone()), hooks, custom: None }
     };
     resources().iter().map(row).collect()
 });
@@ -29,7 +28,7 @@ pub fn kinds() -> &'static [Kind] {
 /// The row of a resource.
 pub fn kind(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|k| {
-        let r = k.resource;
+        let r = &k.resource;
         r.plural == plural && r.group == group && r.version == version
     })
 }
@@ -37,7 +36,7 @@ pub fn kind(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
 /// The row that serves a group, version and kind.
 pub fn kind_for_gvk(group: &str, version: &str, kind: &str) -> Option<&'static Kind> {
     KINDS.iter().find(|k| {
-        let r = k.resource;
+        let r = &k.resource;
         r.kind == kind && r.group == group && r.version == version
     })
 }
@@ -95,7 +94,7 @@ fn rules(r: &Resource) -> &'static dyn Rules {
         }
         ("admissionregistration.k8s.io", p) if p.ends_with("bindings") => &registration::PolicyBinding,
         ("admissionregistration.k8s.io", _) => &registration::Policy,
-        ("apiextensions.k8s.io", _) => &registration::Definition,
+        ("apiextensions.k8s.io", _) => &crate::definition::Rules,
         ("scheduling.k8s.io", "priorityclasses") => &scheduling::Class,
         ("coordination.k8s.io", "leases") => &coordination::Lease,
         ("coordination.k8s.io", "leasecandidates") => &coordination::Candidate,

@@ -149,7 +149,7 @@ fn resource_entries(r: &Resource, out: &mut Vec<Value>) {
         entry.insert("categories".into(), json!(r.categories));
     }
     out.push(Value::Object(entry));
-    for sub in r.subresources {
+    for sub in r.subresources.iter() {
         let mut entry = Map::new();
         entry.insert("name".into(), format!("{}/{}", r.plural, sub.name).into());
         entry.insert("singularName".into(), "".into());

@@ -142,12 +142,12 @@ impl<'d> Operations<'d> {
             let everywhere = Target { id: format!("{}ForAllNamespaces", r.kind), ..target };
             self.path(&format!("{root}/{}", r.plural), &everywhere, &[("list", Action::List)], r.verbs);
         }
-        for sub in r.subresources {
+        for sub in r.subresources.iter() {
             self.subresource(&within, scope, row, sub);
         }
     }
 
-    fn subresource(&mut self, within: &str, scope: &str, row: &Row<'_>, sub: &'static Subresource) {
+    fn subresource(&mut self, within: &str, scope: &str, row: &Row<'_>, sub: &Subresource) {
         let r = row.resource;
         let (group, version) = (sub.group.unwrap_or(r.group), sub.version.unwrap_or(r.version));
         let connect = sub.kind.ends_with("Options");

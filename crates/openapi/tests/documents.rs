@@ -195,7 +195,7 @@ static CRON_TAB: Resource = Resource {
     short_names: &["ct"],
     categories: &["all"],
     type_id: TypeId(0),
-    subresources: STATUS,
+    subresources: std::borrow::Cow::Borrowed(STATUS),
 };
 
 #[test]

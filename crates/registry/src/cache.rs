@@ -4,14 +4,15 @@
 //! under a short lock, watchers walk the shared ring of changes with a cursor each, so a watcher
 //! costs no buffer of its own.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
+use tokio::time::{Duration, Instant};
 
 use crate::entry::Entry;
 use crate::error::ApiError;
@@ -20,6 +21,13 @@ use crate::error::ApiError;
 const RING_EVENTS: usize = 16_384;
 /// Most bytes of objects that a ring holds, once it has [`RING_MIN_EVENTS`].
 const RING_BYTES: usize = 16 << 20;
+/// So many watchers of one resource are a crowd.
+const CROWD: usize = 32;
+/// Shortest time between two wake-ups of a crowd, in milliseconds.
+const CROWD_WAKE_MS: u64 = 5;
+/// Changes after which watchers of one value are woken whether or not it was touched; well below
+/// [`RING_MIN_EVENTS`].
+const TARGETS_WAKE_EVENTS: usize = 256;
 /// So many changes are kept whatever their size.
 const RING_MIN_EVENTS: usize = 512;
 
@@ -110,15 +118,79 @@ struct State {
     window: u64,
     /// Revision of the last change.
     last: u64,
+    /// Changes that came while the objects were still being read.
+    filling: Option<Vec<Pending>>,
+    /// Nothing comes any more: the resource is served no longer, or anew.
+    closed: bool,
 }
+
+/// Key, new state, revision.
+type Pending = (Box<str>, Option<Arc<Entry>>, u64);
 
 /// See the module.
 #[derive(Debug)]
 pub struct Cache {
     state: RwLock<State>,
     /// Revision of the last change; wakes watchers.
-    pub(crate) changed: watch::Sender<u64>,
+    changed: watch::Sender<u64>,
+    /// When the watchers were last woken, and whether they will be.
+    waking: Mutex<Waking>,
+    /// Watchers of one value of one field.
+    targets: Mutex<Targets>,
     version: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Waking {
+    last: Option<Instant>,
+    planned: bool,
+    revision: u64,
+}
+
+/// Watchers that want one value of one field (kubelets: the pods of their node). They are woken for
+/// changes that touch their value, and all of them every [`TARGETS_WAKE_EVENTS`] changes.
+#[derive(Debug, Default)]
+struct Targets {
+    /// The field, by its place in the entries' extracts; of the first such watcher.
+    field: Option<usize>,
+    by_value: HashMap<Box<str>, watch::Sender<u64>>,
+    touched: Vec<Box<str>>,
+    since_all: usize,
+}
+
+impl Targets {
+    fn touch(&mut self, entry: &Entry, previous: Option<&Entry>) {
+        let Some(field) = self.field.filter(|_| !self.by_value.is_empty()) else { return };
+        self.since_all += 1;
+        let now = entry.field(field);
+        let before = previous.map(|p| p.field(field)).filter(|before| *before != now);
+        for value in before.into_iter().chain([now]) {
+            if self.by_value.contains_key(value) {
+                self.touched.push(value.into());
+            }
+        }
+    }
+
+    fn wake(&mut self, revision: u64) {
+        let touched = std::mem::take(&mut self.touched);
+        if self.since_all >= TARGETS_WAKE_EVENTS {
+            self.since_all = 0;
+            self.wake_all(revision);
+            return;
+        }
+        for value in touched {
+            if let Some(watchers) = self.by_value.get(&value) {
+                watchers.send_replace(revision);
+            }
+        }
+    }
+
+    fn wake_all(&mut self, revision: u64) {
+        self.by_value.retain(|_, watchers| watchers.receiver_count() > 0);
+        for watchers in self.by_value.values() {
+            watchers.send_replace(revision);
+        }
+    }
 }
 
 /// A consistent view: objects in key order and the revision they stand at.
@@ -134,7 +206,13 @@ pub struct Snapshot {
 
 impl Default for Cache {
     fn default() -> Self {
-        Cache { state: RwLock::default(), changed: watch::Sender::new(0), version: AtomicU64::new(0) }
+        Cache {
+            state: RwLock::default(),
+            changed: watch::Sender::new(0),
+            waking: Mutex::default(),
+            targets: Mutex::default(),
+            version: AtomicU64::new(0),
+        }
     }
 }
 
@@ -155,9 +233,42 @@ impl Cache {
         self.changed.send_replace(revision);
     }
 
+    /// From now on changes are kept back until [`Cache::filled`].
+    pub(crate) fn begin_filling(&self) {
+        self.state.write().filling = Some(Vec::new());
+    }
+
+    /// Takes the objects as they stood at `revision`, then what has changed since.
+    pub(crate) fn filled(&self, entries: Vec<Arc<Entry>>, revision: u64) {
+        let pending = self.state.write().filling.take();
+        self.reset(entries, revision);
+        for (key, entry, at) in pending.into_iter().flatten().filter(|(_, _, at)| *at > revision) {
+            self.apply(&key, entry, at);
+        }
+    }
+
+    /// Ends every watch.
+    pub(crate) fn close(&self) {
+        self.state.write().closed = true;
+        self.changed.send_modify(|_| {});
+    }
+
+    /// Whether nothing comes any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state.read().closed
+    }
+
     /// Applies one change. `None` for a delete.
     pub(crate) fn apply(&self, key: &str, entry: Option<Arc<Entry>>, revision: u64) {
         let mut state = self.state.write();
+        if let Some(pending) = &mut state.filling {
+            pending.push((key.into(), entry, revision));
+            return;
+        }
+        // What the objects were read with already.
+        if revision <= state.window && revision > 0 {
+            return;
+        }
         let (entry, previous, deleted) = match entry {
             Some(entry) => {
                 let previous = match state.objects.get_mut(key) {
@@ -176,6 +287,7 @@ impl Cache {
         };
         state.last = revision;
         state.ring_bytes += entry.json.len();
+        self.targets.lock().touch(&entry, previous.as_deref());
         state.ring.push_back(Arc::new(Change::new(revision, entry, previous, deleted)));
         while state.ring.len() > RING_EVENTS || (state.ring_bytes > RING_BYTES && state.ring.len() > RING_MIN_EVENTS) {
             if let Some(gone) = state.ring.pop_front() {
@@ -188,9 +300,48 @@ impl Cache {
         self.version.store(revision, Ordering::Release);
     }
 
-    /// Wakes the watchers, after a batch.
-    pub(crate) fn wake(&self, revision: u64) {
-        self.changed.send_replace(revision);
+    /// What a watcher waits on: every change, or with `target` those that touch a field's value (and
+    /// now and then others, so that it does not fall behind the ring).
+    pub(crate) fn subscribe(&self, target: Option<(usize, &str)>) -> watch::Receiver<u64> {
+        let Some((field, value)) = target else { return self.changed.subscribe() };
+        let mut targets = self.targets.lock();
+        if *targets.field.get_or_insert(field) != field {
+            return self.changed.subscribe();
+        }
+        targets.by_value.entry(value.into()).or_insert_with(|| watch::Sender::new(0)).subscribe()
+    }
+
+    /// Wakes the watchers, after a batch of changes. A crowd of them is woken every
+    /// [`CROWD_WAKE_MS`] at most: each then writes several events at once.
+    pub(crate) fn wake(self: &Arc<Self>, revision: u64) {
+        self.targets.lock().wake(revision);
+        if self.changed.receiver_count() < CROWD {
+            self.changed.send_replace(revision);
+            return;
+        }
+        let mut waking = self.waking.lock();
+        waking.revision = revision;
+        if waking.planned {
+            return;
+        }
+        let spacing = Duration::from_millis(CROWD_WAKE_MS);
+        match waking.last.map(|last| last + spacing).filter(|next| *next > Instant::now()) {
+            Some(next) => {
+                waking.planned = true;
+                let cache = self.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep_until(next).await;
+                    let mut waking = cache.waking.lock();
+                    waking.planned = false;
+                    waking.last = Some(Instant::now());
+                    cache.changed.send_replace(waking.revision);
+                });
+            }
+            None => {
+                waking.last = Some(Instant::now());
+                self.changed.send_replace(revision);
+            }
+        }
     }
 
     /// Changes whenever any object changes.

@@ -82,9 +82,13 @@ impl Registry {
             meta.insert("uid", uuid::Uuid::new_v4().to_string());
             meta.insert("creationTimestamp", now.as_str());
         }
-        let hooks = row.kind.hooks;
+        let hooks = &row.kind.hooks;
         hooks.default(&mut object);
         hooks.prepare_create(&mut object);
+        // What admission adds belongs to nobody.
+        if track {
+            managed_fields::track(&mut object, None, request, &now);
+        }
         let name = object.name().to_owned();
         let attributes = request.attributes(Operation::Create, &name);
         request.admission.mutate(&attributes, &mut object, None).await?;
@@ -98,9 +102,6 @@ impl Registry {
             errors
         })?;
         request.admission.validate(&attributes, Some(&object), None).await?;
-        if track {
-            managed_fields::track(&mut object, None, request, &now);
-        }
         let stored = self.store_new(request, home, &key, &mut object, allocation).await;
         if stored.is_err() || request.dry_run {
             request.admission.rolled_back(&attributes, &object);
@@ -149,7 +150,7 @@ impl Registry {
     ) -> Result<Written, ApiError> {
         let row = &request.row;
         let taken = || ApiError::already_exists(row.group(), row.plural(), object_name(key));
-        let encoded = encode_stored(row, home, object)?;
+        let encoded = self.encode(row, home, object).await?;
         if request.dry_run {
             if home.cache.get(key).is_some() {
                 return Err(taken());

@@ -9,7 +9,6 @@ use jiff::ToSpan;
 
 use crate::admit::Operation;
 use crate::clock::rfc3339;
-use crate::create::encode_stored;
 use crate::entry::Entry;
 use crate::error::{ApiError, OPTIMISTIC_LOCK, Reason};
 use crate::registry::Registry;
@@ -49,7 +48,7 @@ impl Registry {
     ) -> Result<Option<Deleted>, ApiError> {
         let row = &request.row;
         let home = row.home()?;
-        let mut object = self.tree(row, entry)?;
+        let mut object = self.current(row, entry).await?;
         preconditions(request, options, &object)?;
         let attributes = request.attributes(Operation::Delete, &request.name);
         request.admission.validate(&attributes, None, Some(&object)).await?;
@@ -84,7 +83,7 @@ impl Registry {
         if object == before {
             return Ok(Some(Deleted::Pending(entry.clone())));
         }
-        let encoded = encode_stored(row, home, &mut object)?;
+        let encoded = self.encode(row, home, &mut object).await?;
         if request.dry_run {
             let shown = Entry::new(key, entry.revision, &encoded.bytes, encoded.extract);
             return Ok(Some(Deleted::Pending(Arc::new(shown))));

@@ -39,8 +39,11 @@ pub enum Format {
 pub(crate) struct Extract {
     labels: Box<[(Box<str>, Box<str>)]>,
     fields: Box<[Box<str>]>,
-    /// The type of the stored version.
-    type_id: TypeId,
+    /// The type of the stored version; none of a custom resource.
+    type_id: Option<TypeId>,
+    /// `apiVersion` of the bytes, of a custom resource: its definition may have changed the stored
+    /// version since they were written.
+    api_version: Option<Box<str>>,
 }
 
 impl Extract {
@@ -54,8 +57,15 @@ impl Extract {
             .map(|(k, v)| (k.as_ref().into(), v.as_str().unwrap_or_default().into()))
             .collect();
         let fields = selectable.iter().map(|path| kind.hooks.field(object, path).unwrap_or_default().into()).collect();
-        Extract { labels, fields, type_id: kind.resource.type_id }
+        let custom = kind.custom.is_some();
+        let api_version = custom.then(|| object.str_at(&["apiVersion"]).unwrap_or_default().into());
+        Extract { labels, fields, type_id: stored_type(kind), api_version }
     }
+}
+
+/// The type that a kind's stored bytes are decoded with.
+pub(crate) fn stored_type(kind: &Kind) -> Option<TypeId> {
+    kind.custom.is_none().then_some(kind.resource.type_id)
 }
 
 /// One object at one revision. Never changes; the cache replaces it whole.
@@ -120,6 +130,11 @@ impl Entry {
         labels.binary_search_by(|(k, _)| k.as_ref().cmp(key)).ok().map(|i| labels[i].1.as_ref())
     }
 
+    /// `apiVersion` of the bytes, where it is not for sure that of [`crate::Stored`].
+    pub(crate) fn api_version(&self) -> Option<&str> {
+        self.extract.api_version.as_deref()
+    }
+
     /// A selectable field, by its place in [`crate::Stored::selectable`].
     pub(crate) fn field(&self, i: usize) -> &str {
         self.extract.fields.get(i).map_or("", |f| f)
@@ -143,10 +158,15 @@ impl Entry {
         Ok(self.tree.get_or_init(|| tree).clone())
     }
 
+    /// Another encoding, where it has been made.
+    pub fn known_view(&self, view: View) -> Option<Bytes> {
+        self.views.lock().iter().find(|(v, _)| *v == view).map(|(_, bytes)| bytes.clone())
+    }
+
     /// Another encoding, made by `make` once and shared from then on.
     pub fn view(&self, view: View, make: impl FnOnce() -> Result<Bytes, ApiError>) -> Result<Bytes, ApiError> {
-        if let Some((_, bytes)) = self.views.lock().iter().find(|(v, _)| *v == view) {
-            return Ok(bytes.clone());
+        if let Some(bytes) = self.known_view(view) {
+            return Ok(bytes);
         }
         let made = make()?;
         let mut views = self.views.lock();
@@ -159,8 +179,8 @@ impl Entry {
 }
 
 /// Decodes bytes that this server wrote.
-pub(crate) fn decode(json: &[u8], type_id: TypeId) -> Result<Value, ApiError> {
-    ironkeel_codec::decode_stored_json(json, Some(type_id))
+pub(crate) fn decode(json: &[u8], type_id: Option<TypeId>) -> Result<Value, ApiError> {
+    ironkeel_codec::decode_stored_json(json, type_id)
         .map_err(|e| ApiError::internal(format!("a stored object does not decode: {e}")))
 }
 

@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use ironkeel_store::{Event, Range, Store, StoreError, WatchItem, WatchRange, prefix_end};
-use parking_lot::Mutex;
+use ironkeel_store::{Event, KeyValue, Range, Store, StoreError, WatchItem, WatchRange, prefix_end};
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::entry::{Entry, Extract, decode};
+use crate::entry::{Entry, Extract, decode, stored_type};
 use crate::error::{ApiError, Reason};
 use crate::storage::Stored;
 
@@ -27,11 +27,14 @@ const FILL_KEYS: usize = 5_000;
 /// So many revisions of history are replayed into the rings at the start.
 const REPLAYED_REVISIONS: u64 = 4_096;
 
+type Homes = BTreeMap<String, Vec<Arc<Stored>>>;
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Feed {
     store: Arc<dyn Store>,
-    homes: BTreeMap<String, Arc<Stored>>,
+    /// By prefix; two of one prefix while a custom resource is being replaced.
+    homes: RwLock<Arc<Homes>>,
     /// Extracts of values on their way through the store, by the address of their bytes; each
     /// holds its bytes, so that no address is used twice.
     hints: Mutex<HashMap<usize, (Bytes, Arc<Extract>)>>,
@@ -49,7 +52,8 @@ impl Drop for Hint<'_> {
 
 impl Feed {
     pub(crate) fn new(store: Arc<dyn Store>, stored: &[Arc<Stored>]) -> Self {
-        let homes = stored.iter().map(|s| (s.prefix.clone(), s.clone())).collect();
+        let homes: Homes = stored.iter().map(|s| (s.prefix.clone(), vec![s.clone()])).collect();
+        let homes = RwLock::new(Arc::new(homes));
         Feed { store, homes, hints: Mutex::default(), applied: watch::Sender::new(0) }
     }
 
@@ -90,7 +94,7 @@ impl Feed {
         let base = status.revision.saturating_sub(REPLAYED_REVISIONS).max(status.compacted);
         if base == 0 {
             // All of history is there: the caches begin empty.
-            for home in self.homes.values() {
+            for home in self.homes.read().values().flatten() {
                 home.cache.reset(Vec::new(), 0);
             }
             return Ok((0, status.revision));
@@ -111,9 +115,84 @@ impl Feed {
 
     /// Reads the whole store as of `revision` (0: now) into the caches; answers the revision.
     pub(crate) async fn fill(&self, revision: u64) -> Result<u64, ApiError> {
-        let mut entries: HashMap<&str, Vec<Arc<Entry>>> = HashMap::new();
-        let end = prefix_end(ROOT);
-        let mut range = Range { start: Bytes::from_static(ROOT), end, limit: FILL_KEYS, revision, ..Range::default() };
+        let homes = self.homes.read().clone();
+        let mut entries: HashMap<usize, Vec<Arc<Entry>>> = HashMap::new();
+        let at = self
+            .read_range(ROOT, revision, |kv| {
+                let Some((found, key)) = home_of(&homes, &kv.key) else { return Ok(()) };
+                for home in found {
+                    let entry = self.entry(home, key, kv.mod_revision, &kv.value)?;
+                    entries.entry(address(home)).or_default().push(entry);
+                }
+                Ok(())
+            })
+            .await?;
+        for home in homes.values().flatten() {
+            home.cache.reset(entries.remove(&address(home)).unwrap_or_default(), at);
+        }
+        self.applied.send_replace(at);
+        Ok(at)
+    }
+
+    /// Begins to keep the cache of a resource that was not there before; returns when it is filled.
+    pub(crate) async fn add(&self, home: &Arc<Stored>) -> Result<(), ApiError> {
+        home.cache.begin_filling();
+        self.change_homes(|homes| homes.entry(home.prefix.clone()).or_default().push(home.clone()));
+        let mut entries = Vec::new();
+        let read = self.read_range(home.prefix.as_bytes(), 0, |kv| {
+            let Some(key) = kv.key.strip_prefix(home.prefix.as_bytes()).and_then(|k| std::str::from_utf8(k).ok())
+            else {
+                return Ok(());
+            };
+            entries.push(self.entry(home, key, kv.mod_revision, &kv.value)?);
+            Ok(())
+        });
+        match read.await {
+            Ok(at) => {
+                home.cache.filled(entries, at);
+                self.reached(at).await
+            }
+            Err(error) => {
+                self.remove(home);
+                Err(error)
+            }
+        }
+    }
+
+    /// Keeps a cache no longer, and ends its watches.
+    pub(crate) fn remove(&self, home: &Arc<Stored>) {
+        self.change_homes(|homes| {
+            if let Some(same) = homes.get_mut(&home.prefix) {
+                same.retain(|h| !Arc::ptr_eq(h, home));
+                if same.is_empty() {
+                    homes.remove(&home.prefix);
+                }
+            }
+        });
+        home.cache.close();
+    }
+
+    fn change_homes(&self, change: impl FnOnce(&mut Homes)) {
+        let mut homes = self.homes.write();
+        let mut new = Homes::clone(&homes);
+        change(&mut new);
+        *homes = Arc::new(new);
+    }
+
+    /// Reads what stands below a prefix as of `revision` (0: now); answers the revision.
+    async fn read_range(
+        &self,
+        prefix: &[u8],
+        revision: u64,
+        mut each: impl FnMut(KeyValue) -> Result<(), ApiError>,
+    ) -> Result<u64, ApiError> {
+        let mut range = Range {
+            start: Bytes::copy_from_slice(prefix),
+            end: prefix_end(prefix),
+            limit: FILL_KEYS,
+            revision,
+            ..Range::default()
+        };
         loop {
             let answer = self.store.range(range.clone()).await?;
             if range.revision == 0 {
@@ -124,33 +203,23 @@ impl Feed {
                 range.start = [&last.key[..], &[0]].concat().into();
             }
             for kv in answer.kvs {
-                let Some((home, key)) = self.home_of(&kv.key) else { continue };
-                let extract = self.extract(home, &kv.value)?;
-                let entry = Arc::new(Entry::new(key, kv.mod_revision, &kv.value, extract));
-                entries.entry(&home.prefix).or_default().push(entry);
+                each(kv)?;
             }
             if !full {
-                break;
+                return Ok(range.revision);
             }
         }
-        for (prefix, home) in &self.homes {
-            home.cache.reset(entries.remove(prefix.as_str()).unwrap_or_default(), range.revision);
-        }
-        self.applied.send_replace(range.revision);
-        Ok(range.revision)
     }
 
-    fn home_of<'a, 'k>(&'a self, key: &'k [u8]) -> Option<(&'a Arc<Stored>, &'k str)> {
-        let key = std::str::from_utf8(key).ok()?;
-        let (prefix, home) = self.homes.range::<str, _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
-        Some((home, key.strip_prefix(prefix.as_str())?))
-    }
-
-    fn extract(&self, home: &Stored, value: &Bytes) -> Result<Arc<Extract>, ApiError> {
-        if let Some((_, extract)) = self.hints.lock().get(&(value.as_ptr() as usize)) {
-            return Ok(extract.clone());
+    /// The entry of stored bytes. A custom resource's are brought to what its present schema says:
+    /// fields that it does not have are pruned, defaults that it has got since are filled in.
+    fn entry(&self, home: &Stored, key: &str, revision: u64, value: &Bytes) -> Result<Arc<Entry>, ApiError> {
+        let hint = self.hints.lock().get(&(value.as_ptr() as usize)).map(|(_, extract)| extract.clone());
+        if let Some(extract) = hint.filter(|_| home.kind.custom.is_none()) {
+            return Ok(Arc::new(Entry::new(key, revision, value, extract)));
         }
-        Ok(Arc::new(Extract::of(&decode(value, home.kind.resource.type_id)?, &home.kind, &home.selectable)))
+        let (extract, changed) = read_stored(home, value)?;
+        Ok(Arc::new(Entry::new(key, revision, changed.as_ref().unwrap_or(value), extract)))
     }
 
     /// Follows the store until `shutdown`, or until the store closes.
@@ -219,29 +288,59 @@ impl Feed {
     }
 
     fn apply(&self, events: &[Event]) {
+        let homes = self.homes.read().clone();
         let mut touched: Vec<(&Arc<Stored>, u64)> = Vec::new();
         for event in events {
-            let Some((home, key)) = self.home_of(&event.kv.key) else { continue };
+            let Some((found, key)) = home_of(&homes, &event.kv.key) else { continue };
             let revision = event.kv.mod_revision;
-            let entry = if event.deleted {
-                None
-            } else {
-                match self.extract(home, &event.kv.value) {
-                    Ok(extract) => Some(Arc::new(Entry::new(key, revision, &event.kv.value, extract))),
-                    Err(error) => {
-                        tracing::error!(key, %error, "an object in the store cannot be read; it is not served");
-                        continue;
+            for home in found {
+                let entry = if event.deleted {
+                    None
+                } else {
+                    match self.entry(home, key, revision, &event.kv.value) {
+                        Ok(entry) => Some(entry),
+                        Err(error) => {
+                            tracing::error!(key, %error, "an object in the store cannot be read; it is not served");
+                            continue;
+                        }
                     }
+                };
+                home.cache.apply(key, entry, revision);
+                match touched.iter_mut().find(|(h, _)| Arc::ptr_eq(h, home)) {
+                    Some((_, last)) => *last = revision,
+                    None => touched.push((home, revision)),
                 }
-            };
-            home.cache.apply(key, entry, revision);
-            match touched.iter_mut().find(|(h, _)| Arc::ptr_eq(h, home)) {
-                Some((_, last)) => *last = revision,
-                None => touched.push((home, revision)),
             }
         }
         for (home, revision) in touched {
             home.cache.wake(revision);
         }
     }
+}
+
+/// Tells homes apart.
+fn address(home: &Arc<Stored>) -> usize {
+    Arc::as_ptr(home) as usize
+}
+
+fn home_of<'a, 'k>(homes: &'a Homes, key: &'k [u8]) -> Option<(&'a [Arc<Stored>], &'k str)> {
+    let key = std::str::from_utf8(key).ok()?;
+    let (prefix, found) = homes.range::<str, _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
+    Some((found, key.strip_prefix(prefix.as_str())?))
+}
+
+/// What selectors need of stored bytes, and other bytes where the present schema says so.
+pub(crate) fn read_stored(home: &Stored, value: &Bytes) -> Result<(Arc<Extract>, Option<Bytes>), ApiError> {
+    let mut tree = decode(value, stored_type(&home.kind))?;
+    let mut changed = None;
+    if home.kind.custom.is_some() {
+        let before = tree.clone();
+        home.kind.hooks.from_stored(&mut tree);
+        if tree != before {
+            let mut bytes = Vec::with_capacity(value.len());
+            ironkeel_codec::encode_json(&tree, &mut bytes);
+            changed = Some(bytes.into());
+        }
+    }
+    Ok((Arc::new(Extract::of(&tree, &home.kind, &home.selectable)), changed))
 }

@@ -7,8 +7,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ironkeel_store::{Range, StoreError, prefix_end};
 use serde_json::json;
 
-use crate::entry::{Entry, Extract, decode};
+use crate::entry::Entry;
 use crate::error::{ApiError, Reason};
+use crate::feed::read_stored;
 use crate::registry::Registry;
 use crate::selector::Selection;
 use crate::storage::Row;
@@ -55,9 +56,13 @@ pub fn parse_revision(text: &str) -> Result<u64, ApiError> {
     if text.is_empty() {
         return Ok(0);
     }
-    text.parse().map_err(|_| {
+    text.parse().map_err(|e: std::num::ParseIntError| {
+        let why = match e.kind() {
+            std::num::IntErrorKind::PosOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
         ApiError::bad_request(format!(
-            "Invalid value: \"{text}\": strconv.ParseUint: parsing \"{text}\": invalid syntax"
+            "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}"
         ))
     })
 }
@@ -76,18 +81,24 @@ impl Place {
 
     fn decode(token: &str) -> Result<Self, ApiError> {
         let bad = |why: &str| ApiError::bad_request(format!("continue key is not valid: {why}"));
-        let bytes = URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|e| bad(&e.to_string()))?;
+        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|e| bad(&e.to_string()))?;
         let token: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| bad(&e.to_string()))?;
-        if token["v"] != "meta.k8s.io/v1" {
-            return Err(bad("server does not recognize this encoded version"));
+        let version = token["v"].as_str().unwrap_or_default();
+        if version != "meta.k8s.io/v1" {
+            return Err(bad(&format!("server does not recognize this encoded version {version}")));
         }
         let revision = match token["rv"].as_i64() {
-            Some(-1) => None,
-            Some(r) if r > 0 => Some(r as u64),
-            _ => return Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")),
+            Some(0) | None => {
+                return Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
+            }
+            Some(r) => u64::try_from(r).ok(),
         };
         let start = token["start"].as_str().filter(|s| !s.is_empty());
         let start = start.ok_or_else(|| bad("encoded start key empty (version meta.k8s.io/v1)"))?;
+        // A key cannot leave its resource.
+        if start.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(bad(start));
+        }
         Ok(Place { revision, start: start.to_owned() })
     }
 }
@@ -98,15 +109,22 @@ impl Registry {
         let home = row.home()?;
         let asked = parse_revision(&request.resource_version)?;
         if !request.continue_token.is_empty() {
+            let place = Place::decode(&request.continue_token)?;
             if asked > 0 {
                 return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
             }
-            let place = Place::decode(&request.continue_token)?;
-            let at = place.revision.filter(|r| home.cache.last() > *r);
-            return match at {
-                Some(revision) => self.list_history(row, request, revision, &place.start).await,
-                None => Ok(self.list_cache(row, request, place.revision, &place.start)),
+            let Some(revision) = place.revision else {
+                return Ok(self.list_cache(row, request, None, &place.start));
             };
+            self.wait_for_revision(revision).await?;
+            // A token lives as long as the history, whether or not this resource has changed since.
+            if revision < self.store.status().await?.compacted {
+                return Err(self.expired(request, &place.start));
+            }
+            if home.cache.last() > revision {
+                return self.list_history(row, request, revision, &place.start).await;
+            }
+            return Ok(self.list_cache(row, request, Some(revision), &place.start));
         }
         match request.version_match {
             Some(VersionMatch::Exact) => {
@@ -145,7 +163,7 @@ impl Registry {
             _ => home.cache.snapshot(&selection.namespace, start, |e| whole || selection.matches(e)),
         };
         let revision = at.unwrap_or_else(|| applied.max(snapshot.last));
-        page(snapshot.entries, request.limit, revision, whole, at.is_none() && !start.is_empty())
+        page(snapshot.entries, request.limit, revision, whole)
     }
 
     /// A list as of a revision that the cache has moved past: from the store's history.
@@ -175,14 +193,13 @@ impl Registry {
             else {
                 continue;
             };
-            let extract =
-                Arc::new(Extract::of(&decode(&kv.value, home.kind.resource.type_id)?, &home.kind, &home.selectable));
-            let entry = Entry::new(key, kv.mod_revision, &kv.value, extract);
+            let (extract, changed) = read_stored(home, &kv.value)?;
+            let entry = Entry::new(key, kv.mod_revision, changed.as_ref().unwrap_or(&kv.value), extract);
             if selection.matches(&entry) {
                 entries.push(Arc::new(entry));
             }
         }
-        Ok(page(entries, request.limit, revision, selection.is_whole_namespace(), false))
+        Ok(page(entries, request.limit, revision, selection.is_whole_namespace()))
     }
 
     fn expired(&self, request: &ListRequest, start: &str) -> ApiError {
@@ -201,7 +218,7 @@ impl Registry {
     }
 }
 
-fn page(mut entries: Vec<Arc<Entry>>, limit: usize, revision: u64, whole: bool, loose: bool) -> ListAnswer {
+fn page(mut entries: Vec<Arc<Entry>>, limit: usize, revision: u64, whole: bool) -> ListAnswer {
     if limit == 0 || entries.len() <= limit {
         return ListAnswer { entries, revision, continue_token: String::new(), remaining: None };
     }
@@ -209,6 +226,6 @@ fn page(mut entries: Vec<Arc<Entry>>, limit: usize, revision: u64, whole: bool, 
     entries.truncate(limit);
     // The next page begins behind the last key of this one.
     let start = entries.last().map(|e| format!("{}\0", e.key())).unwrap_or_default();
-    let place = Place { revision: (!loose).then_some(revision), start };
+    let place = Place { revision: Some(revision), start };
     ListAnswer { entries, revision, continue_token: place.encode(), remaining: whole.then_some(remaining) }
 }

@@ -13,7 +13,7 @@ pub(crate) fn track(new: &mut Value, old: Option<&Value>, request: &WriteRequest
         api_version: &row.api_version,
         subresource: &request.subresource,
         now,
-        type_id: Some(row.kind.resource.type_id),
+        type_id: crate::entry::stored_type(&row.kind),
     };
     ironkeel_patch::track_update(old, new, &options);
 }

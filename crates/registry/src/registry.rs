@@ -1,8 +1,9 @@
 //! The registry: rows, caches, store, and what every request needs of them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use ironkeel_kinds::Kind;
 use ironkeel_object::{ObjectSource, Value};
@@ -12,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admit::Admission;
 use crate::clock::Clock;
-use crate::entry::Entry;
+use crate::entry::{Entry, Format, View, decode};
 use crate::error::ApiError;
 use crate::event_lease::EventLease;
 use crate::feed::Feed;
 use crate::selector::Selection;
 use crate::services::ServiceAddresses;
-use crate::storage::{self, Row, Stored, object_key};
+use crate::storage::{self, CustomRows, Row, Stored, Table, object_key};
 use crate::watch::{WatchStart, Watcher};
 
 /// How long a request waits for the cache to reach a revision that a client has seen, in milliseconds.
@@ -29,9 +30,13 @@ const REVISION_WAIT_MS: u64 = 3_000;
 pub struct Registry {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
-    rows: Vec<Arc<Row>>,
-    stored: Vec<Arc<Stored>>,
-    by_path: HashMap<&'static str, HashMap<&'static str, HashMap<&'static str, Arc<Row>>>>,
+    /// Rows of built-in kinds stay for good.
+    built_in: Table,
+    /// All rows; replaced whole when a custom resource comes, changes or goes.
+    table: ArcSwap<Table>,
+    /// One change of the table at a time.
+    changing: tokio::sync::Mutex<()>,
+    next_id: AtomicUsize,
     pub(crate) feed: Arc<Feed>,
     pub(crate) event_lease: EventLease,
     pub(crate) services: ServiceAddresses,
@@ -43,15 +48,10 @@ impl Registry {
     pub async fn start(
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
-        kinds: &'static [Kind],
+        kinds: &[Kind],
         services: ServiceAddresses,
     ) -> Result<Arc<Registry>, ApiError> {
         let (rows, stored) = storage::rows(kinds);
-        let mut by_path: HashMap<_, HashMap<_, HashMap<_, _>>> = HashMap::new();
-        for row in &rows {
-            let r = row.kind.resource;
-            by_path.entry(r.group).or_default().entry(r.version).or_default().insert(r.plural, row.clone());
-        }
         let feed = Arc::new(Feed::new(store.clone(), &stored));
         let (base, current) = feed.fill_from_history().await?;
         let shutdown = CancellationToken::new();
@@ -63,9 +63,10 @@ impl Registry {
         let registry = Arc::new(Registry {
             store,
             clock,
-            rows,
-            stored,
-            by_path,
+            next_id: AtomicUsize::new(rows.len()),
+            built_in: Table::new(rows.clone(), stored.clone()),
+            table: ArcSwap::from_pointee(Table::new(rows, stored)),
+            changing: tokio::sync::Mutex::default(),
             feed,
             event_lease: EventLease::default(),
             services,
@@ -83,23 +84,66 @@ impl Registry {
     }
 
     /// Every served resource.
-    pub fn rows(&self) -> &[Arc<Row>] {
-        &self.rows
+    pub fn rows(&self) -> Arc<[Arc<Row>]> {
+        self.table.load().rows.clone()
     }
 
     /// Every stored resource.
-    pub fn stored(&self) -> &[Arc<Stored>] {
-        &self.stored
+    pub fn stored(&self) -> Arc<[Arc<Stored>]> {
+        self.table.load().stored.clone()
     }
 
     /// The row of a path.
-    pub fn row(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Row>> {
-        self.by_path.get(group)?.get(version)?.get(plural)
+    pub fn row(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Row>> {
+        match self.built_in.row(group, version, plural) {
+            Some(row) => Some(row.clone()),
+            None => self.table.load().row(group, version, plural).cloned(),
+        }
+    }
+
+    /// The row with this id, while it is served.
+    pub fn row_by_id(&self, id: usize) -> Option<Arc<Row>> {
+        match self.built_in.rows.get(id) {
+            Some(row) => Some(row.clone()),
+            None => self.table.load().rows.iter().find(|r| r.id == id).cloned(),
+        }
+    }
+
+    /// Serves a custom resource, in the place of whatever was served under its group and plural
+    /// before; watches of that end.
+    pub async fn install(&self, custom: &CustomRows) -> Result<(), ApiError> {
+        let _one = self.changing.lock().await;
+        let id = self.next_id.fetch_add(custom.kinds.len(), Ordering::Relaxed);
+        let Some((rows, stored)) = custom.build(id) else { return Ok(()) };
+        let (group, plural) = (stored.group, stored.plural);
+        self.feed.add(&stored).await?;
+        let before = self.custom_home(group, plural);
+        let table = self.table.load().with(group, plural, &rows, Some(stored));
+        self.table.store(Arc::new(table));
+        if let Some(old) = before {
+            self.feed.remove(&old);
+        }
+        Ok(())
+    }
+
+    /// Serves a custom resource no longer; its watches end.
+    pub async fn uninstall(&self, group: &str, plural: &str) {
+        let _one = self.changing.lock().await;
+        let Some(old) = self.custom_home(group, plural) else { return };
+        let table = self.table.load().with(group, plural, &[], None);
+        self.table.store(Arc::new(table));
+        self.feed.remove(&old);
+    }
+
+    fn custom_home(&self, group: &str, plural: &str) -> Option<Arc<Stored>> {
+        let table = self.table.load();
+        let mut homes = table.stored.iter().filter(|s| s.kind.custom.is_some());
+        homes.find(|s| s.group == group && s.plural == plural).cloned()
     }
 
     /// Whether any version of a group is served.
     pub fn has_group(&self, group: &str) -> bool {
-        self.by_path.contains_key(group)
+        self.table.load().has_group(group)
     }
 
     /// The store's revision, as far as the caches are.
@@ -138,6 +182,14 @@ impl Registry {
 
     /// The tree of an entry in the row's version.
     pub fn tree(&self, row: &Row, entry: &Entry) -> Result<Value, ApiError> {
+        if !row.converts_entry(entry) {
+            return entry.tree().map(Arc::unwrap_or_clone);
+        }
+        if row.converter.is_some() {
+            let made = entry.known_view(View { row: row.id, format: Format::Json });
+            let made = made.ok_or_else(|| ApiError::internal("an object was read before it was converted"))?;
+            return decode(&made, None);
+        }
         let mut tree = Arc::unwrap_or_clone(entry.tree()?);
         row.from_stored(&mut tree);
         Ok(tree)
@@ -152,9 +204,6 @@ impl Registry {
         at_least: u64,
     ) -> Result<Watcher, ApiError> {
         let home = row.home()?;
-        if let WatchStart::After(revision) = start {
-            self.wait_for_revision(revision).await?;
-        }
         self.wait_for_revision(at_least).await?;
         Watcher::new(home.cache.clone(), selection, start, self.feed.applied())
     }
@@ -165,7 +214,7 @@ impl Registry {
     }
 
     fn row_of(&self, resource: &'static Resource) -> Option<&Arc<Row>> {
-        self.row(resource.group, resource.version, resource.plural)
+        self.built_in.row(resource.group, resource.version, resource.plural)
     }
 }
 

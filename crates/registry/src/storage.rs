@@ -1,5 +1,6 @@
 //! Where resources stand in the store, and what is served of them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use ironkeel_kinds::Kind;
@@ -7,6 +8,8 @@ use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_schema::Scope;
 
 use crate::cache::Cache;
+use crate::convert::Converter;
+use crate::entry::Entry;
 
 /// Field selectors that some kind has besides name and namespace (upstream's field label
 /// conversion functions); each kind's hooks say which of them it knows.
@@ -74,7 +77,8 @@ pub struct Stored {
 /// A served resource: one group, version and plural.
 #[derive(Debug)]
 pub struct Row {
-    /// Position in [`crate::Registry::rows`].
+    /// Tells rows apart, for the life of the process: a row that is made anew has another one. Of a
+    /// built-in kind the position in [`crate::Registry::rows`].
     pub id: usize,
     /// Names, type, behaviour.
     pub kind: KindRow,
@@ -84,16 +88,18 @@ pub struct Row {
     pub stored: Option<Arc<Stored>>,
     /// Whether the stored form is of another version.
     pub converts: bool,
+    /// What converts a custom resource's versions, where more than `apiVersion` changes.
+    pub converter: Option<Arc<dyn Converter>>,
 }
 
 /// A [`Kind`] that can be printed.
-#[derive(Clone, Copy)]
-pub struct KindRow(pub &'static Kind);
+#[derive(Clone)]
+pub struct KindRow(pub Kind);
 
 impl std::ops::Deref for KindRow {
     type Target = Kind;
     fn deref(&self) -> &Kind {
-        self.0
+        &self.0
     }
 }
 
@@ -124,12 +130,28 @@ impl Row {
         self.kind.resource.scope == Scope::Namespaced
     }
 
+    /// Fields that selectors may name, in the order of the entries' extracts; empty for one that
+    /// another version alone has.
+    pub fn selectable(&self) -> Vec<&'static str> {
+        let Some(home) = &self.stored else { return Vec::new() };
+        match self.kind.hooks.selectable() {
+            Some(own) => home.selectable.iter().map(|p| if own.contains(p) { *p } else { "" }).collect(),
+            None => home.selectable.clone(),
+        }
+    }
+
+    /// Whether an entry's bytes are of another version than this row's.
+    pub fn converts_entry(&self, entry: &Entry) -> bool {
+        match entry.api_version() {
+            Some(version) => version != self.api_version,
+            None => self.converts,
+        }
+    }
+
     /// From the stored form to this row's version.
     pub fn from_stored(&self, object: &mut Value) {
-        if self.converts {
-            self.kind.hooks.from_stored(object);
-            object.set_gvk(&self.api_version, self.kind_name());
-        }
+        self.kind.hooks.from_stored(object);
+        object.set_gvk(&self.api_version, self.kind_name());
     }
 
     /// From this row's version to the stored form.
@@ -170,14 +192,14 @@ fn rank(version: &str) -> (u8, u32) {
 }
 
 /// Builds the rows from the kinds, and what they share.
-pub(crate) fn rows(kinds: &'static [Kind]) -> (Vec<Arc<Row>>, Vec<Arc<Stored>>) {
+pub(crate) fn rows(kinds: &[Kind]) -> (Vec<Arc<Row>>, Vec<Arc<Stored>>) {
     let mut stored: Vec<Arc<Stored>> = Vec::new();
     let mut rows = Vec::new();
     for kind in kinds {
-        let r = kind.resource;
+        let r = &kind.resource;
         let is_stored = r.has_verb("get") && (r.has_verb("create") || r.has_verb("watch"));
         let home = is_stored.then(|| {
-            let same: Vec<&'static Kind> =
+            let same: Vec<&Kind> =
                 kinds.iter().filter(|k| k.resource.plural == r.plural && k.resource.group == r.group).collect();
             // Events of events.k8s.io are those of the core group in another form.
             let declared = kind.hooks.storage_version().or((r.plural == "events").then_some(("", "v1")));
@@ -185,8 +207,8 @@ pub(crate) fn rows(kinds: &'static [Kind]) -> (Vec<Arc<Row>>, Vec<Arc<Stored>>) 
                 kinds.iter().find(|k| k.resource.plural == r.plural && k.resource.group == g && k.resource.version == v)
             });
             let best = declared.or_else(|| same.into_iter().min_by_key(|k| rank(k.resource.version)));
-            let home = KindRow(best.unwrap_or(kind));
-            let s = home.resource;
+            let home = KindRow(best.unwrap_or(kind).clone());
+            let s = home.resource.clone();
             match stored.iter().find(|x| x.group == s.group && x.plural == s.plural) {
                 Some(found) => found.clone(),
                 None => {
@@ -212,11 +234,101 @@ pub(crate) fn rows(kinds: &'static [Kind]) -> (Vec<Arc<Row>>, Vec<Arc<Stored>>) 
         });
         rows.push(Arc::new(Row {
             id: rows.len(),
-            kind: KindRow(kind),
+            kind: KindRow(kind.clone()),
             api_version: r.api_version(),
             converts: home.as_ref().is_some_and(|h| h.api_version != r.api_version()),
             stored: home,
+            converter: None,
         }));
     }
     (rows, stored)
+}
+
+/// A custom resource as it comes to be served: its versions, and which of them is stored.
+#[derive(Clone)]
+pub struct CustomRows {
+    /// Every version of the definition, served or not.
+    pub kinds: Vec<Kind>,
+    /// The version that is stored.
+    pub storage_version: String,
+    /// Versions that are served.
+    pub served: Vec<String>,
+    /// What converts between them; none where `apiVersion` alone differs.
+    pub converter: Option<Arc<dyn Converter>>,
+}
+
+impl CustomRows {
+    /// The rows, with ids from `first_id` on; `None` where the stored version is not among them.
+    pub(crate) fn build(&self, first_id: usize) -> Option<(Vec<Arc<Row>>, Arc<Stored>)> {
+        let home = self.kinds.iter().find(|k| k.resource.version == self.storage_version)?;
+        let s = &home.resource;
+        let mut selectable: Vec<&'static str> = Vec::new();
+        for path in self.kinds.iter().flat_map(|k| k.hooks.selectable().unwrap_or_default()) {
+            if !selectable.contains(&path) {
+                selectable.push(path);
+            }
+        }
+        let stored = Arc::new(Stored {
+            group: s.group,
+            plural: s.plural,
+            prefix: format!("/registry/{}/{}/", s.group, s.plural),
+            scope: s.scope,
+            api_version: s.api_version(),
+            selectable,
+            cache: Arc::default(),
+            kind: KindRow(home.clone()),
+        });
+        let served = self.kinds.iter().filter(|k| self.served.iter().any(|v| v == k.resource.version));
+        let rows = served
+            .enumerate()
+            .map(|(i, kind)| {
+                Arc::new(Row {
+                    id: first_id + i,
+                    kind: KindRow(kind.clone()),
+                    api_version: kind.resource.api_version(),
+                    converts: kind.resource.version != s.version,
+                    stored: Some(stored.clone()),
+                    converter: self.converter.clone(),
+                })
+            })
+            .collect();
+        Some((rows, stored))
+    }
+}
+
+/// What is served at one moment.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    pub(crate) rows: Arc<[Arc<Row>]>,
+    pub(crate) stored: Arc<[Arc<Stored>]>,
+    by_path: HashMap<&'static str, HashMap<&'static str, HashMap<&'static str, Arc<Row>>>>,
+}
+
+impl Table {
+    pub(crate) fn new(rows: Vec<Arc<Row>>, stored: Vec<Arc<Stored>>) -> Self {
+        let mut by_path: HashMap<_, HashMap<_, HashMap<_, _>>> = HashMap::new();
+        for row in &rows {
+            let r = &row.kind.resource;
+            by_path.entry(r.group).or_default().entry(r.version).or_default().insert(r.plural, row.clone());
+        }
+        Table { rows: rows.into(), stored: stored.into(), by_path }
+    }
+
+    pub(crate) fn row(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Row>> {
+        self.by_path.get(group)?.get(version)?.get(plural)
+    }
+
+    pub(crate) fn has_group(&self, group: &str) -> bool {
+        self.by_path.contains_key(group)
+    }
+
+    /// The table without a custom resource, and with these in its place.
+    pub(crate) fn with(&self, group: &str, plural: &str, rows: &[Arc<Row>], stored: Option<Arc<Stored>>) -> Self {
+        let other = |g: &str, p: &str| g != group || p != plural;
+        let mut all: Vec<Arc<Row>> = self.rows.iter().filter(|r| other(r.group(), r.plural())).cloned().collect();
+        all.extend(rows.iter().cloned());
+        let mut homes: Vec<Arc<Stored>> = self.stored.iter().filter(|s| other(s.group, s.plural)).cloned().collect();
+        homes.extend(stored);
+        Table::new(all, homes)
+    }
 }

@@ -8,7 +8,6 @@ use ironkeel_store::{Condition, WriteAnswer};
 
 use crate::admit::Operation;
 use crate::clock::rfc3339;
-use crate::create::encode_stored;
 use crate::entry::Entry;
 use crate::error::{ApiError, OPTIMISTIC_LOCK};
 use crate::managed_fields;
@@ -90,15 +89,19 @@ impl Registry {
     ) -> Result<Turn, ApiError> {
         let row = &request.row;
         let home = row.home()?;
-        let hooks = row.kind.hooks;
-        let old = self.tree(row, entry)?;
+        let hooks = &row.kind.hooks;
+        let old = self.current(row, entry).await?;
         let mut new = change.apply(&old)?;
         request.place(&mut new)?;
         new.set_gvk(&row.api_version, row.kind_name());
         check_preconditions(request, &new, &old)?;
-        carry_over(&mut new, &old, request.sub().is_some());
+        carry_over(&mut new, &old, request.sub().is_some() && !change.tracks_fields());
         hooks.default(&mut new);
         hooks.prepare_update(&mut new, &old, request.sub());
+        // What admission changes belongs to nobody.
+        if !change.tracks_fields() {
+            managed_fields::track(&mut new, Some(&old), request, &rfc3339(self.clock.now()));
+        }
         let attributes = request.attributes(Operation::Update, &request.name);
         request.admission.mutate(&attributes, &mut new, Some(&old)).await?;
         hooks.default(&mut new);
@@ -113,9 +116,6 @@ impl Registry {
             errors
         })?;
         request.admission.validate(&attributes, Some(&new), Some(&old)).await?;
-        if !change.tracks_fields() {
-            managed_fields::track(&mut new, Some(&old), request, &rfc3339(self.clock.now()));
-        }
         new.meta_mut().insert("resourceVersion", old.resource_version());
         if new == old || managed_fields::equal_but_times(&new, &old) {
             return Ok(Turn::Done(Written { entry: entry.clone(), created: false }));
@@ -123,7 +123,7 @@ impl Registry {
         if is_finished(&new) {
             return self.finish_delete(request, key, entry, &mut new).await;
         }
-        let encoded = encode_stored(row, home, &mut new)?;
+        let encoded = self.encode(row, home, &mut new).await?;
         if request.dry_run {
             let entry = Arc::new(Entry::new(key, entry.revision, &encoded.bytes, encoded.extract));
             return Ok(Turn::Done(Written { entry, created: false }));
@@ -162,7 +162,7 @@ impl Registry {
         last: &mut Value,
     ) -> Result<Turn, ApiError> {
         let home = request.row.home()?;
-        let encoded = encode_stored(&request.row, home, last)?;
+        let encoded = self.encode(&request.row, home, last).await?;
         if !request.dry_run {
             let condition = Condition::ModRevision(entry.revision);
             match self.store.delete(Registry::store_key(home, key), condition).await? {

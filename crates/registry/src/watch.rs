@@ -63,6 +63,8 @@ pub struct Watcher {
     initial_end: Option<u64>,
     scratch: Vec<Arc<Change>>,
     caught_up_at: u64,
+    /// Changes up to this revision are known to the client, be they still to come here.
+    known: u64,
 }
 
 impl Watcher {
@@ -93,6 +95,7 @@ impl Watcher {
             initial_end,
             scratch: Vec::new(),
             caught_up_at: 0,
+            known: if let WatchStart::After(revision) = start { revision } else { 0 },
         })
     }
 
@@ -112,7 +115,7 @@ impl Watcher {
             if self.poll(out)? {
                 return Ok(());
             }
-            if self.changed.changed().await.is_err() {
+            if self.cache.is_closed() || self.changed.changed().await.is_err() {
                 return Ok(());
             }
         }
@@ -128,7 +131,7 @@ impl Watcher {
                 self.caught_up_at = applied;
                 return Ok(false);
             }
-            for change in self.scratch.drain(..) {
+            for change in self.scratch.drain(..).filter(|c| c.revision > self.known) {
                 if let Some(kind) = seen_as(&self.selection, &change) {
                     out.push(WatchedEvent::Change(change, kind));
                 }
@@ -145,6 +148,9 @@ impl Watcher {
             return None;
         }
         let applied = *self.applied.borrow();
+        if applied < self.known {
+            return None;
+        }
         let mut waiting = Vec::new();
         match self.cache.changes(self.cursor, 1, &mut waiting) {
             Ok(_) if waiting.is_empty() => Some(applied.max(self.caught_up_at)),

@@ -5,10 +5,14 @@
 //! `cargo xtask codegen` from the API's facts (Kubernetes v1.36); the row types stand here.
 //! What does not live here: behaviour (defaults that need code, validation, conversion: `kinds`).
 
+use std::borrow::Cow;
+
 #[rustfmt::skip]
 mod generated;
+mod intern;
 mod lookup;
 
+pub use intern::{intern, intern_list};
 pub use lookup::{package_of, resource, resources, type_by_name, type_id_for_kind};
 
 /// Position of a [`Type`] in the table. Stable within one build only.
@@ -188,8 +192,9 @@ pub enum Scope {
     Cluster,
 }
 
-/// One served resource: a group, a version and a plural name.
-#[derive(Debug)]
+/// One served resource: a group, a version and a plural name. The row of a custom resource is made at
+/// run time (names by [`intern`]).
+#[derive(Clone, Debug)]
 pub struct Resource {
     /// API group; empty for core.
     pub group: &'static str,
@@ -209,10 +214,11 @@ pub struct Resource {
     pub short_names: &'static [&'static str],
     /// Categories (`all`).
     pub categories: &'static [&'static str],
-    /// The type of one object.
+    /// The type of one object; of a custom resource the part that the tables know
+    /// (`meta/v1.PartialObjectMetadata`).
     pub type_id: TypeId,
     /// Subresources.
-    pub subresources: &'static [Subresource],
+    pub subresources: Cow<'static, [Subresource]>,
 }
 
 impl Resource {
@@ -227,13 +233,13 @@ impl Resource {
     }
 
     /// Finds a subresource by its name.
-    pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
         self.subresources.iter().find(|s| s.name == name)
     }
 }
 
 /// One subresource, such as `status` or `scale`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Subresource {
     /// Last path segment.
     pub name: &'static str,

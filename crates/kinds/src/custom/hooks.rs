@@ -1,0 +1,196 @@
+//! The behaviour of a custom resource: upstream's custom resource strategy, driven by its definition.
+
+use std::sync::Arc;
+
+use ironkeel_object::{Number, ObjectMeta, Value};
+
+use super::{Version, values};
+use crate::error::Errors;
+use crate::strategy::{keep, keep_metadata_for_status};
+use crate::{ColumnDefinition, FieldError, Hooks, Path, Scale, TableContext, names, print};
+
+/// See the module.
+pub(super) struct Custom(pub(super) Arc<Version>);
+
+impl Custom {
+    fn check(&self, object: &Value, old: Option<&Value>) -> Vec<FieldError> {
+        let v = &self.0;
+        let mut errors = values::validate(object, old, &v.schema);
+        let mut e = Errors::default();
+        let root = Path::default();
+        values::duplicates(object, old, &v.schema, &root, &mut e);
+        values::embedded(object, &v.schema, &root, &mut e);
+        self.check_scale(object, &mut e);
+        errors.extend(e.into_vec());
+        errors
+    }
+
+    fn check_scale(&self, object: &Value, e: &mut Errors) {
+        let Some(scale) = &self.0.scale else { return };
+        let limit = i64::from(i32::MAX);
+        for path in [&scale.replicas, &scale.status_replicas] {
+            let Some(n) = at(object, path).and_then(Value::as_i64) else { continue };
+            let place = path[1..].iter().fold(Path::new(&path[0]), |p, name| p.child(name));
+            if n < 0 {
+                e.invalid(&place, n, "should be a non-negative integer");
+            } else if n > limit {
+                e.invalid(&place, n, &format!("should be less than or equal to {limit}"));
+            }
+        }
+    }
+}
+
+fn at<'v>(object: &'v Value, path: &[String]) -> Option<&'v Value> {
+    path.iter().try_fold(object, |v, name| v.get(name))
+}
+
+fn set_generation(object: &mut Value, generation: i64) {
+    object.meta_mut().insert("generation", generation);
+}
+
+/// Whether anything but these root members differs.
+fn differs(new: &Value, old: &Value, but: &[&str]) -> bool {
+    let members = |v: &Value| -> Vec<(String, Value)> {
+        let map = v.as_object().into_iter().flat_map(|m| m.iter());
+        map.filter(|(k, _)| !but.contains(&k.as_ref())).map(|(k, v)| (k.to_string(), v.clone())).collect()
+    };
+    members(new) != members(old)
+}
+
+impl Hooks for Custom {
+    fn default(&self, object: &mut Value) {
+        self.0.shape(object);
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        if self.0.status
+            && let Some(m) = object.as_object_mut()
+        {
+            m.remove("status");
+        }
+        set_generation(object, 1);
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value, subresource: Option<&str>) {
+        if subresource == Some("status") {
+            let status = object.get("status").cloned();
+            let meta = object["metadata"].clone();
+            *object = old.clone();
+            match (status, object.as_object_mut()) {
+                (Some(s), Some(m)) => _ = m.insert("status", s),
+                (None, Some(m)) => _ = m.remove("status"),
+                _ => {}
+            }
+            if let Some(m) = object.as_object_mut() {
+                m.insert("metadata", meta);
+            }
+            keep_metadata_for_status(object, old);
+            return;
+        }
+        if self.0.status {
+            keep(object, old, "status");
+        }
+        let but: &[&str] = if self.0.status { &["metadata", "status"] } else { &["metadata"] };
+        let raised = i64::from(differs(object, old, but));
+        set_generation(object, old.generation() + raised);
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        self.check(object, None)
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, _subresource: Option<&str>) -> Vec<FieldError> {
+        self.check(object, Some(old))
+    }
+
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        names::NameRule::Subdomain.check(name, prefix)
+    }
+
+    fn columns(&self) -> &[ColumnDefinition] {
+        &self.0.definitions
+    }
+
+    fn cells(&self, object: &Value, context: &TableContext) -> Vec<Value> {
+        let cell = |(definition, path): &(ColumnDefinition, Option<super::JsonPath>)| {
+            let found = path.as_ref().and_then(|p| p.first(object));
+            cell(&definition.kind, found, context)
+        };
+        self.0.columns.iter().map(cell).collect()
+    }
+
+    fn field(&self, object: &Value, path: &str) -> Option<String> {
+        if !self.0.selectable.contains(&path) {
+            // Another version's field: the stored form may have it all the same.
+            let found = path.split('.').try_fold(object, |v, name| v.get(name));
+            return found.map(print_scalar);
+        }
+        Some(path.split('.').try_fold(object, |v, name| v.get(name)).map(print_scalar).unwrap_or_default())
+    }
+
+    fn selectable(&self) -> Option<Vec<&'static str>> {
+        Some(self.0.selectable.clone())
+    }
+
+    fn scale(&self, object: &Value) -> Option<Scale> {
+        let paths = self.0.scale.as_ref()?;
+        let number = |path: &[String]| at(object, path).and_then(Value::as_i64).unwrap_or(0);
+        let selector = paths.selector.as_ref().and_then(|p| at(object, p)).and_then(Value::as_str);
+        Some(Scale {
+            replicas: number(&paths.replicas),
+            status_replicas: number(&paths.status_replicas),
+            selector: selector.unwrap_or_default().to_owned(),
+        })
+    }
+
+    fn set_replicas(&self, object: &mut Value, replicas: i64) {
+        let Some(paths) = &self.0.scale else { return };
+        let mut here = object;
+        for name in &paths.replicas {
+            if !matches!(here, Value::Object(_)) {
+                *here = Value::object();
+            }
+            let Value::Object(m) = here else { return };
+            here = m.entry(name.clone(), || Value::Null);
+        }
+        *here = replicas.into();
+    }
+
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn from_stored(&self, object: &mut Value) {
+        let own = self.0.api_version.as_str();
+        let stored = object.str_at(&["apiVersion"]).unwrap_or_default();
+        if stored != own {
+            if self.0.converted_elsewhere {
+                return;
+            }
+            *object.slot(&["apiVersion"]) = own.into();
+        }
+        self.0.shape(object);
+    }
+}
+
+fn print_scalar(value: &Value) -> String {
+    print::scalar(Some(value))
+}
+
+/// A cell of a column of this type.
+fn cell(kind: &str, value: Option<&Value>, context: &TableContext) -> Value {
+    let Some(value) = value else { return Value::Null };
+    match (kind, value) {
+        ("integer", Value::Number(Number::Int(i))) => (*i).into(),
+        ("integer", Value::Number(Number::Float(f))) => (*f as i64).into(),
+        ("number", Value::Number(Number::Int(i))) => (*i as f64).into(),
+        ("number", Value::Number(n)) => Value::Number(*n),
+        ("boolean", Value::Bool(b)) => (*b).into(),
+        ("string", v) => print_scalar(v).into(),
+        ("date", Value::String(text)) => match print::unix(text) {
+            Some(_) => print::since(Some(text), context).into(),
+            None => "<invalid>".into(),
+        },
+        _ => Value::Null,
+    }
+}

@@ -1,0 +1,179 @@
+//! CustomResourceDefinition: defaults, what may change, and rules as strict as upstream's.
+//!
+//! `spec` holds the rules of the definition itself, `schema` those of the OpenAPI schemas in it,
+//! `structural` what makes a schema structural, `defaults` those of the defaults inside. What comes of
+//! a definition that is accepted stands in `custom`.
+
+mod defaults;
+mod names;
+mod schema;
+mod spec;
+mod structural;
+
+use ironkeel_object::{ObjectMeta, Value};
+
+pub use names::{accepted_names, approval};
+
+use crate::error::Errors;
+use crate::rules::{self, Generation};
+use crate::structural::Depth;
+use crate::{Path, equality};
+
+/// The annotation that definitions in protected groups need.
+pub const APPROVED_ANNOTATION: &str = "api-approved.kubernetes.io";
+/// Holds a definition until its objects are gone.
+pub const CLEANUP_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
+
+/// See the module.
+pub(crate) struct Rules;
+
+impl rules::Rules for Rules {
+    fn default(&self, o: &mut Value) {
+        let Some(spec) = crate::strategy::spec(o) else { return };
+        let conversion = spec.object("conversion");
+        if conversion.str("strategy").unwrap_or_default().is_empty() {
+            conversion.insert("strategy", "None");
+        }
+        if let Some(service) =
+            conversion.get_mut("webhook").and_then(|w| w.get_mut("clientConfig")).and_then(|c| c.get_mut("service"))
+            && service.as_object().is_some()
+            && service.get("port").is_none_or(Value::is_null)
+        {
+            *service.slot(&["port"]) = 443_i64.into();
+        }
+        let names = spec.object("names");
+        let kind = names.str("kind").unwrap_or_default().to_owned();
+        if names.str("singular").unwrap_or_default().is_empty() && !kind.is_empty() {
+            names.insert("singular", kind.to_lowercase());
+        }
+        if names.str("listKind").unwrap_or_default().is_empty() && !kind.is_empty() {
+            names.insert("listKind", format!("{kind}List"));
+        }
+    }
+
+    fn generation(&self) -> Generation {
+        Generation::Of(&["spec"])
+    }
+
+    fn prepare_create(&self, o: &mut Value) {
+        *o.slot(&["status", "storedVersions"]) = Value::Array(storage_version(o).into_iter().collect());
+    }
+
+    fn prepare_update(&self, o: &mut Value, _old: &Value, subresource: Option<&str>) {
+        if subresource.is_some() {
+            return;
+        }
+        let Some(name) = storage_version(o) else { return };
+        let mut all = o.items_at(&["status", "storedVersions"]).to_vec();
+        if !all.contains(&name) {
+            all.push(name);
+            *o.slot(&["status", "storedVersions"]) = all.into();
+        }
+    }
+
+    fn unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn validate(&self, o: &Value, e: &mut Errors) {
+        spec::validate(o, None, e);
+        approval_rule(o, None, e);
+    }
+
+    fn revalidates(&self, _subresource: Option<&str>) -> bool {
+        false
+    }
+
+    fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
+        if subresource == Some("status") {
+            spec::names(o.at(&["status", "acceptedNames"]), &Path::new("status").child("acceptedNames"), e);
+            return;
+        }
+        spec::validate(o, Some(old), e);
+        approval_rule(o, Some(old), e);
+        let mut fixed: Vec<&[&str]> = vec![&["spec", "group"], &["spec", "names", "plural"]];
+        if is_true(old, "Established") {
+            fixed.extend([&["spec", "scope"][..], &["spec", "names", "kind"]]);
+        }
+        for p in fixed {
+            let at = p[1..].iter().fold(Path::new(p[0]), |at, f| at.child(f));
+            e.immutable(&at, o.at(p), old.at(p));
+        }
+    }
+
+    fn depth(&self) -> Depth {
+        Depth::Enums
+    }
+
+    fn warnings(&self, o: &Value) -> Vec<String> {
+        let mut out = Vec::new();
+        for v in o.items_at(&["spec", "versions"]) {
+            let name = v.str_at(&["name"]).unwrap_or_default();
+            if let Some(s) = v.at(&["schema", "openAPIV3Schema"]) {
+                unknown_formats(s, &format!("spec.versions[{name}].schema.openAPIV3Schema"), &mut out);
+            }
+        }
+        out
+    }
+}
+
+/// Formats that nothing checks are most likely misspelt.
+fn unknown_formats(schema: &Value, path: &str, out: &mut Vec<String>) {
+    const KNOWN: &[&str] = &["int32", "int64", "float", "double", "password", "uint32", "uint64", "date-time", "byte"];
+    if let Some(format) = schema.str_at(&["format"]).filter(|f| !f.is_empty())
+        && !KNOWN.contains(&format)
+        && crate::custom::format_is_unknown(format)
+    {
+        out.push(format!("unrecognized format \"{format}\""));
+    }
+    for (name, s) in schema.get("properties").and_then(Value::as_object).into_iter().flat_map(|m| m.iter()) {
+        unknown_formats(s, &format!("{path}.properties[{name}]"), out);
+    }
+    for below in ["items", "additionalProperties"] {
+        if let Some(s) = schema.get(below).filter(|s| s.as_object().is_some()) {
+            unknown_formats(s, &format!("{path}.{below}"), out);
+        }
+    }
+}
+
+/// Whether a condition of a definition is true.
+pub fn is_true(definition: &Value, condition: &str) -> bool {
+    let conditions = definition.items_at(&["status", "conditions"]);
+    conditions.iter().any(|c| c.str_at(&["type"]) == Some(condition) && c.str_at(&["status"]) == Some("True"))
+}
+
+/// What keeps the schemas of a definition from being structural; for its condition.
+pub fn structural_violations(definition: &Value) -> Vec<String> {
+    let mut e = Errors::default();
+    for (i, v) in definition.items_at(&["spec", "versions"]).iter().enumerate() {
+        let at = Path::new("spec").child("versions").index(i).child("schema").child("openAPIV3Schema");
+        if let Some(s) = v.at(&["schema", "openAPIV3Schema"]).filter(|s| !s.is_null()) {
+            structural::validate(s, &at, &mut e);
+        }
+    }
+    e.into_vec().iter().map(ToString::to_string).collect()
+}
+
+fn storage_version(o: &Value) -> Option<Value> {
+    let versions = o.items_at(&["spec", "versions"]);
+    let found = versions.iter().find(|v| v.get("storage").and_then(Value::as_bool) == Some(true))?;
+    found.get("name").cloned()
+}
+
+fn approval_rule(o: &Value, old: Option<&Value>, e: &mut Errors) {
+    let Some((state, why)) = approval(o) else { return };
+    if old.is_some_and(|old| equality::same(annotations(old), annotations(o)) || approval(old).map(|a| a.0) == Some(state))
+    {
+        return;
+    }
+    let at = Path::new("metadata").child("annotations").key(APPROVED_ANNOTATION);
+    match state {
+        names::Approval::Missing => e.required(&at, &why),
+        names::Approval::Invalid => e.invalid(&at, o.annotation(APPROVED_ANNOTATION).unwrap_or_default(), &why),
+        names::Approval::Approved | names::Approval::Bypassed => {}
+    }
+}
+
+fn annotations(o: &Value) -> Option<&Value> {
+    o.at(&["metadata", "annotations"])
+}
