@@ -80,6 +80,9 @@ pub enum DecodeError {
     /// More nodes, after expanding aliases, than allowed.
     #[error("yaml: document contains excessive aliasing")]
     YamlAliases,
+    /// Not CBOR, or CBOR that no object can be made of.
+    #[error("cbor: {0}")]
+    Cbor(&'static str),
     /// Not a protobuf envelope, or a message cut short or malformed.
     #[error("protobuf: {0}")]
     Protobuf(&'static str),

@@ -1,6 +1,6 @@
-//! Between bytes and [`ironkeel_object::Value`]: JSON, YAML, Kubernetes protobuf.
+//! Between bytes and [`ironkeel_object::Value`]: JSON, YAML, Kubernetes protobuf, CBOR.
 //!
-//! All three are driven by the tables of `ironkeel_schema`; nobody types a field here. Decoding is
+//! All four are driven by the tables of `ironkeel_schema`; nobody types a field here. Decoding is
 //! two steps: the bytes become a tree (names that the schema knows are borrowed from it), then
 //! [`conform`] checks the tree against its type as Go's decoder would, canonicalizes the special
 //! scalars and takes out what the type does not have, reporting it. Patches use the second step alone.
@@ -8,6 +8,7 @@
 //! What does not live here: defaults and validation (`kinds`), patches (`patch`), and which kinds
 //! there are (`schema`, or a CRD's structural schema).
 
+mod cbor;
 mod conform;
 mod error;
 mod format;
@@ -16,6 +17,7 @@ mod path;
 mod protobuf;
 mod yaml;
 
+pub use cbor::{decode_cbor, encode_cbor, encode_cbor_item};
 pub use conform::conform;
 pub use error::{DecodeError, Problem, ProblemKind};
 pub use format::Format;

@@ -9,7 +9,7 @@ mod json;
 mod merge;
 mod strategic;
 
-pub use apply::{ApplyError, ApplyOptions, Conflict, apply, track_update};
+pub use apply::{ApplyError, ApplyOptions, Conflict, LAST_APPLIED, Others, Schema, Structure, apply, track_update};
 pub use error::PatchError;
 pub use json::json_patch;
 pub use merge::merge_patch;

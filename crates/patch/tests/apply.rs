@@ -4,17 +4,21 @@
 
 use ironkeel_object::{Value, object};
 use ironkeel_patch::apply::MAX_UPDATE_MANAGERS;
-use ironkeel_patch::{ApplyError, ApplyOptions, apply, track_update};
-use ironkeel_schema::{TypeId, type_by_name};
+use ironkeel_patch::{ApplyError, ApplyOptions, Schema, Structure, track_update};
+use ironkeel_schema::type_by_name;
 
 const NOW: &str = "2026-01-02T03:04:05Z";
 
-fn deployment() -> Option<TypeId> {
-    type_by_name("apps/v1.Deployment")
+fn deployment() -> Schema<'static> {
+    Schema::Table(type_by_name("apps/v1.Deployment").unwrap())
 }
 
-fn by(manager: &str, type_id: Option<TypeId>) -> ApplyOptions<'_> {
-    ApplyOptions { manager, api_version: "apps/v1", subresource: "", now: NOW, type_id }
+fn by<'a>(manager: &'a str, schema: Schema<'a>) -> ApplyOptions<'a> {
+    ApplyOptions { manager, api_version: "apps/v1", subresource: "", now: NOW, schema, reset: &[&["status"]] }
+}
+
+fn apply(live: &Value, config: &Value, force: bool, options: &ApplyOptions<'_>) -> Result<Value, ApplyError> {
+    ironkeel_patch::apply(live, config, force, None, options)
 }
 
 fn fields(object: &Value, manager: &str) -> Value {
@@ -142,7 +146,7 @@ fn an_apply_creates_owns_and_prunes() {
     assert_eq!(second["spec"]["paused"], Value::Null, "no longer applied, owned by nobody else");
     let names: Vec<_> =
         second.items_at(&["spec", "template", "spec", "containers"]).iter().map(|c| c["name"].clone()).collect();
-    assert_eq!(names, ["b".into(), "c".into()], "a is gone with its defaults, b stays for the other's sake");
+    assert_eq!(names, ["c".into()], "a and b are gone with all that others set in them");
     assert_eq!(fields(&second, "me")["f:spec"]["f:paused"], Value::Null);
 }
 
@@ -202,7 +206,7 @@ fn an_apply_keeps_the_live_order_of_list_elements() {
 fn custom_resources_are_owned_member_by_member() {
     let mut object = object!({"apiVersion": "x/v1", "kind": "X", "metadata": {"name": "a", "finalizers": ["f"]},
         "spec": {"list": [1, 2], "deep": {"a": 1}}});
-    track_update(None, &mut object, &by("m", None));
+    track_update(None, &mut object, &by("m", Schema::Deduced));
     assert_eq!(
         fields(&object, "m"),
         object!({"f:metadata": {"f:finalizers": {".": {}, "v:\"f\"": {}}}, "f:spec": {".": {}, "f:deep": {".": {}, "f:a": {}}, "f:list": {}}})
@@ -210,13 +214,130 @@ fn custom_resources_are_owned_member_by_member() {
 }
 
 #[test]
-fn kubectl_takes_over_what_client_side_apply_owned() {
+fn kubectl_takes_over_what_client_side_apply_set_and_nobody_changed_since() {
     let mut live = sample();
     *live.slot(&["metadata", "uid"]) = "u".into();
-    *live.slot(&["metadata", "annotations"]) = object!({"kubectl.kubernetes.io/last-applied-configuration": "{}"});
     track_update(None, &mut live, &by("kubectl-client-side-apply", deployment()));
+    let last = config(object!({"replicas": 1}));
     let changed = config(object!({"replicas": 4}));
-    assert!(apply(&live, &changed, false, &by("someone", deployment())).is_err());
-    let applied = apply(&live, &changed, false, &by("kubectl", deployment())).unwrap();
+    let by_kubectl = by("kubectl", deployment());
+    let with = |live: &Value, config: &Value, options: &ApplyOptions<'_>| {
+        ironkeel_patch::apply(live, config, false, Some(&last), options)
+    };
+    assert!(with(&live, &changed, &by("someone", deployment())).is_err());
+    let applied = with(&live, &changed, &by_kubectl).unwrap();
     assert_eq!(applied.i64_at(&["spec", "replicas"]), Some(4));
+    let paused = config(object!({"replicas": 4, "paused": true}));
+    let mut stopped = live.clone();
+    *stopped.slot(&["spec", "paused"]) = false.into();
+    *stopped.slot(&["spec", "replicas"]) = 7.into();
+    track_update(Some(&live), &mut stopped, &by("scaler", deployment()));
+    let error = with(&stopped, &paused, &by_kubectl).unwrap_err().to_string();
+    assert!(error.starts_with("Apply failed with 2 conflicts: conflicts with \"scaler\" using apps/v1 at"), "{error}");
+}
+
+#[test]
+fn a_configuration_must_fit_its_type() {
+    let empty = object!({"apiVersion": "apps/v1", "kind": "Deployment"});
+    let check = |spec: Value, expected: &str| {
+        let error = apply(&empty, &config(spec), false, &by("me", deployment())).unwrap_err().to_string();
+        assert_eq!(error, format!("failed to create typed patch object (n/d; apps/v1, Kind=Deployment): {expected}"));
+    };
+    check(object!({"foo": 1}), ".spec.foo: field not declared in schema");
+    check(
+        object!({"a": 1, "b": 2}),
+        "errors:\n  .spec.a: field not declared in schema\n  .spec.b: field not declared in schema",
+    );
+    check(
+        object!({"template": {"spec": {"containers": [{"name": "c"}, {"name": "c"}]}}}),
+        ".spec.template.spec.containers: duplicate entries for key [name=\"c\"]",
+    );
+    check(
+        object!({"template": {"spec": {"containers": [{"image": "i"}]}}}),
+        ".spec.template.spec.containers: element 0: associative list with keys has an element that omits all key fields \
+         [\"name\"] (and doesn't have default values for any key fields)",
+    );
+    let other = object!({"apiVersion": "apps/v1beta1", "kind": "Deployment"});
+    let error = apply(&empty, &other, false, &by("me", deployment())).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "Incorrect version specified in apply patch. Specified patch version: apps/v1beta1, expected: apps/v1"
+    );
+}
+
+#[test]
+fn live_duplicates_are_owned_together_and_replaced_by_an_apply() {
+    let ports = |list: Value| {
+        object!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "uid": "u"}, "spec":
+        {"containers": [{"name": "c", "env": (list)}]}})
+    };
+    let pod = Schema::Table(type_by_name("core/v1.Pod").unwrap());
+    let options = |manager| ApplyOptions { api_version: "v1", ..by(manager, pod) };
+    let mut live = ports(object!([{"name": "A", "value": "1"}, {"name": "A", "value": "2"}, {"name": "B"}]));
+    track_update(None, &mut live, &options("creator"));
+    let mut same = live.clone();
+    *same.slot(&["spec", "hostname"]) = "h".into();
+    track_update(Some(&live), &mut same, &options("idle"));
+    assert_eq!(fields(&same, "idle"), object!({"f:spec": {"f:hostname": {}}}));
+    let mut config = ports(object!([{"name": "A", "value": "3"}]));
+    config.slot(&["metadata"]).as_object_mut().unwrap().remove("uid");
+    let forced = apply(&live, &config, true, &options("me")).unwrap();
+    assert_eq!(forced["spec"]["containers"][0]["env"], object!([{"name": "A", "value": "3"}, {"name": "B"}]),);
+}
+
+#[test]
+fn custom_resources_follow_their_structural_schema() {
+    let schema = object!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "replicas": {"type": "integer"},
+        "atomic": {"type": "array", "items": {"type": "string"}},
+        "set": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+        "one": {"type": "object", "x-kubernetes-map-type": "atomic", "properties": {"a": {"type": "string"}}},
+        "free": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+        "ports": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["port", "protocol"],
+            "items": {"type": "object", "properties": {"port": {"type": "integer"},
+                "protocol": {"type": "string", "default": "TCP"}, "name": {"type": "string"}}}}}}}});
+    let structure = Structure::of_resource(&schema);
+    let custom =
+        |spec: Value| object!({"apiVersion": "apps/v1", "kind": "X", "metadata": {"name": "a"}, "spec": (spec)});
+    let options = |manager| by(manager, Schema::Custom(&structure));
+    let empty = object!({"apiVersion": "apps/v1", "kind": "X"});
+    let first = custom(object!({"replicas": 1, "atomic": ["a"], "set": ["s"], "one": {"a": "1"}, "free": {"x": [1]},
+        "ports": [{"port": 80, "name": "w"}]}));
+    let mut live = apply(&empty, &first, false, &options("one")).unwrap();
+    *live.slot(&["metadata", "uid"]) = "u".into();
+    assert_eq!(
+        fields(&live, "one")["f:spec"],
+        object!({"f:replicas": {}, "f:atomic": {}, "f:one": {}, "f:set": {"v:\"s\"": {}}, "f:free": {"f:x": {}},
+            "f:ports": {"k:{\"port\":80,\"protocol\":\"TCP\"}": {".": {}, "f:port": {}, "f:name": {}}}})
+    );
+    let second = custom(object!({"set": ["t"], "ports": [{"port": 81}]}));
+    let both = apply(&live, &second, false, &options("two")).unwrap();
+    assert_eq!(both["spec"]["set"], object!(["s", "t"]));
+    assert_eq!(both.items_at(&["spec", "ports"]).len(), 2);
+    let taken = apply(&both, &custom(object!({"atomic": ["b"]})), false, &options("two")).unwrap_err().to_string();
+    assert_eq!(taken, "Apply failed with 1 conflict: conflict with \"one\": .spec.atomic");
+    let unknown = object!({"apiVersion": "apps/v1", "kind": "X", "metadata": {"name": "a"}, "unknownField": 1});
+    let refused = apply(&both, &unknown, false, &options("two")).unwrap_err().to_string();
+    assert!(refused.ends_with(".unknownField: field not declared in schema"), "{refused}");
+}
+
+#[test]
+fn fields_that_a_way_resets_are_never_owned_by_it() {
+    let pod = Schema::Table(type_by_name("core/v1.Pod").unwrap());
+    let status = ApplyOptions {
+        api_version: "v1",
+        subresource: "status",
+        reset: &[&["spec"], &["metadata", "labels"]],
+        ..by("kubelet", pod)
+    };
+    let old = object!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "uid": "u", "labels": {"a": "b"},
+        "managedFields": [{"manager": "x", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1",
+            "fieldsV1": {"f:metadata": {"f:labels": {"f:a": {}}}}}]}, "spec": {"nodeName": "n"}});
+    let mut new = old.clone();
+    *new.slot(&["status", "phase"]) = "Running".into();
+    *new.slot(&["spec", "nodeName"]) = "m".into();
+    *new.slot(&["metadata", "labels"]) = object!({"c": "d"});
+    track_update(Some(&old), &mut new, &status);
+    assert_eq!(fields(&new, "kubelet"), object!({"f:status": {"f:phase": {}}}));
+    assert_eq!(fields(&new, "x"), object!({"f:metadata": {"f:labels": {"f:a": {}}}}));
 }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 
 use ironkeel_object::{Key, Map, Value};
 
-use super::set::{element_key, field_key, node, value_key};
-use super::view::{View, always_there};
+use super::set::{field_key, node};
+use super::view::View;
 
 /// Metadata that the server keeps; nobody owns it.
 fn is_stripped(name: &str) -> bool {
@@ -41,7 +41,7 @@ struct Difference {
 }
 
 /// Compares two versions of an object (`None`: it is new): what was added or changed, and what was removed.
-pub(super) fn objects(old: Option<&Value>, new: &Value, root: View) -> (Map, Map) {
+pub(super) fn objects(old: Option<&Value>, new: &Value, root: View<'_>) -> (Map, Map) {
     let old = old.map_or(Old::Zero, Old::There);
     let difference = members(old, Some(new), root, Depth::Root);
     let map = |node| match node {
@@ -72,7 +72,7 @@ impl Depth {
     }
 }
 
-fn compare(old: Old<'_>, new: Option<&Value>, view: View, depth: Depth) -> Difference {
+fn compare(old: Old<'_>, new: Option<&Value>, view: View<'_>, depth: Depth) -> Difference {
     let object = |v: &Value| view.is_object(v);
     let list = |v: &Value| view.is_list(v);
     let old_value = match old {
@@ -131,7 +131,7 @@ impl Children {
     }
 }
 
-fn members(old: Old<'_>, new: Option<&Value>, view: View, depth: Depth) -> Difference {
+fn members(old: Old<'_>, new: Option<&Value>, view: View<'_>, depth: Depth) -> Difference {
     static EMPTY: Map = Map::new();
     let old_map = match old {
         Old::There(Value::Object(m)) => m,
@@ -154,21 +154,20 @@ fn members(old: Old<'_>, new: Option<&Value>, view: View, depth: Depth) -> Diffe
         if depth.skips(name) {
             continue;
         }
-        let (child, field) = view.member(name);
-        let custom_metadata = matches!(view, View::Custom) && name == "metadata";
+        let member = view.member(name);
         let older = match (before, old) {
             (Some((_, value)), _) => Old::There(value),
             (None, Old::Absent) => Old::Absent,
-            (None, _) if always_there(field, custom_metadata) => Old::Zero,
+            (None, _) if member.always => Old::Zero,
             (None, _) => Old::Absent,
         };
-        let difference = compare(older, after.map(|(_, v)| v), child, depth.below(name));
+        let difference = compare(older, after.map(|(_, v)| v), member.view, depth.below(name));
         children.add(|| field_key(name), difference);
     }
     children.finish(old, new)
 }
 
-fn elements(old: Old<'_>, new: Option<&Value>, view: View) -> Difference {
+fn elements(old: Old<'_>, new: Option<&Value>, view: View<'_>) -> Difference {
     let olds = match old {
         Old::There(Value::Array(a)) => a.as_slice(),
         _ => &[],
@@ -180,40 +179,39 @@ fn elements(old: Old<'_>, new: Option<&Value>, view: View) -> Difference {
     if aligned {
         for (o, n) in olds.iter().zip(news) {
             let difference = compare(Old::There(o), Some(n), view.element(), Depth::Below);
-            children.add(|| key_of(o, view), difference);
+            children.add(|| view.key_of(o), difference);
         }
         return children.finish(old, new);
     }
-    let mut by_key: HashMap<Key, &Value> = olds.iter().map(|o| (key_of(o, view), o)).collect();
-    for n in news {
-        let key = key_of(n, view);
-        let older = by_key.remove(&key).map_or(Old::Absent, Old::There);
-        let difference = compare(older, Some(n), view.element(), Depth::Below);
-        children.add(|| key.clone(), difference);
+    let mut by_key: HashMap<Key, (Vec<&Value>, Vec<&Value>)> = HashMap::with_capacity(olds.len());
+    for o in olds {
+        by_key.entry(view.key_of(o)).or_default().0.push(o);
     }
-    for (key, o) in by_key {
-        let difference = compare(Old::There(o), None, view.element(), Depth::Below);
+    for n in news {
+        by_key.entry(view.key_of(n)).or_default().1.push(n);
+    }
+    for (key, (before, after)) in by_key {
+        let difference = match (before.as_slice(), after.as_slice()) {
+            ([], [n]) => compare(Old::Absent, Some(n), view.element(), Depth::Below),
+            ([o], [n]) => compare(Old::There(o), Some(n), view.element(), Depth::Below),
+            ([o], []) => compare(Old::There(o), None, view.element(), Depth::Below),
+            // Elements of one key are owned together.
+            (before, after) if before == after => Difference::default(),
+            (_, []) => Difference { changed: None, removed: Some(Value::object()) },
+            _ => Difference { changed: Some(Value::object()), removed: None },
+        };
         children.add(|| key.clone(), difference);
     }
     children.finish(old, new)
 }
 
-fn same_element(a: &Value, b: &Value, view: View) -> bool {
-    match view {
-        View::Keyed(_, keys) => keys.iter().all(|k| a.get(k) == b.get(k)),
-        _ => a == b,
-    }
-}
-
-pub(super) fn key_of(element: &Value, view: View) -> Key {
-    Key::Owned(match view {
-        View::Keyed(row, keys) => element_key(element, row, keys),
-        _ => value_key(element),
-    })
+fn same_element(a: &Value, b: &Value, view: View<'_>) -> bool {
+    let keys = view.keys();
+    if keys.is_empty() { a == b } else { keys.iter().all(|k| a.get(k) == b.get(k)) }
 }
 
 /// The fields that a configuration sets.
-pub(super) fn set_of(config: &Value, root: View) -> Map {
+pub(super) fn set_of(config: &Value, root: View<'_>) -> Map {
     match fields(config, root, Depth::Root) {
         Some(Value::Object(map)) => map,
         _ => Map::new(),
@@ -221,26 +219,25 @@ pub(super) fn set_of(config: &Value, root: View) -> Map {
 }
 
 /// The set below a value; for a container without the container itself.
-fn fields(value: &Value, view: View, depth: Depth) -> Option<Value> {
+fn fields(value: &Value, view: View<'_>, depth: Depth) -> Option<Value> {
     let mut children = Vec::new();
     match value {
         Value::Object(map) if view.is_object(value) => {
             for (name, member) in map.iter().filter(|(name, _)| !depth.skips(name)) {
-                let (child, field) = view.member(name);
+                let known = view.member(name);
                 // Names that the schema knows are not owned for themselves.
-                let known = field.is_some() || matches!((view, name.as_ref()), (View::Custom, "metadata"));
-                let itself = !known || member.is_null() || member.as_object().is_some_and(Map::is_empty);
+                let itself = !known.declared || member.is_null() || member.as_object().is_some_and(Map::is_empty);
                 if depth == Depth::Root && name == "metadata" && itself {
                     continue;
                 }
-                let below = fields(member, child, depth.below(name));
+                let below = fields(member, known.view, depth.below(name));
                 children.extend(with_itself(below, itself).map(|n| (field_key(name), n)));
             }
         }
         Value::Array(list) if view.is_list(value) => {
             for element in list {
                 let below = fields(element, view.element(), Depth::Below);
-                children.extend(with_itself(below, true).map(|n| (key_of(element, view), n)));
+                children.extend(with_itself(below, true).map(|n| (view.key_of(element), n)));
             }
         }
         _ => return Some(Value::object()),

@@ -29,10 +29,14 @@ impl Entry {
             && (operation == "Apply" || self.api_version == options.api_version)
     }
 
+    /// `None` where the entry is none that this server writes.
     fn read(value: &Value) -> Option<Entry> {
         let text = |key| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         let operation = text("operation");
-        if !matches!(operation.as_str(), "Apply" | "Update") {
+        if !matches!(operation.as_str(), "Apply" | "Update")
+            || text("apiVersion").is_empty()
+            || text("fieldsType") != "FieldsV1"
+        {
             return None;
         }
         Some(Entry {
@@ -43,6 +47,13 @@ impl Entry {
             time: value.get("time").and_then(Value::as_str).map(str::to_owned),
             fields: value.get("fieldsV1").and_then(Value::as_object).cloned().unwrap_or_default(),
         })
+    }
+
+    fn same_name(&self, other: &Entry) -> bool {
+        self.operation == other.operation
+            && self.manager == other.manager
+            && self.subresource == other.subresource
+            && (self.operation == "Apply" || (self.api_version == other.api_version && self.time == other.time))
     }
 
     fn into_value(self) -> Value {
@@ -76,9 +87,24 @@ pub(super) fn is_reset(sent: &Value) -> bool {
 }
 
 impl Entries {
+    /// The entries of a stored object.
     pub(super) fn of(object: &Value) -> Entries {
+        Entries::sent(object).unwrap_or_default()
+    }
+
+    /// The entries that a client sent; `None` where one of them is malformed.
+    pub(super) fn sent(object: &Value) -> Option<Entries> {
         let list = object.meta().and_then(|m| m.get("managedFields")).and_then(Value::as_array);
-        Entries(list.into_iter().flatten().filter_map(Entry::read).collect())
+        let mut all: Vec<Entry> = Vec::new();
+        for entry in list.into_iter().flatten() {
+            let entry = Entry::read(entry)?;
+            // Of two entries of the same name the last one counts.
+            match all.iter_mut().find(|e| e.same_name(&entry)) {
+                Some(first) => *first = entry,
+                None => all.push(entry),
+            }
+        }
+        Some(Entries(all))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -130,7 +156,8 @@ impl Entries {
                 manager: entry.manager.clone(),
                 subresource: entry.subresource.clone(),
                 api_version: entry.api_version.clone(),
-                time: if entry.operation == "Update" { entry.time.clone() } else { None },
+                applied: entry.operation == "Apply",
+                time: entry.time.clone(),
                 field,
             }));
         }

@@ -4,16 +4,15 @@ use std::collections::HashMap;
 
 use ironkeel_object::{Key, Map, Value};
 
-use super::compare::key_of;
-use super::set::field_key;
+use super::set::{field_key, is_member};
 use super::view::View;
 
 /// Merges `config` into `target`.
-pub(super) fn merge(target: &mut Value, config: &Value, view: View) {
+pub(super) fn merge(target: &mut Value, config: &Value, view: View<'_>) {
     match (&mut *target, config) {
         (Value::Object(here), Value::Object(members)) if view.is_object(config) => {
             for (name, member) in members.iter() {
-                let (child, _) = view.member(name);
+                let child = view.member(name).view;
                 match here.get_mut(name) {
                     Some(slot) => merge(slot, member, child),
                     None => _ = here.insert(name.clone(), member.clone()),
@@ -28,16 +27,25 @@ pub(super) fn merge(target: &mut Value, config: &Value, view: View) {
 }
 
 /// Elements keep the live order; those of the configuration follow their own order among them.
-fn merge_list(here: &mut Vec<Value>, config: &[Value], view: View) {
-    let wanted: HashMap<Key, usize> = config.iter().enumerate().map(|(i, e)| (key_of(e, view), i)).collect();
-    let mut live: Vec<(Option<usize>, Option<Value>)> = std::mem::take(here)
-        .into_iter()
-        .map(|element| (wanted.get(&key_of(&element, view)).copied(), Some(element)))
-        .collect();
+fn merge_list(here: &mut Vec<Value>, config: &[Value], view: View<'_>) {
+    let wanted: HashMap<Key, usize> = config.iter().enumerate().map(|(i, e)| (view.key_of(e), i)).collect();
+    let mut times = vec![0usize; config.len()];
+    let mut live: Vec<(Option<usize>, Option<Value>)> = Vec::with_capacity(here.len());
+    for element in std::mem::take(here) {
+        let i = wanted.get(&view.key_of(&element)).copied();
+        if let Some(i) = i {
+            times[i] += 1;
+            // Of several live elements with one key, one is left, and the configuration replaces it.
+            if times[i] > 1 {
+                continue;
+            }
+        }
+        live.push((i, Some(element)));
+    }
     let place: HashMap<usize, usize> = live.iter().enumerate().filter_map(|(at, (i, _))| Some(((*i)?, at))).collect();
     let mut at = 0;
     for (i, element) in config.iter().enumerate() {
-        if wanted.get(&key_of(element, view)) != Some(&i) {
+        if wanted.get(&view.key_of(element)) != Some(&i) {
             // A key that stands twice: the last one counts.
             continue;
         }
@@ -48,7 +56,11 @@ fn merge_list(here: &mut Vec<Value>, config: &[Value], view: View) {
         }
         match place.get(&i).and_then(|p| Some((*p, live[*p].1.take()?))) {
             Some((p, mut existing)) => {
-                merge(&mut existing, element, view.element());
+                if times[i] > 1 {
+                    existing.clone_from(element);
+                } else {
+                    merge(&mut existing, element, view.element());
+                }
                 here.push(existing);
                 if p == at {
                     at += 1;
@@ -64,43 +76,43 @@ fn merge_list(here: &mut Vec<Value>, config: &[Value], view: View) {
 }
 
 /// Removes what the manager applied `last` time, does not apply now, and nobody else owns.
-pub(super) fn prune(target: &mut Value, last: &Map, now: &Map, others: &Map, view: View) {
+pub(super) fn prune(target: &mut Value, last: &Map, now: &Map, others: &Map, view: View<'_>) {
     prune_keeping(target, last, now, others, view, &[]);
 }
 
 /// `keys` tell an element apart: they stay as long as the element does.
-fn prune_keeping(target: &mut Value, last: &Map, now: &Map, others: &Map, view: View, keys: &[&str]) {
+fn prune_keeping(target: &mut Value, last: &Map, now: &Map, others: &Map, view: View<'_>, keys: &[&str]) {
     static NONE: Map = Map::new();
     fn below<'s>(set: &'s Map, key: &str) -> &'s Map {
         set.get(key).and_then(Value::as_object).unwrap_or(&NONE)
     }
-    let gone = |key: &str| last.contains_key(key) && !now.contains_key(key) && !others.contains_key(key);
+    let in_set = |set: &Map, key: &str| set.get(key).and_then(Value::as_object).is_some_and(is_member);
     match target {
         Value::Object(members) => {
             members.retain(|name, member| {
                 let key = field_key(name);
-                if gone(&key) {
+                let known = view.member(name);
+                // A name that the schema declares goes with what is below it.
+                let has = |set: &Map| if known.declared { set.contains_key(&key) } else { in_set(set, &key) };
+                if has(last) && !has(now) && !has(others) {
                     return keys.contains(&name);
                 }
-                if last.contains_key(&key) {
-                    let (child, _) = view.member(name);
-                    if child.is_object(member) || child.is_list(member) {
-                        prune(member, below(last, &key), below(now, &key), below(others, &key), child);
-                    }
+                if last.contains_key(&key) && (known.view.is_object(member) || known.view.is_list(member)) {
+                    prune(member, below(last, &key), below(now, &key), below(others, &key), known.view);
                 }
                 true
             });
         }
         Value::Array(elements) => {
+            let keys = view.keys();
             elements.retain_mut(|element| {
-                let key = key_of(element, view);
-                if gone(&key) {
+                let key = view.key_of(element);
+                if in_set(last, &key) && !in_set(now, &key) && !in_set(others, &key) {
                     return false;
                 }
                 if last.contains_key(&key) && view.element().is_object(element) {
                     let (last, now, others) = (below(last, &key), below(now, &key), below(others, &key));
-                    let keys = if let View::Keyed(_, keys) = view { keys } else { &[] };
-                    prune_keeping(element, last, now, others, view.element(), keys);
+                    prune_keeping(element, last, now, others, view.element(), &keys);
                 }
                 true
             });

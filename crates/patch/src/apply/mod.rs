@@ -3,20 +3,23 @@
 //! Field sets are kept in the very form in which they stand in `metadata.managedFields`
 //! (FieldsV1: `{"f:spec": {"f:replicas": {}}}`), so tracking a write costs a walk over what
 //! changed and no conversion. The rules are those of upstream's `structured-merge-diff` and
-//! `managedfields`, by the schema's list types; custom resources are deduced (objects by member,
-//! lists whole). Sets of other versions of a kind are taken as they are.
+//! `managedfields`, by the schema's list types; custom resources by their structural schema, or
+//! deduced where they have none (objects by member, lists whole). Sets of other versions of a kind
+//! are taken as they are.
 
+mod check;
 mod compare;
 mod entries;
 mod merge;
 mod set;
+mod structure;
 mod view;
-
-use ironkeel_object::{Map, ObjectMeta as _, Value};
-use ironkeel_schema::TypeId;
 
 use entries::Entries;
 pub use entries::MAX_UPDATE_MANAGERS;
+use ironkeel_object::{Map, ObjectMeta as _, Value};
+pub use structure::{Others, Structure};
+pub use view::Schema;
 use view::View;
 
 /// Who writes, as what, and when.
@@ -30,8 +33,10 @@ pub struct ApplyOptions<'a> {
     pub subresource: &'a str,
     /// The time of the write, RFC 3339.
     pub now: &'a str,
-    /// The type; none for custom resources.
-    pub type_id: Option<TypeId>,
+    /// How the object is put together.
+    pub schema: Schema<'a>,
+    /// Paths that a write through this way cannot change; nobody comes to own them by it.
+    pub reset: &'a [&'a [&'a str]],
 }
 
 /// A field that another manager owns and that an apply would change.
@@ -43,7 +48,9 @@ pub struct Conflict {
     pub subresource: String,
     /// The version it spoke.
     pub api_version: String,
-    /// When it last wrote, where it wrote by an update.
+    /// Whether it applied the field; otherwise it updated it.
+    pub applied: bool,
+    /// When it last wrote.
     pub time: Option<String>,
     /// `.spec.replicas`.
     pub field: String,
@@ -55,6 +62,9 @@ impl std::fmt::Display for Conflict {
         write!(f, "conflict with {:?}", self.manager)?;
         if !self.subresource.is_empty() {
             write!(f, " with subresource {:?}", self.subresource)?;
+        }
+        if self.applied {
+            return Ok(());
         }
         write!(f, " using {}", self.api_version)?;
         match &self.time {
@@ -76,6 +86,22 @@ pub enum ApplyError {
     /// The configuration names managed fields; 400.
     #[error("metadata.managedFields must be nil")]
     ManagedFields,
+    /// The configuration is of another version than the request; 400.
+    #[error("Incorrect version specified in apply patch. Specified patch version: {found}, expected: {expected}")]
+    Version {
+        /// `apiVersion` of the configuration.
+        found: String,
+        /// That of the request.
+        expected: String,
+    },
+    /// The configuration does not fit the type; 400.
+    #[error("failed to create typed patch object ({object}): {problems}")]
+    Untyped {
+        /// `namespace/name; group/version, Kind=Kind`.
+        object: String,
+        /// What is wrong, and where.
+        problems: String,
+    },
 }
 
 /// One conflict in one line, several grouped by manager.
@@ -85,8 +111,9 @@ fn conflict_text(conflicts: &[Conflict]) -> String {
     }
     let mut out = String::new();
     let mut last = None;
-    for conflict in conflicts {
-        let with = conflict.to_string();
+    let mut sorted: Vec<(String, &Conflict)> = conflicts.iter().map(|c| (c.to_string(), c)).collect();
+    sorted.sort_by(|a, b| a.0.cmp(&b.0));
+    for (with, conflict) in sorted {
         if last.as_ref() != Some(&with) {
             out.push_str(if out.is_empty() { "conflicts" } else { "\nconflicts" });
             out.push_str(with.strip_prefix("conflict").unwrap_or(&with));
@@ -100,16 +127,22 @@ fn conflict_text(conflicts: &[Conflict]) -> String {
 }
 
 /// The annotation in which client-side apply keeps its configuration.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Applies `config` on `live` (for a new object: an empty one without a uid). The answer is the
 /// whole object with its `managedFields`; equal to `live` where nothing changes.
-pub fn apply(live: &Value, config: &Value, force: bool, options: &ApplyOptions<'_>) -> Result<Value, ApplyError> {
-    let Value::Object(_) = config else { return Err(ApplyError::NotAnObject) };
-    if config.at(&["metadata", "managedFields"]).is_some_and(|v| !v.is_null()) {
-        return Err(ApplyError::ManagedFields);
-    }
-    let root = View::root(options.type_id);
+///
+/// `last_applied` is what client-side apply noted on the live object: fields that still stand as
+/// it says are taken over by `kubectl` without a conflict.
+pub fn apply(
+    live: &Value,
+    config: &Value,
+    force: bool,
+    last_applied: Option<&Value>,
+    options: &ApplyOptions<'_>,
+) -> Result<Value, ApplyError> {
+    check_config(config, options)?;
+    let root = View::root(options.schema);
     let mut entries = Entries::of(live);
     if entries.is_empty() && !live.uid().is_empty() {
         // The object was written before anybody tracked it.
@@ -118,7 +151,7 @@ pub fn apply(live: &Value, config: &Value, force: bool, options: &ApplyOptions<'
     }
     let untouched = entries.clone();
     let mut set = compare::set_of(config, root);
-    drop_reset_fields(&mut set, options);
+    options.reset(&mut set);
     let last = entries.replace_applied(options, set.clone());
 
     let mut merged = live.clone();
@@ -127,12 +160,19 @@ pub fn apply(live: &Value, config: &Value, force: bool, options: &ApplyOptions<'
         let others = entries.union_of_others(options);
         merge::prune(&mut merged, &last, &set, &others, root);
     }
-    let (changed, removed) = compare::objects(Some(live), &merged, root);
+    let (mut changed, mut removed) = compare::objects(Some(live), &merged, root);
+    options.reset(&mut changed);
+    options.reset(&mut removed);
     let conflicts = entries.conflicts(options, &changed);
-    let adopted = options.manager == "kubectl" && live.annotation(LAST_APPLIED).is_some();
-    let in_the_way = |c: &Conflict| !(adopted && c.manager == "kubectl-client-side-apply");
-    if !force && conflicts.iter().any(in_the_way) {
-        return Err(ApplyError::Conflicts(conflicts.into_iter().filter(in_the_way).collect()));
+    if !force && !conflicts.is_empty() {
+        let adopted = last_applied.filter(|_| options.manager == "kubectl");
+        let conflicts = match adopted {
+            Some(before) => without_adopted(conflicts, before, live, &changed, options),
+            None => conflicts,
+        };
+        if !conflicts.is_empty() {
+            return Err(ApplyError::Conflicts(conflicts));
+        }
     }
     entries.take_from_others(options, &changed, &removed);
     let unchanged = changed.is_empty() && removed.is_empty() && entries.same_sets(&untouched);
@@ -144,20 +184,64 @@ pub fn apply(live: &Value, config: &Value, force: bool, options: &ApplyOptions<'
     Ok(merged)
 }
 
+fn check_config(config: &Value, options: &ApplyOptions<'_>) -> Result<(), ApplyError> {
+    let Value::Object(_) = config else { return Err(ApplyError::NotAnObject) };
+    let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
+    if text("apiVersion") != options.api_version {
+        return Err(ApplyError::Version {
+            found: text("apiVersion").to_owned(),
+            expected: options.api_version.to_owned(),
+        });
+    }
+    if config.at(&["metadata", "managedFields"]).is_some_and(|v| !v.is_null()) {
+        return Err(ApplyError::ManagedFields);
+    }
+    let problems = check::problems(config, View::root(options.schema));
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let version = if options.api_version.contains('/') { "" } else { "/" };
+    let object =
+        format!("{}/{}; {version}{}, Kind={}", config.namespace(), config.name(), options.api_version, text("kind"));
+    let problems = match problems.as_slice() {
+        [one] => one.clone(),
+        many => format!("errors:\n  {}", many.join("\n  ")),
+    };
+    Err(ApplyError::Untyped { object, problems })
+}
+
+/// The conflicts that are not about fields which client-side apply set and nobody changed since.
+fn without_adopted(
+    conflicts: Vec<Conflict>,
+    last_applied: &Value,
+    live: &Value,
+    changed: &Map,
+    options: &ApplyOptions<'_>,
+) -> Vec<Conflict> {
+    let version = last_applied.get("apiVersion").and_then(Value::as_str);
+    if version != Some(options.api_version) {
+        return conflicts;
+    }
+    let root = View::root(options.schema);
+    let mut owned = compare::set_of(last_applied, root);
+    let (differing, missing) = compare::objects(Some(last_applied), live, root);
+    set::difference(&mut owned, &differing);
+    set::difference(&mut owned, &missing);
+    let mut adopted = Vec::new();
+    set::common_paths(changed, &owned, "", &mut adopted);
+    conflicts.into_iter().filter(|c| !adopted.contains(&c.field)).collect()
+}
+
 /// Keeps `metadata.managedFields` of `new` for a write that is no apply: a create (`old` is none),
 /// an update or another patch. What the write changed belongs to `manager` alone afterwards.
 ///
-/// A client's own `managedFields` are taken over as upstream does: absent or empty ones never lose
-/// what is known, except that `[]` or `[{}]` reset them.
+/// A client's own `managedFields` are taken over as upstream does: absent, empty or malformed ones
+/// never lose what is known, except that `[]` or `[{}]` reset them.
 pub fn track_update(old: Option<&Value>, new: &mut Value, options: &ApplyOptions<'_>) {
     let sent = new.meta().and_then(|m| m.get("managedFields")).filter(|v| !v.is_null());
     let reset = options.subresource.is_empty() && sent.is_some_and(entries::is_reset);
-    let mut entries = match (reset, sent, old) {
-        (true, _, _) => Entries::default(),
-        (_, Some(_), _) if options.subresource.is_empty() => Entries::of(new),
-        (_, _, Some(old)) => Entries::of(old),
-        (_, _, None) => Entries::default(),
-    };
+    let mut entries =
+        if options.subresource.is_empty() { Entries::sent(new).unwrap_or_default() } else { Entries::default() };
     if entries.is_empty()
         && !reset
         && let Some(old) = old
@@ -169,23 +253,20 @@ pub fn track_update(old: Option<&Value>, new: &mut Value, options: &ApplyOptions
         entries.write(new);
         return;
     }
-    let (changed, removed) = compare::objects(old, new, View::root(options.type_id));
+    let (mut changed, mut removed) = compare::objects(old, new, View::root(options.schema));
+    options.reset(&mut changed);
+    options.reset(&mut removed);
     if !changed.is_empty() || !removed.is_empty() {
         entries.update(options, changed, &removed);
     }
     entries.write(new);
 }
 
-/// Fields that a write through this way cannot change are not owned by who applies them.
-fn drop_reset_fields(set: &mut Map, options: &ApplyOptions<'_>) {
-    let has_status = || {
-        ironkeel_schema::resources()
-            .iter()
-            .any(|r| Some(r.type_id) == options.type_id && r.subresource("status").is_some())
-    };
-    match options.subresource {
-        "" if has_status() => _ = set.remove("f:status"),
-        "status" => _ = set.remove("f:spec"),
-        _ => {}
+impl ApplyOptions<'_> {
+    /// Fields that a write through this way cannot change are not owned by who writes them.
+    fn reset(&self, fields: &mut Map) {
+        for path in self.reset {
+            set::remove_path(fields, path);
+        }
     }
 }

@@ -4,7 +4,8 @@
 use std::fmt::Write as _;
 
 use ironkeel_object::{Key, Map, Number, Value};
-use ironkeel_schema::{Field, TypeId};
+
+use super::view::Default;
 
 /// The member that puts a node with children into the set.
 const SELF: &str = ".";
@@ -61,6 +62,24 @@ pub(super) fn difference(a: &mut Map, b: &Map) {
     }
 }
 
+/// Takes a path and all below it out of the tree.
+pub(super) fn remove_path(set: &mut Map, path: &[&str]) {
+    let Some((first, rest)) = path.split_first() else { return };
+    let key = field_key(first);
+    if rest.is_empty() {
+        set.remove(&key);
+        return;
+    }
+    let Some(Value::Object(below)) = set.get_mut(&key) else { return };
+    if below.is_empty() {
+        return;
+    }
+    remove_path(below, rest);
+    if below.is_empty() {
+        set.remove(&key);
+    }
+}
+
 /// The texts of the paths that are in both.
 pub(super) fn common_paths(a: &Map, b: &Map, prefix: &str, out: &mut Vec<String>) {
     for (key, below) in children(a) {
@@ -74,7 +93,7 @@ pub(super) fn common_paths(a: &Map, b: &Map, prefix: &str, out: &mut Vec<String>
 }
 
 /// `f:spec` as `.spec`, `k:{"name":"c"}` as `[name="c"]`, `v:"x"` as `[="x"]`, `i:0` as `[0]`.
-fn step_text(key: &str) -> String {
+pub(super) fn step_text(key: &str) -> String {
     match key.split_at_checked(2) {
         Some(("f:", name)) => format!(".{name}"),
         Some(("v:", value)) => format!("[={value}]"),
@@ -123,26 +142,19 @@ pub(super) fn field_key(name: &str) -> Key {
     Key::Owned(format!("f:{name}"))
 }
 
-/// `k:` and the values of an element's keys; absent ones by the schema's default.
-pub(super) fn element_key(element: &Value, row: TypeId, keys: &[&str]) -> String {
-    let mut sorted: Vec<&str> = keys.to_vec();
-    sorted.sort_unstable();
+/// `k:` and the values of an element's keys, in order of their names; absent ones by the schema's default.
+pub(super) fn element_key(element: &Value, keys: &[(&str, Option<Default<'_>>)]) -> String {
     let mut out = String::from("k:{");
-    for key in sorted {
-        let value = element.get(key).filter(|v| !v.is_null());
-        let default = || row.get().field(key).and_then(|f: &Field| f.default);
+    for (key, default) in keys {
         let separator = if out.len() > 3 { "," } else { "" };
         // Writing to a String cannot fail.
-        match value {
-            Some(value) => {
+        match (element.get(key).filter(|v| !v.is_null()), *default) {
+            (Some(value), _) | (None, Some(Default::Value(value))) => {
                 let _ = write!(out, "{separator}\"{key}\":");
                 write_scalar(value, &mut out);
             }
-            None => {
-                if let Some(default) = default() {
-                    let _ = write!(out, "{separator}\"{key}\":{default}");
-                }
-            }
+            (None, Some(Default::Text(text))) => _ = write!(out, "{separator}\"{key}\":{text}"),
+            (None, None) => {}
         }
     }
     out.push('}');
