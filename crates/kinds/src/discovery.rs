@@ -5,7 +5,6 @@ use ironkeel_object::Value;
 use crate::core::endpoints::{endpoint_ip, limited};
 use crate::core::service::protocol;
 use crate::error::Errors;
-use crate::pod_spec::string;
 use crate::rules::Generation;
 use crate::structural::Depth;
 use crate::{Path, TableContext, names, print, rules};
@@ -15,6 +14,7 @@ pub(crate) struct Rules;
 const ENDPOINTS_MAX: usize = 1000;
 const PORTS_MAX: usize = 20000;
 const ADDRESSES_MAX: usize = 100;
+const HINTS_MAX: usize = 8;
 
 impl rules::Rules for Rules {
     fn default(&self, o: &mut Value) {
@@ -22,8 +22,15 @@ impl rules::Rules for Rules {
             if p.get("name").is_none_or(Value::is_null) {
                 *p.slot(&["name"]) = "".into();
             }
-            if string(p, "protocol").is_none() {
+            if p.get("protocol").is_none_or(Value::is_null) {
                 *p.slot(&["protocol"]) = "TCP".into();
+            }
+        }
+    }
+    fn prepare_create(&self, o: &mut Value) {
+        for p in o.get_mut("endpoints").and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(m) = p.as_object_mut() {
+                m.remove("deprecatedTopology");
             }
         }
     }
@@ -66,6 +73,23 @@ impl rules::Rules for Rules {
             if let Some(n) = p.str_at(&["nodeName"]) {
                 e.invalid_each(&at.child("nodeName"), n, names::subdomain(n));
             }
+            for (field, rule) in
+                [("forZones", names::label_value as fn(&str) -> Vec<String>), ("forNodes", names::subdomain)]
+            {
+                let hints = p.items_at(&["hints", field]);
+                let at = at.child("hints").child(field);
+                if hints.len() > HINTS_MAX {
+                    e.too_many(&at, hints.len(), HINTS_MAX);
+                    continue;
+                }
+                for (j, h) in hints.iter().enumerate() {
+                    let name = h.str_at(&["name"]).unwrap_or_default();
+                    if hints[..j].iter().any(|x| x["name"] == h["name"]) {
+                        e.duplicate(&at.index(j).child("name"), name);
+                    }
+                    e.invalid_each(&at.index(j).child("name"), name, rule(name));
+                }
+            }
             if let Some(h) = p.str_at(&["hostname"]) {
                 e.invalid_each(&at.child("hostname"), h, names::label(h));
             }
@@ -84,13 +108,16 @@ impl rules::Rules for Rules {
                 e.duplicate(&at.child("name"), name);
             }
             protocol(p, &at, e);
+            if let Some(a) = p.str_at(&["appProtocol"]) {
+                e.invalid_each(&at.child("appProtocol"), a, names::qualified(a));
+            }
         }
     }
     fn validate_update(&self, o: &Value, old: &Value, _subresource: Option<&str>, e: &mut Errors) {
         e.immutable(&Path::new("addressType"), o.get("addressType"), old.get("addressType"));
     }
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn columns(&self) -> &'static str {
         "endpointSlice"

@@ -158,6 +158,10 @@ impl Errors {
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
+    /// An `Invalid value` that does not show the value.
+    pub(crate) fn invalid_bare(&mut self, path: &Path, detail: &str) {
+        self.add(path, FieldErrorKind::Invalid, "Invalid value".into(), detail);
+    }
     /// An `Invalid value` whose value upstream shows in a form of its own.
     pub(crate) fn invalid_as(&mut self, path: &Path, shown: &str, detail: &str) {
         self.add(path, FieldErrorKind::Invalid, format!("Invalid value: {shown}"), detail);

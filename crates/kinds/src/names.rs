@@ -16,6 +16,8 @@ pub(crate) enum NameRule {
     Label,
     /// May stand in a path segment: RBAC roles, bindings.
     PathSegment,
+    /// A key of a ConfigMap.
+    ConfigKey,
     Any,
 }
 
@@ -32,6 +34,7 @@ impl NameRule {
             NameRule::Subdomain => subdomain(name),
             NameRule::Label => label(name),
             NameRule::PathSegment => path_segment(name, prefix),
+            NameRule::ConfigKey => config_key(name),
             NameRule::Any => Vec::new(),
         }
     }
@@ -109,9 +112,7 @@ pub(crate) fn subdomain_with_underscore(s: &str) -> Vec<String> {
     }
     let part = |p: &str| {
         let edge = |b: Option<u8>| b.is_some_and(|b| lower(b) || b == b'_');
-        edge(p.bytes().next())
-            && edge(p.bytes().next_back())
-            && p.bytes().all(|b| lower(b) || matches!(b, b'-' | b'_'))
+        edge(p.bytes().next()) && edge(p.bytes().next_back()) && p.bytes().all(|b| lower(b) || matches!(b, b'-' | b'_'))
     };
     if !s.split('.').all(part) {
         e.push(pattern(
@@ -255,7 +256,7 @@ pub(crate) fn env_var(s: &str) -> Vec<String> {
 pub(crate) fn config_key(s: &str) -> Vec<String> {
     let mut e = Vec::new();
     if s.len() > SUBDOMAIN_MAX {
-        e.push(format!("must be no more than {SUBDOMAIN_MAX} characters"));
+        e.push(max_characters(SUBDOMAIN_MAX));
     }
     if s.is_empty() || !s.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_')) {
         e.push(pattern(
@@ -302,6 +303,23 @@ pub(crate) fn signer(name: &str, at: &Path, e: &mut Errors) {
     let max = 2 * SUBDOMAIN_MAX + LABEL_MAX + 2;
     if name.len() > max {
         e.too_long(at, max);
+    }
+}
+
+/// `acme.io/foo`: who manages something, or a controller's name.
+pub(crate) fn domain_prefixed_path(name: &str, at: &Path, e: &mut Errors) {
+    if name.is_empty() {
+        e.required(at, "");
+        return;
+    }
+    let Some((domain, path)) = name.split_once('/').filter(|(d, p)| !d.is_empty() && !p.is_empty()) else {
+        e.invalid(at, name, "must be a domain-prefixed path (such as \"acme.io/foo\")");
+        return;
+    };
+    e.invalid_each(at, domain, subdomain(domain));
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b);
+    if !path.bytes().all(allowed) {
+        e.invalid(at, path, "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')");
     }
 }
 

@@ -3,7 +3,7 @@
 use ironkeel_object::{Map, Value};
 
 use crate::error::Errors;
-use crate::{Path, equality, metadata, pod_spec, selector};
+use crate::{Path, equality, metadata, pod_spec, selector, strategy};
 
 fn set(map: &mut Map, key: &'static str, value: impl Into<Value>) {
     if map.get(key).is_none_or(|v| v.is_null() || v.as_str() == Some("")) {
@@ -192,8 +192,9 @@ fn default_field_item(item: &mut Map) {
 
 /// Defaults of the template at `spec.template`.
 pub(crate) fn default_template(holder: &mut Map) {
-    let Some(template) = child(holder, "template") else { return };
-    if let Some(spec) = child(template, "spec") {
+    if let Some(template) = strategy::member(holder, "template")
+        && let Some(spec) = strategy::member(template, "spec")
+    {
         default_pod_spec(spec);
     }
 }
@@ -234,24 +235,36 @@ pub(crate) fn validate_template(template: Option<&Value>, path: &Path, e: &mut E
     }
 }
 
-/// Selector and template of a workload belong together.
-pub(crate) fn validate_selector(object: &Value, what: &str, e: &mut Errors) {
+/// The selector of a workload; answers whether it is one at all.
+pub(crate) fn validate_selector(object: &Value, what: &str, e: &mut Errors) -> bool {
     let path = Path::new("spec").child("selector");
     let s = object.at(&["spec", "selector"]);
     if s.is_none_or(Value::is_null) {
         e.required(&path, "");
-        return;
+        return true;
     }
+    let before = e.len();
     selector::label_selector(s, &path, e);
+    let fine = e.len() == before;
     if selector::is_blank(s) {
         e.invalid(&path, s.cloned().unwrap_or_default(), &format!("empty selector is invalid for {what}"));
-        return;
     }
+    fine
+}
+
+/// Says that the selector does not make sense; `detail` is the kind's own.
+pub(crate) fn unusable_selector(object: &Value, detail: &str, e: &mut Errors) {
+    let s = object.at(&["spec", "selector"]).cloned().unwrap_or_default();
+    e.invalid(&Path::new("spec").child("selector"), s, detail);
+}
+
+/// The template carries the labels that a well-formed selector asks for. No selector selects nothing.
+pub(crate) fn validate_labels(object: &Value, e: &mut Errors) {
     let labels = template_labels(object);
-    if object.at(&["spec", "template"]).is_some() && s.is_some_and(|s| !selector::matches(s, labels)) {
-        let shown = labels.cloned().unwrap_or_else(Value::object);
+    let s = object.at(&["spec", "selector"]).filter(|s| !s.is_null());
+    if s.is_none_or(|s| !selector::matches(s, labels)) {
         let at = Path::new("spec").child("template").child("metadata").child("labels");
-        e.invalid(&at, shown, "`selector` does not match template `labels`");
+        e.invalid(&at, labels.cloned().unwrap_or_default(), "`selector` does not match template `labels`");
     }
 }
 

@@ -77,8 +77,10 @@ pub(crate) fn validate_resource_name(name: &str, path: &Path, e: &mut Errors) ->
         e.invalid_each(path, name, messages);
         return false;
     }
-    let known =
-        name.contains('/') || STANDARD.contains(&name) || name.starts_with("hugepages-") || name.starts_with("requests.hugepages-");
+    let known = name.contains('/')
+        || STANDARD.contains(&name)
+        || name.starts_with("hugepages-")
+        || name.starts_with("requests.hugepages-");
     if !known {
         e.invalid(path, name, "must be a standard resource type or fully qualified");
     }
@@ -194,8 +196,7 @@ pub(crate) fn validate(requirements: &Value, owner: Owner, claims: &[&str], path
 fn claim_names(list: &[Value], known: &[&str], path: &Path, e: &mut Errors) {
     for (i, c) in list.iter().enumerate() {
         let at = path.index(i);
-        let (name, request) =
-            (c.str_at(&["name"]).unwrap_or_default(), c.str_at(&["request"]).unwrap_or_default());
+        let (name, request) = (c.str_at(&["name"]).unwrap_or_default(), c.str_at(&["request"]).unwrap_or_default());
         if name.is_empty() {
             e.required(&at, "");
             continue;

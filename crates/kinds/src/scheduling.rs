@@ -11,7 +11,7 @@ const HIGHEST_FOR_USERS: i64 = 1_000_000_000;
 pub(crate) struct Class;
 impl rules::Rules for Class {
     fn default(&self, o: &mut Value) {
-        if o.str_at(&["preemptionPolicy"]).unwrap_or_default().is_empty() {
+        if o.get("preemptionPolicy").is_none_or(Value::is_null) {
             *o.slot(&["preemptionPolicy"]) = "PreemptLowerPriority".into();
         }
         // Not a pointer and always written.
@@ -25,6 +25,11 @@ impl rules::Rules for Class {
     fn validate(&self, o: &Value, e: &mut Errors) {
         let known = [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
         let value = print::number(o, &["value"]);
+        match o.str_at(&["preemptionPolicy"]).unwrap_or_default() {
+            "" => e.required(&Path::new("preemptionPolicy"), ""),
+            "PreemptLowerPriority" | "Never" => {}
+            p => e.not_supported(&Path::new("preemptionPolicy"), p, &["PreemptLowerPriority", "Never"]),
+        }
         match known.iter().find(|(n, _)| *n == o.name()) {
             Some((n, v)) if *v != value => {
                 e.forbidden(&Path::new("metadata").child("name"), &format!("priority class names with 'system-' prefix are reserved for system use only. error: value of {n} PriorityClass must be {v}"));
@@ -51,6 +56,9 @@ impl rules::Rules for Class {
             e.forbidden(&Path::new("value"), "may not be changed in an update.");
         }
         e.immutable(&Path::new("preemptionPolicy"), o.get("preemptionPolicy"), old.get("preemptionPolicy"));
+    }
+    fn depth(&self) -> crate::structural::Depth {
+        crate::structural::Depth::Nothing
     }
     fn columns(&self) -> &'static str {
         "priorityClass"

@@ -206,6 +206,10 @@ impl Hooks for Strategy {
         }
     }
 
+    fn prepare_delete(&self, object: &mut Value, now: &str) {
+        self.rules.prepare_delete(object, now);
+    }
+
     fn plan_delete(&self, object: &Value, grace_seconds: Option<i64>) -> DeletePlan {
         self.rules.plan_delete(object, grace_seconds)
     }
@@ -231,7 +235,15 @@ impl Hooks for Strategy {
     }
 }
 
-/// The member `key` of a map as an object, for defaults.
+/// The object's `spec`, for defaults; an absent one is made, as upstream's is a value, not a pointer.
 pub(crate) fn spec(object: &mut Value) -> Option<&mut Map> {
-    object.get_mut("spec").and_then(Value::as_object_mut)
+    member(object.as_object_mut()?, "spec")
+}
+
+/// A member that is always there upstream: made where it is absent, `None` where it is no object.
+pub(crate) fn member<'a>(map: &'a mut Map, key: &'static str) -> Option<&'a mut Map> {
+    if map.get(key).is_none_or(Value::is_null) {
+        map.insert(key, Value::object());
+    }
+    map.get_mut(key).and_then(Value::as_object_mut)
 }

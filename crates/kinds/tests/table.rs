@@ -202,7 +202,7 @@ fn other_kinds_accept_their_minimal_objects() {
         "autoscaling",
         "v2",
         "horizontalpodautoscalers",
-        object!({ "spec": { "maxReplicas": 3_i64, "scaleTargetRef": { "kind": "Deployment", "name": "a" } } }),
+        object!({ "spec": { "maxReplicas": 3_i64, "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "a" } } }),
     );
     check("storage.k8s.io", "v1", "storageclasses", object!({ "provisioner": "a/b" }));
     check("scheduling.k8s.io", "v1", "priorityclasses", object!({ "value": 5_i64 }));

@@ -1,6 +1,6 @@
 //! DaemonSet.
 
-use ironkeel_object::Value;
+use ironkeel_object::{ObjectMeta, Value};
 
 use crate::apps::deployment::{int_or_percent, is_zero, percent_at_most_100};
 use crate::error::Errors;
@@ -9,6 +9,13 @@ use crate::structural::Depth;
 use crate::{Path, TableContext, equality, pod_template, print, rules, selector, strategy};
 
 pub(crate) struct Rules;
+
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn set_template_generation(o: &mut Value, n: i64) {
+    let annotations = o.meta_mut().object("annotations");
+    annotations.insert(TEMPLATE_GENERATION, n.to_string());
+}
 
 impl rules::Rules for Rules {
     fn default(&self, o: &mut Value) {
@@ -34,6 +41,7 @@ impl rules::Rules for Rules {
         Generation::Of(&["spec"])
     }
     fn prepare_create(&self, o: &mut Value) {
+        set_template_generation(o, 1);
         let status = o.slot(&["status"]);
         for f in ["currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady"] {
             *status.slot(&[f]) = 0_i64.into();
@@ -41,7 +49,9 @@ impl rules::Rules for Rules {
     }
     fn validate(&self, o: &Value, e: &mut Errors) {
         let spec = Path::new("spec");
-        pod_template::validate_selector(o, "daemonset", e);
+        if pod_template::validate_selector(o, "daemonset", e) {
+            pod_template::validate_labels(o, e);
+        }
         pod_template::validate_template(o.at(&["spec", "template"]), &spec.child("template"), e);
         let at = spec.child("template").child("spec");
         let pod = o.at(&["spec", "template", "spec"]).unwrap_or(&Value::Null);
@@ -70,8 +80,7 @@ impl rules::Rules for Rules {
                 }
                 match (is_zero(r.get("maxUnavailable")), is_zero(r.get("maxSurge"))) {
                     (true, true) => {
-                        let v = r.get("maxUnavailable").cloned().unwrap_or_default();
-                        e.invalid(&at.child("maxUnavailable"), v, "cannot be 0 when maxSurge is 0");
+                        e.required(&at.child("maxUnavailable"), "cannot be 0 when maxSurge is 0");
                     }
                     (false, false) => {
                         let v = r.get("maxSurge").cloned().unwrap_or_default();
@@ -80,7 +89,7 @@ impl rules::Rules for Rules {
                     _ => {}
                 }
             }
-            other => e.not_supported(&at.child("type"), other, &["RollingUpdate", "OnDelete"]),
+            _ => e.not_supported(&at, s.clone(), &["RollingUpdate", "OnDelete"]),
         }
     }
     fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
@@ -103,16 +112,16 @@ impl rules::Rules for Rules {
         pod_template::immutable_selector(o, old, e);
     }
     fn prepare_update(&self, o: &mut Value, old: &Value, subresource: Option<&str>) {
-        // The deprecated counter of template changes still goes up for old clients.
-        if subresource.is_none()
-            && !equality::same(o.at(&["spec", "template"]), old.at(&["spec", "template"]))
-            && let Some(n) = old.i64_at(&["spec", "templateGeneration"])
-        {
-            *o.slot(&["spec", "templateGeneration"]) = (n + 1).into();
+        if subresource.is_some() {
+            return;
         }
+        // The old counter of template changes still goes up for old clients.
+        let before = old.annotation(TEMPLATE_GENERATION).and_then(|n| n.parse::<i64>().ok()).unwrap_or(0);
+        let changed = !equality::same(o.at(&["spec", "template"]), old.at(&["spec", "template"]));
+        set_template_generation(o, before + i64::from(changed));
     }
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn columns(&self) -> &'static str {
         "daemonSet"

@@ -47,9 +47,13 @@ impl rules::Rules for Rules {
         for f in ["replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
             e.non_negative(&spec.child(f), o.i64_at(&["spec", f]));
         }
-        pod_template::validate_selector(o, "deployment", e);
-        pod_template::validate_template(o.at(&["spec", "template"]), &spec.child("template"), e);
-        pod_template::validate_always_restarts(o, e);
+        if pod_template::validate_selector(o, "deployment", e) {
+            pod_template::validate_labels(o, e);
+            pod_template::validate_template(o.at(&["spec", "template"]), &spec.child("template"), e);
+            pod_template::validate_always_restarts(o, e);
+        } else {
+            pod_template::unusable_selector(o, "invalid label selector", e);
+        }
         validate_strategy(o, e);
         let deadline = o.i64_at(&["spec", "progressDeadlineSeconds"]);
         if let Some(d) = deadline.filter(|d| *d <= print::number(o, &["spec", "minReadySeconds"])) {
@@ -86,7 +90,7 @@ impl rules::Rules for Rules {
         }
     }
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn columns(&self) -> &'static str {
         "deployment"
@@ -127,7 +131,7 @@ fn validate_strategy(o: &Value, e: &mut Errors) {
             None => e.required(&at.child("rollingUpdate"), "this should be defaulted and never be nil"),
             Some(r) => validate_rolling(r, &at.child("rollingUpdate"), e),
         },
-        other => e.not_supported(&at, other, &["Recreate", "RollingUpdate"]),
+        _ => e.not_supported(&at, s.clone(), &["Recreate", "RollingUpdate"]),
     }
 }
 

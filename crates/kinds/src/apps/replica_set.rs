@@ -28,9 +28,13 @@ impl rules::Rules for Rules {
         let spec = Path::new("spec");
         e.non_negative(&spec.child("replicas"), o.i64_at(&["spec", "replicas"]));
         e.non_negative(&spec.child("minReadySeconds"), o.i64_at(&["spec", "minReadySeconds"]));
-        pod_template::validate_selector(o, "deployment", e);
-        pod_template::validate_template(o.at(&["spec", "template"]), &spec.child("template"), e);
-        pod_template::validate_always_restarts(o, e);
+        if pod_template::validate_selector(o, "deployment", e) {
+            pod_template::validate_labels(o, e);
+            pod_template::validate_template(o.at(&["spec", "template"]), &spec.child("template"), e);
+            pod_template::validate_always_restarts(o, e);
+        } else {
+            pod_template::unusable_selector(o, "invalid label selector", e);
+        }
     }
     fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
         match subresource {
@@ -39,7 +43,7 @@ impl rules::Rules for Rules {
         }
     }
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn columns(&self) -> &'static str {
         "replicaSet"

@@ -2,7 +2,6 @@
 
 use ironkeel_object::Value;
 
-use crate::apps::deployment::{int_or_percent, is_zero, percent_at_most_100};
 use crate::error::Errors;
 use crate::rules::Generation;
 use crate::structural::Depth;
@@ -70,6 +69,16 @@ impl rules::Rules for Rules {
     fn prepare_create(&self, o: &mut Value) {
         *o.slot(&["status", "replicas"]) = 0_i64.into();
         *o.slot(&["status", "availableReplicas"]) = 0_i64.into();
+        // Behind a gate that is off: dropped, not refused.
+        if let Some(r) =
+            o.get_mut("spec").and_then(|s| s.get_mut("updateStrategy")).and_then(|u| u.get_mut("rollingUpdate"))
+            && let Some(m) = r.as_object_mut()
+        {
+            m.remove("maxUnavailable");
+        }
+    }
+    fn name_rule(&self) -> names::NameRule {
+        names::NameRule::Label
     }
     fn validate(&self, o: &Value, e: &mut Errors) {
         let spec = Path::new("spec");
@@ -92,15 +101,8 @@ impl rules::Rules for Rules {
             "RollingUpdate" => {
                 let at = at.child("rollingUpdate");
                 e.non_negative(&at.child("partition"), update.i64_at(&["rollingUpdate", "partition"]));
-                if let Some(m) = update.at(&["rollingUpdate", "maxUnavailable"]).filter(|m| !m.is_null()) {
-                    int_or_percent(Some(m), &at.child("maxUnavailable"), e);
-                    if is_zero(Some(m)) {
-                        e.invalid(&at.child("maxUnavailable"), m.clone(), "cannot be 0");
-                    }
-                    percent_at_most_100(Some(m), &at.child("maxUnavailable"), e);
-                }
             }
-            t => e.invalid(&at, t, "must be 'RollingUpdate' or 'OnDelete'"),
+            _ => e.invalid(&at, update.clone(), "must be 'RollingUpdate' or 'OnDelete'"),
         }
         let at = spec.child("persistentVolumeClaimRetentionPolicy");
         for f in ["whenDeleted", "whenScaled"] {
@@ -113,7 +115,11 @@ impl rules::Rules for Rules {
             e.non_negative(&spec.child(f), o.i64_at(&["spec", f]));
         }
         e.non_negative(&spec.child("ordinals").child("start"), o.i64_at(&["spec", "ordinals", "start"]));
-        pod_template::validate_selector(o, "statefulset", e);
+        if pod_template::validate_selector(o, "statefulset", e) {
+            pod_template::validate_labels(o, e);
+        } else {
+            pod_template::unusable_selector(o, "", e);
+        }
         if let Some(n) = o.str_at(&["spec", "serviceName"]).filter(|n| !n.is_empty()) {
             e.invalid_each(&spec.child("serviceName"), n, names::label(n));
         }
@@ -145,7 +151,7 @@ impl rules::Rules for Rules {
         }
     }
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn columns(&self) -> &'static str {
         "statefulSet"

@@ -1,12 +1,13 @@
 //! `autoscaling`: HorizontalPodAutoscaler v1 and v2; v2 is stored.
 
+mod metrics;
+
 use ironkeel_object::{Map, Value};
 use ironkeel_schema::Resource;
 
 use crate::error::Errors;
-use crate::pod_spec::{present, string};
 use crate::structural::Depth;
-use crate::{Path, TableContext, names, print, rules, strategy};
+use crate::{Path, TableContext, print, rules, strategy};
 
 pub(crate) struct Autoscaler;
 
@@ -55,36 +56,38 @@ impl rules::Rules for Autoscaler {
         if let Some(m) = min.filter(|m| *m < 1) {
             e.invalid(&at.child("minReplicas"), m, "must be greater than or equal to 1");
         }
-        if max < 1 {
-            e.invalid(&at.child("maxReplicas"), max, "must be greater than 0");
+        if max == 0 {
+            e.required(&at.child("maxReplicas"), "must be set and greater than 0");
+        } else if max < 0 {
+            e.invalid(&at.child("maxReplicas"), max, "must be greater than or equal to 1");
         }
         if min.is_some_and(|m| max < m) {
             e.invalid(&at.child("maxReplicas"), max, "must be greater than or equal to `minReplicas`");
         }
-        let target = o.at(&["spec", "scaleTargetRef"]).unwrap_or(&Value::Null);
-        for f in ["kind", "name"] {
-            match string(target, f) {
-                None => e.required(&at.child("scaleTargetRef").child(f), ""),
-                Some(s) => e.invalid_each(&at.child("scaleTargetRef").child(f), s, names::path_segment(s, false)),
+        let spec = o.get("spec").unwrap_or(&Value::Null);
+        let target = spec.get("scaleTargetRef").unwrap_or(&Value::Null);
+        let path = at.child("scaleTargetRef");
+        metrics::reference(target, &path, e);
+        let version = target.str_at(&["apiVersion"]).unwrap_or_default();
+        if !version.contains('/') && target.str_at(&["kind"]) != Some("ReplicationController") {
+            e.invalid(&path.child("apiVersion"), version, "apiVersion must specify API group");
+        }
+        metrics::validate(spec, &at.child("metrics"), e);
+        for f in ["scaleUp", "scaleDown"] {
+            if let Some(r) = spec.at(&["behavior", f]).filter(|r| !r.is_null()) {
+                metrics::scaling(r, &at.child("behavior").child(f), e);
             }
         }
-        let types = ["ContainerResource", "External", "Object", "Pods", "Resource"];
-        for (i, m) in o.items_at(&["spec", "metrics"]).iter().enumerate() {
-            let at = at.child("metrics").index(i);
-            match string(m, "type") {
-                None => e.required(&at.child("type"), "must specify a metric source type"),
-                Some(t) if !types.contains(&t) => e.not_supported(&at.child("type"), t, &types),
-                Some(t) => {
-                    let member = format!("{}{}", t[..1].to_lowercase(), &t[1..]);
-                    if present(m, &member).is_none() {
-                        e.required(&at.child(&member), "must populate information for the given metric source");
-                    }
-                }
+    }
+    fn validate_update(&self, o: &Value, _old: &Value, subresource: Option<&str>, e: &mut Errors) {
+        if subresource == Some("status") {
+            for f in ["currentReplicas", "desiredReplicas"] {
+                e.non_negative(&Path::new("status").child(f), o.i64_at(&["status", f]));
             }
         }
     }
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn storage_version(&self) -> Option<(&'static str, &'static str)> {
         Some(("autoscaling", "v2"))

@@ -4,7 +4,7 @@ use ironkeel_object::{ObjectMeta, Value};
 
 use crate::batch::{cron_schedule, job};
 use crate::error::Errors;
-use crate::pod_spec::string;
+use crate::pod_spec::{present, string};
 use crate::rules::Generation;
 use crate::structural::Depth;
 use crate::{Path, TableContext, print, rules, selector, strategy};
@@ -28,7 +28,7 @@ impl rules::Rules for Rules {
                 spec.insert(f, v);
             }
         }
-        let template = spec.get_mut("jobTemplate").and_then(|t| t.get_mut("spec")).and_then(Value::as_object_mut);
+        let template = strategy::member(spec, "jobTemplate").and_then(|t| strategy::member(t, "spec"));
         if let Some(t) = template {
             // A template does not fix the counts that a Job gets by itself.
             let counts =
@@ -84,13 +84,17 @@ impl rules::Rules for Rules {
         }
         let template = spec.at(&["jobTemplate", "spec"]).unwrap_or(&Value::Null);
         job::validate_spec(template, &at.child("jobTemplate").child("spec"), e);
+        if let Some(s) = present(template, "selector") {
+            let at = at.child("jobTemplate").child("spec").child("selector");
+            e.invalid(&at, s.clone(), "`selector` will be auto-generated");
+        }
         if template.at(&["manualSelector"]).and_then(Value::as_bool) == Some(true) {
             let at = at.child("jobTemplate").child("spec").child("manualSelector");
             e.not_supported(&at, true, &["nil", "false"]);
         }
     }
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn extra_name_rule(&self, name: &str, _prefix: bool) -> Vec<String> {
         if name.len() > NAME_MAX { vec![format!("must be no more than {NAME_MAX} characters")] } else { Vec::new() }

@@ -2,8 +2,9 @@
 
 use ironkeel_object::{ObjectMeta, Value};
 
+use crate::batch::job_policies;
 use crate::error::Errors;
-use crate::pod_spec::{one_of, present, string};
+use crate::pod_spec::present;
 use crate::rules::Generation;
 use crate::structural::Depth;
 use crate::{Path, TableContext, equality, names, pod_template, print, rules, selector, strategy};
@@ -59,70 +60,98 @@ pub(crate) fn validate_spec(spec: &Value, at: &Path, e: &mut Errors) {
     for f in counts {
         e.non_negative(&at.child(f), spec.i64_at(&[f]));
     }
-    match spec.str_at(&["completionMode"]).unwrap_or_default() {
-        "Indexed" => {
-            if spec.i64_at(&["completions"]).is_none() {
-                e.required(&at.child("completions"), "when completion mode is Indexed");
-            }
-            if let Some(p) = spec.i64_at(&["parallelism"]).filter(|p| *p > 100_000) {
-                e.invalid(
-                    &at.child("parallelism"),
-                    p,
-                    "must be less than or equal to 100000 when completion mode is Indexed",
-                );
-            }
-        }
-        "NonIndexed" | "" => {
-            if spec.i64_at(&["backoffLimitPerIndex"]).is_some() {
-                let text = "requires indexed completion mode";
-                e.invalid(&at.child("backoffLimitPerIndex"), spec["backoffLimitPerIndex"].clone(), text);
-            }
-        }
-        m => e.not_supported(&at.child("completionMode"), m, &["Indexed", "NonIndexed"]),
+    if spec.i64_at(&["maxFailedIndexes"]).is_some() && spec.i64_at(&["backoffLimitPerIndex"]).is_none() {
+        e.required(&at.child("backoffLimitPerIndex"), "when maxFailedIndexes is specified");
     }
-    if let Some(m) = string(spec, "managedBy") {
-        if !m.contains('/') {
-            e.invalid(&at.child("managedBy"), m, "must be a domain-prefixed path (such as \"acme.io/foo\")");
+    let indexed = spec.str_at(&["completionMode"]) == Some("Indexed");
+    match spec.str_at(&["completionMode"]) {
+        Some("Indexed") => indexes(spec, at, e),
+        None | Some("NonIndexed") => {
+            for f in ["backoffLimitPerIndex", "maxFailedIndexes"] {
+                if let Some(n) = spec.i64_at(&[f]) {
+                    e.invalid(&at.child(f), n, "requires indexed completion mode");
+                }
+            }
         }
-        if m.len() > 63 {
-            e.too_long(&at.child("managedBy"), 63);
+        Some(m) => e.not_supported(&at.child("completionMode"), m, &["NonIndexed", "Indexed"]),
+    }
+    if let Some(m) = spec.str_at(&["managedBy"]) {
+        names::domain_prefixed_path(m, &at.child("managedBy"), e);
+        if m.len() > MANAGER_MAX_BYTES {
+            e.too_long(&at.child("managedBy"), MANAGER_MAX_BYTES);
         }
     }
     if present(spec, "podFailurePolicy").is_some() {
-        for (i, r) in spec.items_at(&["podFailurePolicy", "rules"]).iter().enumerate() {
-            let at = at.child("podFailurePolicy").child("rules").index(i);
-            one_of(r, "action", &["Count", "FailIndex", "FailJob", "Ignore"], &at, e);
-            match (present(r, "onExitCodes"), r.items_at(&["onPodConditions"]).is_empty()) {
-                (None, true) => {
-                    e.invalid(&at, r.clone(), "specifying one of OnExitCodes and OnPodConditions is required")
-                }
-                (Some(_), false) => {
-                    e.invalid(&at, r.clone(), "specifying both OnExitCodes and OnPodConditions is not supported")
-                }
-                (Some(x), true) => {
-                    one_of(x, "operator", &["In", "NotIn"], &at.child("onExitCodes"), e);
-                    if x.items_at(&["values"]).is_empty() {
-                        e.invalid(
-                            &at.child("onExitCodes").child("values"),
-                            Value::Array(Vec::new()),
-                            "at least one value is required",
-                        );
-                    }
-                }
-                (None, false) => {}
-            }
+        job_policies::failure(spec, &at.child("podFailurePolicy"), e);
+    }
+    if let Some(p) = present(spec, "successPolicy") {
+        if indexed {
+            job_policies::success(spec, &at.child("successPolicy"), e);
+        } else {
+            e.invalid(&at.child("successPolicy"), p.clone(), "requires indexed completion mode");
+        }
+    }
+    if let Some(p) = spec.str_at(&["podReplacementPolicy"]) {
+        let allowed: &[&str] =
+            if present(spec, "podFailurePolicy").is_some() { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
+        if !allowed.contains(&p) {
+            e.not_supported(&at.child("podReplacementPolicy"), p, allowed);
         }
     }
     pod_template::validate_template(spec.get("template"), &at.child("template"), e);
     let pod = at.child("template").child("spec");
     match spec.str_at(&["template", "spec", "restartPolicy"]).unwrap_or_default() {
-        "Always" => e.required(&pod.child("restartPolicy"), "valid values: \"OnFailure\", \"Never\""),
+        "Always" | "" => e.required(&pod.child("restartPolicy"), "valid values: \"OnFailure\", \"Never\""),
         "OnFailure" if present(spec, "podFailurePolicy").is_some() => {
             let text = "only \"Never\" is supported when podFailurePolicy is specified";
             e.invalid(&pod.child("restartPolicy"), "OnFailure", text);
         }
-        "OnFailure" | "Never" | "" => {}
+        "OnFailure" | "Never" => {}
         p => e.not_supported(&pod.child("restartPolicy"), p, &["OnFailure", "Never"]),
+    }
+}
+
+const MANAGER_MAX_BYTES: usize = 63;
+const PARALLELISM_MAX: i64 = 100_000;
+const FAILED_INDEXES_MAX: i64 = 100_000;
+/// From so many completions on, failures an index are bounded more tightly.
+const MANY_COMPLETIONS: i64 = 100_000;
+const MANY_COMPLETIONS_MAX: i64 = 10_000;
+
+/// What an indexed Job needs and may have.
+fn indexes(spec: &Value, at: &Path, e: &mut Errors) {
+    let number = |f: &str| spec.i64_at(&[f]);
+    let (completions, parallelism) = (number("completions"), number("parallelism"));
+    let failed = number("maxFailedIndexes");
+    if completions.is_none() {
+        e.required(&at.child("completions"), "when completion mode is Indexed");
+    }
+    if let Some(p) = parallelism.filter(|p| *p > PARALLELISM_MAX) {
+        let text = format!("must be less than or equal to {PARALLELISM_MAX} when completion mode is Indexed");
+        e.invalid(&at.child("parallelism"), p, &text);
+    }
+    if let (Some(f), Some(c)) = (failed, completions)
+        && f > c
+    {
+        e.invalid(&at.child("maxFailedIndexes"), f, "must be less than or equal to completions");
+    }
+    if let Some(f) = failed.filter(|f| *f > FAILED_INDEXES_MAX) {
+        let text = format!("must be less than or equal to {FAILED_INDEXES_MAX}");
+        e.invalid(&at.child("maxFailedIndexes"), f, &text);
+    }
+    if completions.is_some_and(|c| c > MANY_COMPLETIONS) && number("backoffLimitPerIndex").is_some() {
+        if failed.is_none() {
+            let text = format!("must be specified when completions is above {MANY_COMPLETIONS}");
+            e.required(&at.child("maxFailedIndexes"), &text);
+        }
+        for (f, v) in [("parallelism", parallelism), ("maxFailedIndexes", failed)] {
+            if let Some(n) = v.filter(|n| *n > MANY_COMPLETIONS_MAX) {
+                let text = format!(
+                    "must be less than or equal to {MANY_COMPLETIONS_MAX} when completions are above {MANY_COMPLETIONS} and used with backoff limit per index"
+                );
+                e.invalid(&at.child(f), n, &text);
+            }
+        }
     }
 }
 
@@ -184,13 +213,18 @@ impl rules::Rules for Rules {
             e.required(&at.child("selector"), "");
         } else {
             selector::label_selector(spec.get("selector"), &at.child("selector"), e);
-            if !selector::matches(&spec["selector"], pod_template::template_labels(o)) {
-                let shown = pod_template::template_labels(o).cloned().unwrap_or_else(Value::object);
-                let at = at.child("template").child("metadata").child("labels");
-                e.invalid(&at, shown, "`selector` does not match template `labels`");
-            }
+            pod_template::validate_labels(o, e);
         }
         validate_spec(spec, &at, e);
+        if let Some(n) = spec.i64_at(&["completions"]).filter(|n| *n > 0)
+            && spec.str_at(&["completionMode"]) == Some("Indexed")
+        {
+            let last = format!("{}-{}", o.name(), n - 1);
+            if !names::label(&last).is_empty() {
+                let text = format!("will not able to create pod with invalid DNS label: {last}");
+                e.invalid(&Path::new("metadata").child("name"), o.name(), &text);
+            }
+        }
     }
     fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
         if subresource == Some("status") {
@@ -232,10 +266,7 @@ impl rules::Rules for Rules {
         }
     }
     fn depth(&self) -> Depth {
-        Depth::Enums
-    }
-    fn extra_name_rule(&self, name: &str, _prefix: bool) -> Vec<String> {
-        if name.len() > 63 { vec![names::max_characters(63)] } else { Vec::new() }
+        Depth::Nothing
     }
     fn columns(&self) -> &'static str {
         "job"

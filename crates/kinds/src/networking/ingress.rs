@@ -22,17 +22,20 @@ fn host(h: &str, at: &Path, e: &mut Errors) {
 
 fn backend(b: &Value, at: &Path, e: &mut Errors) {
     match (present(b, "service"), present(b, "resource")) {
-        (None, None) => e.required(at, "port name or number is required"),
+        (None, None) => e.invalid(at, "", "resource or service backend is required"),
         (Some(_), Some(_)) => e.invalid(at, "", "cannot set both resource and service backends"),
         (None, Some(r)) => {
             for f in ["name", "kind"] {
                 if string(r, f).is_none() {
-                    e.required(&at.child("resource").child(f), &format!("{f} is required"));
+                    e.required(&at.child("resource").child(f), "");
                 }
+            }
+            if let Some(g) = r.str_at(&["apiGroup"]) {
+                e.invalid_each(&at.child("resource").child("apiGroup"), g, names::subdomain(g));
             }
         }
         (Some(s), None) => {
-            let at = at.child("service");
+            let (whole, at) = (at, at.child("service"));
             match string(s, "name") {
                 None => e.required(&at.child("name"), ""),
                 Some(n) => e.invalid_each(&at.child("name"), n, names::label(n)),
@@ -40,12 +43,12 @@ fn backend(b: &Value, at: &Path, e: &mut Errors) {
             let (name, number) =
                 (s.str_at(&["port", "name"]).unwrap_or_default(), s.i64_at(&["port", "number"]).unwrap_or(0));
             match (name.is_empty(), number) {
-                (true, 0) => e.required(&at, "port name or number is required"),
+                (true, 0) => e.required(whole, "port name or number is required"),
                 (false, 0) => e.invalid_each(&at.child("port").child("name"), name, names::port_name(name)),
                 (true, n) => {
                     names::port_number(n).iter().for_each(|m| e.invalid(&at.child("port").child("number"), n, m))
                 }
-                (false, _) => e.invalid(&at, "", "cannot set both port name & port number"),
+                (false, _) => e.invalid(whole, "", "cannot set both port name & port number"),
             }
         }
     }
@@ -63,7 +66,11 @@ impl rules::Rules for Rules {
         let spec = o.get("spec").unwrap_or(&Value::Null);
         let all = spec.items_at(&["rules"]);
         if all.is_empty() && present(spec, "defaultBackend").is_none() {
-            e.invalid(&at, all.to_vec(), "either `defaultBackend` or `rules` must be specified");
+            e.invalid(
+                &at,
+                spec.get("rules").cloned().unwrap_or_default(),
+                "either `defaultBackend` or `rules` must be specified",
+            );
         }
         if let Some(b) = present(spec, "defaultBackend") {
             backend(b, &at.child("defaultBackend"), e);
@@ -108,6 +115,9 @@ impl rules::Rules for Rules {
             }
         }
         for (i, t) in spec.items_at(&["tls"]).iter().enumerate() {
+            if let Some(s) = string(t, "secretName") {
+                e.invalid_each(&at.child("tls").index(i).child("secretName"), s, names::subdomain(s));
+            }
             for (j, h) in t.items_at(&["hosts"]).iter().enumerate() {
                 host(h.as_str().unwrap_or_default(), &at.child("tls").index(i).child("hosts").index(j), e);
             }
@@ -117,7 +127,7 @@ impl rules::Rules for Rules {
         }
     }
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn columns(&self) -> &'static str {
         "ingress"

@@ -12,7 +12,7 @@ pub(crate) struct Rules;
 
 impl rules::Rules for Rules {
     fn default(&self, o: &mut Value) {
-        if o.at(&["spec", "parameters"]).is_some_and(|p| !p.is_null() && p.get("scope").is_none_or(Value::is_empty)) {
+        if o.at(&["spec", "parameters"]).is_some_and(|p| !p.is_null() && p.get("scope").is_none_or(Value::is_null)) {
             *o.slot(&["spec", "parameters", "scope"]) = "Cluster".into();
         }
     }
@@ -26,15 +26,26 @@ impl rules::Rules for Rules {
             e.required(&at.child("controller"), "");
         } else if controller.len() > 250 {
             e.too_long(&at.child("controller"), 250);
-        } else if !controller.split_once('/').is_some_and(|(d, p)| names::subdomain(d).is_empty() && !p.is_empty()) {
-            e.invalid(&at.child("controller"), controller, "must be a domain-prefixed path (such as \"acme.io/foo\")");
+            names::domain_prefixed_path(controller, &at.child("controller"), e);
+        } else {
+            names::domain_prefixed_path(controller, &at.child("controller"), e);
         }
         if let Some(p) = o.get("spec").and_then(|s| present(s, "parameters")) {
             let at = at.child("parameters");
+            for f in ["kind", "name"] {
+                match p.str_at(&[f]).unwrap_or_default() {
+                    "" => e.required(&at.child(f), ""),
+                    s => e.invalid_each(&at.child(f), s, names::path_segment(s, false)),
+                }
+            }
+            if let Some(g) = p.str_at(&["apiGroup"]) {
+                e.invalid_each(&at.child("apiGroup"), g, names::subdomain(g));
+            }
             match (p.str_at(&["scope"]).unwrap_or_default(), p.str_at(&["namespace"])) {
                 ("Namespace", None) => e.required(&at.child("namespace"), "`parameters.scope` is set to 'Namespace'"),
                 ("Cluster", Some(_)) => e.forbidden(&at.child("namespace"), "`parameters.scope` is set to 'Cluster'"),
-                ("Namespace" | "Cluster", _) => {}
+                ("Namespace", Some(n)) => e.invalid_each(&at.child("namespace"), n, names::label(n)),
+                ("Cluster", None) => {}
                 (s, _) => e.not_supported(&at.child("scope"), s, &["Cluster", "Namespace"]),
             }
         }

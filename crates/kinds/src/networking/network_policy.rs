@@ -55,19 +55,19 @@ impl rules::Rules for Rules {
         for (i, t) in types.iter().enumerate() {
             let t = t.as_str().unwrap_or_default();
             if !matches!(t, "Ingress" | "Egress") {
-                e.not_supported(&path.index(i), t, &["Egress", "Ingress"]);
+                e.not_supported(&path.index(i), t, &["Ingress", "Egress"]);
             }
         }
     }
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
 }
 
 fn port(p: &Value, at: &Path, e: &mut Errors) {
     let protocol = p.str_at(&["protocol"]).unwrap_or("TCP");
     if !matches!(protocol, "TCP" | "UDP" | "SCTP") {
-        e.not_supported(&at.child("protocol"), protocol, &["SCTP", "TCP", "UDP"]);
+        e.not_supported(&at.child("protocol"), protocol, &["TCP", "UDP", "SCTP"]);
     }
     match present(p, "port") {
         Some(Value::String(name)) => {

@@ -247,7 +247,8 @@ fn azure_disk(s: &Value, at: &Path, e: &mut Errors) {
     let at = at.child("diskURI");
     match s.str_at(&["kind"]) {
         Some("Managed") if !uri.starts_with("/subscriptions/") => {
-            let form = "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}";
+            let form =
+                "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}";
             e.not_supported(&at, uri, &[form]);
         }
         Some(kind) if kind != "Managed" && !uri.starts_with("https://") => {
@@ -298,9 +299,7 @@ fn csi(s: &Value, persistent: bool, at: &Path, e: &mut Errors) {
         {
             let Some(r) = present(s, field) else { continue };
             let at = at.child(field);
-            for (part, rule) in
-                [("name", names::subdomain as fn(&str) -> Vec<String>), ("namespace", names::label)]
-            {
+            for (part, rule) in [("name", names::subdomain as fn(&str) -> Vec<String>), ("namespace", names::label)] {
                 match string(r, part) {
                     None => e.required(&at.child(part), ""),
                     Some(n) => e.invalid_each(&at.child(part), n, rule(n)),

@@ -34,9 +34,17 @@ impl rules::Rules for Budget {
             percent_at_most_100(present(spec, f), &at.child(f), e);
         }
         selector::label_selector(spec.get("selector"), &at.child("selector"), e);
+        if let Some(p) = spec.str_at(&["unhealthyPodEvictionPolicy"])
+            && !matches!(p, "AlwaysAllow" | "IfHealthyBudget")
+        {
+            e.not_supported(&at.child("unhealthyPodEvictionPolicy"), p, &["AlwaysAllow", "IfHealthyBudget"]);
+        }
+    }
+    fn name_rule(&self) -> crate::names::NameRule {
+        crate::names::NameRule::PathSegment
     }
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn columns(&self) -> &'static str {
         "podDisruptionBudget"

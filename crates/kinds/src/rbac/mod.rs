@@ -4,7 +4,7 @@ use ironkeel_object::Value;
 
 use crate::error::Errors;
 use crate::names::NameRule;
-use crate::pod_spec::string;
+use crate::pod_spec::{present, string};
 use crate::structural::Depth;
 use crate::{Path, TableContext, names, print, rules, selector};
 
@@ -24,8 +24,10 @@ impl rules::Rules for Role {
             if filled("nonResourceURLs") {
                 let urls = r["nonResourceURLs"].clone();
                 if !self.cluster {
-                    e.invalid(&at.child("nonResourceURLs"), urls, "namespaced rules cannot apply to non-resource URLs");
-                } else if filled("apiGroups") || filled("resources") || filled("resourceNames") {
+                    let text = "namespaced rules cannot apply to non-resource URLs";
+                    e.invalid(&at.child("nonResourceURLs"), urls.clone(), text);
+                }
+                if filled("apiGroups") || filled("resources") || filled("resourceNames") {
                     let text = "rules cannot apply to both regular resources and non-resource URLs";
                     e.invalid(&at.child("nonResourceURLs"), urls, text);
                 }
@@ -38,16 +40,25 @@ impl rules::Rules for Role {
                 e.required(&at.child("resources"), "resource rules must supply at least one resource");
             }
         }
-        for (i, s) in o.items_at(&["aggregationRule", "clusterRoleSelectors"]).iter().enumerate() {
-            let at = Path::new("aggregationRule").child("clusterRoleSelectors").index(i);
-            selector::label_selector(Some(s), &at, e);
+        let Some(rule) = present(o, "aggregationRule") else { return };
+        let path = Path::new("aggregationRule").child("clusterRoleSelectors");
+        let list = rule.items_at(&["clusterRoleSelectors"]);
+        if list.is_empty() {
+            e.required(&path, "at least one clusterRoleSelector required if aggregationRule is non-nil");
+        }
+        for (i, s) in list.iter().enumerate() {
+            let before = e.len();
+            selector::label_selector(Some(s), &path.index(i), e);
+            if e.len() > before {
+                e.invalid(&path.index(i), s.clone(), "invalid label selector.");
+            }
         }
     }
     fn create_on_update(&self) -> bool {
         true
     }
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn name_rule(&self) -> NameRule {
         NameRule::PathSegment
@@ -63,7 +74,7 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 
 impl rules::Rules for Binding {
     fn default(&self, o: &mut Value) {
-        if o.get("roleRef").is_some_and(|r| string(r, "apiGroup").is_none()) {
+        if o.get("roleRef").is_none_or(|r| string(r, "apiGroup").is_none()) {
             *o.slot(&["roleRef", "apiGroup"]) = GROUP.into();
         }
         for s in o.get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten() {
@@ -122,7 +133,7 @@ impl rules::Rules for Binding {
         true
     }
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn name_rule(&self) -> NameRule {
         NameRule::PathSegment
