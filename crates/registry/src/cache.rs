@@ -110,6 +110,8 @@ pub fn json_frame(kind: &str, object: &[u8]) -> Bytes {
 #[derive(Debug, Default)]
 struct State {
     objects: BTreeMap<Box<str>, Arc<Entry>>,
+    /// Bytes of their JSON.
+    object_bytes: usize,
     ring: VecDeque<Arc<Change>>,
     ring_bytes: usize,
     /// Sequence number of the ring's first change.
@@ -223,6 +225,7 @@ impl Cache {
         let mut state = self.state.write();
         let end = state.first + state.ring.len() as u64;
         state.last = entries.iter().map(|e| e.revision).max().unwrap_or(0);
+        state.object_bytes = entries.iter().map(|e| e.json.len()).sum();
         state.objects = entries.into_iter().map(|e| (e.key().into(), e)).collect();
         state.ring.clear();
         state.ring_bytes = 0;
@@ -230,6 +233,11 @@ impl Cache {
         state.window = revision;
         drop(state);
         self.version.fetch_add(1, Ordering::Release);
+        self.wake_everybody(revision);
+    }
+
+    fn wake_everybody(&self, revision: u64) {
+        self.targets.lock().wake_all(revision);
         self.changed.send_replace(revision);
     }
 
@@ -250,7 +258,8 @@ impl Cache {
     /// Ends every watch.
     pub(crate) fn close(&self) {
         self.state.write().closed = true;
-        self.changed.send_modify(|_| {});
+        let revision = *self.changed.borrow();
+        self.wake_everybody(revision);
     }
 
     /// Whether nothing comes any more.
@@ -285,6 +294,8 @@ impl Cache {
                 None => return,
             },
         };
+        let (added, gone) = (entry.json.len(), previous.as_ref().map_or(0, |p| p.json.len()));
+        state.object_bytes = (state.object_bytes + if deleted { 0 } else { added }).saturating_sub(gone);
         state.last = revision;
         state.ring_bytes += entry.json.len();
         self.targets.lock().touch(&entry, previous.as_deref());
@@ -357,6 +368,11 @@ impl Cache {
     /// Number of objects.
     pub fn len(&self) -> usize {
         self.state.read().objects.len()
+    }
+
+    /// Bytes of all objects as JSON.
+    pub fn bytes(&self) -> usize {
+        self.state.read().object_bytes
     }
 
     /// Whether there are no objects.

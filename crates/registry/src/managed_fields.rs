@@ -1,9 +1,62 @@
 //! `metadata.managedFields`: who set what, kept up to date on every write.
 
 use ironkeel_object::{ObjectMeta, Value};
-use ironkeel_patch::ApplyOptions;
+use ironkeel_patch::{ApplyOptions, Schema};
 
 use crate::request::WriteRequest;
+use crate::storage::Row;
+
+/// How apply sees the objects of a row.
+pub(crate) fn schema_of(row: &Row) -> Schema<'_> {
+    match (&row.structure, crate::entry::stored_type(&row.kind)) {
+        (Some(structure), _) => Schema::Custom(structure),
+        (None, Some(id)) => Schema::Table(id),
+        (None, None) => Schema::Deduced,
+    }
+}
+
+/// Resources whose status writes leave the metadata alone (upstream's reset fields of the status
+/// strategies); those of custom resources do too.
+const STATUS_RESETS_METADATA: &[&str] = &[
+    "apiservices",
+    "devicetaintrules",
+    "flowschemas",
+    "podgroups",
+    "prioritylevelconfigurations",
+    "resourceclaims",
+    "resourcepoolstatusrequests",
+    "servicecidrs",
+    "storageversionmigrations",
+    "storageversions",
+    "validatingadmissionpolicies",
+    "volumeattachments",
+];
+
+/// Paths that a write to the row through this subresource cannot change (upstream's
+/// `GetResetFields`): who sends them does not come to own them.
+pub(crate) fn reset_fields(row: &Row, subresource: &str) -> &'static [&'static [&'static str]] {
+    let custom = row.kind.custom.is_some();
+    match (row.plural(), subresource) {
+        ("certificatesigningrequests", "") => &[&["spec"], &["status"]],
+        ("certificatesigningrequests", "status") => &[&["spec"], &["status", "conditions"]],
+        ("certificatesigningrequests", "approval") => &[&["spec"], &["status", "certificate"]],
+        (_, "") | ("namespaces", "finalize") => {
+            if row.kind.resource.subresource("status").is_some() {
+                &[&["status"]]
+            } else {
+                &[]
+            }
+        }
+        ("deployments", "status") if !custom => &[&["spec"], &["metadata", "labels"]],
+        ("pods", "status") if !custom => {
+            &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]]
+        }
+        (plural, "status") if custom || STATUS_RESETS_METADATA.contains(&plural) => &[&["metadata"], &["spec"]],
+        (_, "status") => &[&["spec"]],
+        ("pods", "ephemeralcontainers" | "resize") => &[&["status"], &["metadata"]],
+        _ => &[],
+    }
+}
 
 /// Notes what this write changed under its field manager.
 pub(crate) fn track(new: &mut Value, old: Option<&Value>, request: &WriteRequest, now: &str) {
@@ -13,7 +66,8 @@ pub(crate) fn track(new: &mut Value, old: Option<&Value>, request: &WriteRequest
         api_version: &row.api_version,
         subresource: &request.subresource,
         now,
-        type_id: crate::entry::stored_type(&row.kind),
+        schema: schema_of(row),
+        reset: reset_fields(row, &request.subresource),
     };
     ironkeel_patch::track_update(old, new, &options);
 }

@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 
+use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
 use ironkeel_object::{ObjectMeta, Value};
-use ironkeel_patch::{ApplyError, ApplyOptions, PatchError};
+use ironkeel_patch::{ApplyError, ApplyOptions, LAST_APPLIED, PatchError};
 use ironkeel_schema::TypeId;
 use parking_lot::Mutex;
 
 use crate::error::{ApiError, Cause, Details, Reason};
+use crate::managed_fields;
 use crate::storage::Row;
 use crate::update::Change;
 
@@ -85,27 +87,61 @@ pub struct Patch {
     pub now: String,
     /// What to do about unknown fields.
     pub validation: FieldValidation,
+    /// What strict decoding found in the patch itself.
+    pub problems: Vec<String>,
+    /// Why this user may not create the object, should an apply find none.
+    pub create_refused: Option<ApiError>,
     /// Warnings for the client.
     pub warnings: Arc<Mutex<Vec<String>>>,
 }
 
 impl Patch {
-    fn options(&self) -> ApplyOptions<'_> {
-        ApplyOptions {
+    fn apply_to(&self, current: &Value, config: &Value, force: bool) -> Result<Value, ApiError> {
+        let row = &self.row;
+        let options = ApplyOptions {
             manager: &self.field_manager,
-            api_version: &self.row.api_version,
+            api_version: &row.api_version,
             subresource: &self.subresource,
             now: &self.now,
-            type_id: Some(self.type_id),
+            schema: managed_fields::schema_of(row),
+            reset: managed_fields::reset_fields(row, &self.subresource),
+        };
+        let last = current.annotation(LAST_APPLIED).filter(|_| self.field_manager == KUBECTL);
+        let last = last.and_then(|text| ironkeel_codec::parse_json(text.as_bytes()).ok());
+        let mut out =
+            ironkeel_patch::apply(current, config, force, last.as_ref(), &options).map_err(|e| apply_error(&e))?;
+        // Client-side apply, should its user go back to it, finds what was applied last.
+        if self.field_manager == KUBECTL && out.annotation(LAST_APPLIED).is_some_and(|a| !a.is_empty()) {
+            let text = last_applied_text(config);
+            *out.slot(&["metadata", "annotations", LAST_APPLIED]) = text.into();
         }
+        Ok(out)
+    }
+
+    /// The replicas that an apply through `scale` sets on the object itself.
+    pub(crate) fn applied_scale(&self, current: &Value) -> Option<Result<Value, ApiError>> {
+        let PatchBody::Apply { object, force } = &self.body else { return None };
+        let expected = ("autoscaling/v1", "Scale");
+        let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
+        if (text("apiVersion"), text("kind")) != expected {
+            return Some(Err(ApiError::bad_request(format!(
+                "Incorrect version specified in apply patch. Specified patch version: {}, expected: {}",
+                text("apiVersion"),
+                expected.0
+            ))));
+        }
+        let mut config = Value::object();
+        config.set_gvk(&self.row.api_version, self.row.kind_name());
+        if let Some(replicas) = object.i64_at(&["spec", "replicas"]) {
+            self.row.kind.hooks.set_replicas(&mut config, replicas);
+        }
+        Some(self.apply_to(current, &config, *force))
     }
 
     /// Applies the patch to any tree of its type.
     pub fn patched(&self, current: &Value) -> Result<Value, ApiError> {
         let mut out = match &self.body {
-            PatchBody::Apply { object, force } => {
-                ironkeel_patch::apply(current, object, *force, &self.options()).map_err(|e| apply_error(&e))?
-            }
+            PatchBody::Apply { object, force } => return self.conformed(self.apply_to(current, object, *force)?),
             PatchBody::Json(p) => {
                 let mut out = current.clone();
                 ironkeel_patch::json_patch(&mut out, p).map_err(|e| patch_error(&e))?;
@@ -122,17 +158,81 @@ impl Patch {
                 out
             }
         };
-        let mut problems = Vec::new();
-        ironkeel_codec::conform(&mut out, self.type_id, &mut problems).map_err(|e| {
+        let mut problems = self.problems.clone();
+        if self.custom() {
+            problems.extend(self.row.conform(&mut out)?);
+            return match self.judge(problems, &out) {
+                Some(refused) => Err(refused),
+                None => Ok(out),
+            };
+        }
+        let mut found = Vec::new();
+        if let Err(e) = ironkeel_codec::conform(&mut out, self.type_id, &mut found) {
+            return Err(unpatchable(&out, &e.to_string()));
+        }
+        problems.extend(found.iter().map(ToString::to_string));
+        match self.judge(problems, &out) {
+            Some(refused) => Err(refused),
+            None => Ok(out),
+        }
+    }
+
+    fn custom(&self) -> bool {
+        self.row.kind.custom.is_some() && self.type_id == self.row.kind.resource.type_id
+    }
+
+    fn conformed(&self, mut applied: Value) -> Result<Value, ApiError> {
+        if self.custom() {
+            let problems = self.row.conform(&mut applied)?;
+            self.validation.judge(problems, &self.warnings)?;
+            return Ok(applied);
+        }
+        let mut ignored = Vec::new();
+        ironkeel_codec::conform(&mut applied, self.type_id, &mut ignored).map_err(|e| {
             let kind = self.row.kind_name();
             ApiError::bad_request(format!(
                 "{kind} in version \"{}\" cannot be handled as a {kind}: {e}",
                 self.row.kind.resource.version
             ))
         })?;
-        self.validation.judge(problems.iter().map(ToString::to_string).collect(), &self.warnings)?;
-        Ok(out)
+        Ok(applied)
     }
+
+    /// What strict decoding found in the patch and in what it made, as an error or as warnings.
+    fn judge(&self, problems: Vec<String>, patched: &Value) -> Option<ApiError> {
+        let refused = self.validation.judge(problems, &self.warnings).err()?;
+        Some(match self.body {
+            PatchBody::Apply { .. } => refused,
+            _ => unpatchable(patched, &refused.message),
+        })
+    }
+}
+
+/// The manager for which client-side apply's annotation is kept up to date.
+const KUBECTL: &str = "kubectl";
+
+/// The configuration as client-side apply notes it.
+fn last_applied_text(config: &Value) -> String {
+    let mut config = config.clone();
+    if let Some(Value::Object(annotations)) = config.get_mut("metadata").and_then(|m| m.get_mut("annotations")) {
+        annotations.remove(LAST_APPLIED);
+    }
+    let mut text = Vec::new();
+    ironkeel_codec::encode_json(&config, &mut text);
+    text.push(b'\n');
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// 422: the patch fits, but what it makes is no object of the kind.
+fn unpatchable(patched: &Value, why: &str) -> ApiError {
+    let mut text = Vec::new();
+    ironkeel_codec::encode_json(patched, &mut text);
+    let error = FieldError {
+        path: Path::new("patch"),
+        kind: FieldErrorKind::Invalid,
+        message: format!("Invalid value: {:?}: {why}", String::from_utf8_lossy(&text)),
+    };
+    ApiError::invalid("", "", "", &[error])
 }
 
 impl Change for Patch {
@@ -144,9 +244,20 @@ impl Change for Patch {
         if !matches!(self.body, PatchBody::Apply { .. }) {
             return Ok(None);
         }
+        if let Some(refused) = &self.create_refused {
+            return Err(refused.clone());
+        }
         let mut nothing = Value::object();
         nothing.set_gvk(&self.row.api_version, self.row.kind_name());
-        self.patched(&nothing).map(Some)
+        let object = self.patched(&nothing)?;
+        if !object.uid().is_empty() {
+            let why = format!(
+                "uid mismatch: the provided object specified uid {}, and no existing object was found",
+                object.uid()
+            );
+            return Err(ApiError::conflict(self.row.group(), self.row.plural(), object.name(), &why));
+        }
+        Ok(Some(object))
     }
 
     fn tracks_fields(&self) -> bool {
@@ -155,18 +266,17 @@ impl Change for Patch {
 }
 
 fn patch_error(e: &PatchError) -> ApiError {
-    let reason = match e.status() {
-        400 => Reason::BadRequest,
-        413 => Reason::RequestEntityTooLarge,
-        _ => Reason::Invalid,
-    };
-    let message = match e {
-        PatchError::Inapplicable(why) => {
-            format!("the server rejected our request due to an error in our request: {why}")
-        }
-        other => other.to_string(),
-    };
-    ApiError::new(reason, message)
+    match e {
+        PatchError::Inapplicable(why) => ApiError {
+            details: Some(Box::default()),
+            ..ApiError::new(
+                Reason::Invalid,
+                format!("the server rejected our request due to an error in our request: {why}"),
+            )
+        },
+        PatchError::TooManyOperations { .. } => ApiError::new(Reason::RequestEntityTooLarge, e.to_string()),
+        PatchError::Malformed(_) => ApiError::bad_request(e.to_string()),
+    }
 }
 
 fn apply_error(e: &ApplyError) -> ApiError {

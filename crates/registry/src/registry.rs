@@ -25,6 +25,10 @@ use crate::watch::{WatchStart, Watcher};
 /// How long a request waits for the cache to reach a revision that a client has seen, in milliseconds.
 const REVISION_WAIT_MS: u64 = 3_000;
 
+/// The field by whose value watchers are told apart, so that a change wakes only those that it
+/// concerns: each kubelet watches the Pods of its node.
+const TARGET_FIELD: &str = "spec.nodeName";
+
 /// Everything stored, and the only way to write it.
 #[derive(Debug)]
 pub struct Registry {
@@ -205,7 +209,8 @@ impl Registry {
     ) -> Result<Watcher, ApiError> {
         let home = row.home()?;
         self.wait_for_revision(at_least).await?;
-        Watcher::new(home.cache.clone(), selection, start, self.feed.applied())
+        let target = home.selectable.iter().position(|f| *f == TARGET_FIELD);
+        Watcher::new(home.cache.clone(), selection, start, target, self.feed.applied())
     }
 
     /// The key in the store.

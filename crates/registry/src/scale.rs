@@ -54,6 +54,11 @@ pub struct ScaleWrite<'a> {
 impl Change for ScaleWrite<'_> {
     fn apply(&self, current: &Value) -> Result<Value, ApiError> {
         let before = scale_of(self.row, current)?;
+        if let ScaleChange::Patch(patch) = &self.change
+            && let Some(applied) = patch.applied_scale(current)
+        {
+            return applied;
+        }
         let scale = match &self.change {
             ScaleChange::Replace(scale) => scale.clone(),
             ScaleChange::Patch(patch) => patch.patched(&before)?,
@@ -74,5 +79,9 @@ impl Change for ScaleWrite<'_> {
             out.meta_mut().insert("uid", scale.uid());
         }
         Ok(out)
+    }
+
+    fn tracks_fields(&self) -> bool {
+        matches!(&self.change, ScaleChange::Patch(patch) if patch.tracks_fields())
     }
 }

@@ -71,6 +71,11 @@ impl Selection {
             && self.field_namespace.is_none()
     }
 
+    /// The one value of a field that is wanted, where there is one.
+    pub(crate) fn wanted(&self, field: usize) -> Option<&str> {
+        self.fields.iter().find(|(i, _, equal)| *i == field && *equal).map(|(_, value, _)| value.as_str())
+    }
+
     /// Whether the entry is selected.
     pub fn matches(&self, entry: &Entry) -> bool {
         (self.namespace.is_empty() || self.namespace == entry.namespace())

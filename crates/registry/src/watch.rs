@@ -72,9 +72,11 @@ impl Watcher {
         cache: Arc<Cache>,
         selection: Selection,
         start: WatchStart,
+        target: Option<usize>,
         applied: watch::Receiver<u64>,
     ) -> Result<Self, ApiError> {
-        let changed = cache.changed.subscribe();
+        let target = target.and_then(|field| Some((field, selection.wanted(field)?)));
+        let changed = cache.subscribe(target);
         let now = *applied.borrow();
         let (cursor, initial, initial_end) = match start {
             WatchStart::After(revision) => (cache.cursor_after(revision)?, Vec::new(), None),
@@ -142,20 +144,13 @@ impl Watcher {
         }
     }
 
-    /// The revision up to which everything has been delivered, where nothing is waiting.
-    pub fn bookmark(&mut self) -> Option<u64> {
-        if self.initial.len() > 0 || self.initial_end.is_some() {
-            return None;
+    /// The revision up to which everything has been delivered, where nothing is waiting; what is
+    /// waiting is appended to `out` instead.
+    pub fn bookmark(&mut self, out: &mut Vec<WatchedEvent>) -> Result<Option<u64>, ApiError> {
+        if self.initial.len() > 0 || self.initial_end.is_some() || self.poll(out)? {
+            return Ok(None);
         }
-        let applied = *self.applied.borrow();
-        if applied < self.known {
-            return None;
-        }
-        let mut waiting = Vec::new();
-        match self.cache.changes(self.cursor, 1, &mut waiting) {
-            Ok(_) if waiting.is_empty() => Some(applied.max(self.caught_up_at)),
-            _ => None,
-        }
+        Ok(Some(self.caught_up_at).filter(|at| *at >= self.known))
     }
 }
 
