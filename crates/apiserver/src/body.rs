@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures::Stream;
 use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use ironkeel_registry::{ApiError, Reason};
@@ -125,4 +125,20 @@ where
         }
     }
     Ok(rest.map(BytesMut::freeze).or(first).unwrap_or_default())
+}
+
+/// A request body as it is passed on, unread.
+pub(crate) fn pass<B>(body: B) -> Body
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: std::fmt::Display,
+{
+    if body.is_end_stream() {
+        return Body::empty();
+    }
+    Body::stream(http_body_util::BodyDataStream::new(Box::pin(body)).map(|chunk| match chunk {
+        Ok(mut data) => Ok(data.copy_to_bytes(data.remaining())),
+        Err(e) => Err(io::Error::other(e.to_string())),
+    }))
 }

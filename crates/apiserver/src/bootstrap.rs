@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use ironkeel_object::{Gvk, ObjectMeta, Value, object};
+use ironkeel_object::{Gvk, Map, ObjectMeta, Value, object};
 use ironkeel_registry::{AdmitAll, ApiError, Change, Reason, Registry, Row, User, WriteRequest};
 
 use crate::server::Config;
 
 /// Objects written at once, so that they share an fsync.
-const PARALLEL: usize = 64;
+pub(crate) const PARALLEL: usize = 64;
 
 struct Become(Value);
 
@@ -45,7 +45,7 @@ pub(crate) async fn run(registry: &Arc<Registry>, config: &Config, kubernetes_ip
     ensure(registry, vec![client_ca(config)], replace_data).await
 }
 
-fn row_of(registry: &Registry, object: &Value) -> Result<Arc<Row>, ApiError> {
+pub(crate) fn row_of(registry: &Registry, object: &Value) -> Result<Arc<Row>, ApiError> {
     let gvk: Gvk = object.gvk();
     let rows = registry.rows();
     let found = rows
@@ -54,7 +54,7 @@ fn row_of(registry: &Registry, object: &Value) -> Result<Arc<Row>, ApiError> {
     found.cloned().ok_or_else(ApiError::no_such_resource)
 }
 
-fn request(row: &Arc<Row>, object: &Value) -> WriteRequest {
+pub(crate) fn request(row: &Arc<Row>, object: &Value) -> WriteRequest {
     WriteRequest {
         row: row.clone(),
         namespace: object.namespace().to_owned(),
@@ -68,7 +68,9 @@ fn request(row: &Arc<Row>, object: &Value) -> WriteRequest {
         dry_run: false,
         field_manager: "kube-apiserver".to_owned(),
         admission: Arc::new(AdmitAll),
+        options: Arc::default(),
         warnings: Arc::default(),
+        annotations: Arc::default(),
     }
 }
 
@@ -192,13 +194,28 @@ fn replace_endpoints(existing: &Value, wanted: &Value) -> Option<Value> {
     (out != *existing).then_some(out)
 }
 
+/// How extension API servers tell who asks: the authorities and headers of this server.
 fn client_ca(config: &Config) -> Value {
-    object!({
+    let mut object = object!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": { "name": "extension-apiserver-authentication", "namespace": "kube-system" },
-        "data": { "client-ca-file": (config.client_ca_pem.as_str()) },
-    })
+    });
+    let mut data = Map::new();
+    if !config.client_ca_pem.is_empty() {
+        data.insert("client-ca-file", config.client_ca_pem.as_str());
+    }
+    if let Some(proxies) = &config.request_header {
+        let list = |names: &[String]| serde_json::Value::from(names.to_vec()).to_string();
+        data.insert("requestheader-client-ca-file", proxies.ca_pem.as_str());
+        data.insert("requestheader-allowed-names", list(&proxies.allowed_names));
+        data.insert("requestheader-username-headers", list(&proxies.username_headers));
+        data.insert("requestheader-uid-headers", list(&proxies.uid_headers));
+        data.insert("requestheader-group-headers", list(&proxies.group_headers));
+        data.insert("requestheader-extra-headers-prefix", list(&proxies.extra_header_prefixes));
+    }
+    *object.slot(&["data"]) = Value::Object(data);
+    object
 }
 
 fn replace_data(existing: &Value, wanted: &Value) -> Option<Value> {

@@ -9,6 +9,7 @@ use ironkeel_registry::{ApiError, FieldValidation, Row, User, WriteRequest};
 use parking_lot::Mutex;
 
 use crate::answer::IncludeObject;
+use crate::body::Body;
 use crate::negotiate::Output;
 use crate::request_info::{Query, RequestInfo};
 use crate::server::Server;
@@ -24,6 +25,8 @@ pub(crate) struct Context {
     pub(crate) query: Query,
     pub(crate) parts: Parts,
     pub(crate) body: Bytes,
+    /// The body of a request that is passed on, unread; taken once.
+    pub(crate) upload: Mutex<Option<Body>>,
     pub(crate) output: Output,
     pub(crate) warnings: Arc<Mutex<Vec<String>>>,
 }

@@ -7,10 +7,13 @@ use ironkeel_registry::{ApiError, Row};
 
 use crate::body::Body;
 use crate::context::Context;
-use crate::{answer, binding, documents, eviction, read, reviews, streaming, token, watch_stream, write};
+use crate::{aggregation, answer, binding, documents, eviction, read, reviews, streaming, token, watch_stream, write};
 
 /// Answers a request.
 pub(crate) async fn dispatch(c: Context) -> Result<Response<Body>, ApiError> {
+    if let Some(remote) = aggregated(&c) {
+        return aggregation::proxy(c, &remote).await;
+    }
     if !c.info.is_resource {
         return documents::respond(&c).await;
     }
@@ -20,6 +23,16 @@ pub(crate) async fn dispatch(c: Context) -> Result<Response<Body>, ApiError> {
         return Err(ApiError::no_such_resource());
     }
     if i.subresource.is_empty() { object(c, row).await } else { subresource(c, row).await }
+}
+
+/// The extension API server that this request is for.
+fn aggregated(c: &Context) -> Option<Arc<aggregation::Remote>> {
+    let info = &c.info;
+    if let Some(document) = info.path.strip_prefix("/openapi/v3/apis/") {
+        let (group, version) = document.split_once('/')?;
+        return c.server.aggregator.remote(group, version);
+    }
+    c.server.aggregator.remote(&info.group, &info.version)
 }
 
 async fn object(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {

@@ -17,7 +17,7 @@ use crate::context::Context;
 
 /// Documents that are made on first demand and kept as bytes, by path.
 #[derive(Default)]
-pub(crate) struct Documents(Mutex<std::collections::HashMap<String, Bytes>>);
+pub(crate) struct Documents(Mutex<std::collections::HashMap<String, (u64, Bytes)>>);
 
 static ROWS: LazyLock<Vec<openapi::Row<'static>>> = LazyLock::new(openapi::built_in);
 
@@ -55,12 +55,14 @@ fn json(c: &Context, content_type: &'static str, value: &serde_json::Value) -> R
 }
 
 fn kept(c: &Context, key: String, make: impl FnOnce() -> Option<serde_json::Value>) -> Result<Bytes, ApiError> {
-    if let Some(bytes) = c.server.documents.0.lock().get(&key) {
+    // What remote groups add may have changed since.
+    let generation = c.server.aggregator.generation();
+    if let Some((_, bytes)) = c.server.documents.0.lock().get(&key).filter(|(of, _)| *of == generation) {
         return Ok(bytes.clone());
     }
     let value = make().ok_or_else(ApiError::no_such_resource)?;
     let bytes = Bytes::from(serde_json::to_vec(&value).map_err(ApiError::internal)?);
-    c.server.documents.0.lock().insert(key, bytes.clone());
+    c.server.documents.0.lock().insert(key, (generation, bytes.clone()));
     Ok(bytes)
 }
 
@@ -82,7 +84,13 @@ fn discovery(c: &Context, path: &str, parts: &[&str]) -> Result<Response<Body>, 
     let rows = &*ROWS;
     if let (["api"] | ["apis"], Some(version)) = (parts, c.output.aggregated) {
         let core = parts == ["api"];
-        let bytes = kept(c, format!("{path} {version}"), || Some(openapi::aggregated(rows, core, version)))?;
+        let bytes = kept(c, format!("{path} {version}"), || {
+            let mut document = openapi::aggregated(rows, core, version);
+            if !core {
+                c.server.aggregator.merge_aggregated(&mut document);
+            }
+            Some(document)
+        })?;
         let content_type = if version == "v2" { openapi::AGGREGATED_V2 } else { openapi::AGGREGATED_V2BETA1 };
         let mut response = tagged(c, content_type, bytes);
         response.headers_mut().insert(http::header::VARY, HeaderValue::from_static("Accept"));
@@ -91,9 +99,17 @@ fn discovery(c: &Context, path: &str, parts: &[&str]) -> Result<Response<Body>, 
     let bytes = kept(c, path.to_owned(), || match parts {
         [""] => Some(openapi::root_paths(rows)),
         ["api"] => Some(openapi::api_versions(&c.server.server_address)),
-        ["apis"] => Some(openapi::api_group_list(rows)),
+        ["apis"] => {
+            let mut list = openapi::api_group_list(rows);
+            c.server.aggregator.merge_groups(&mut list);
+            Some(list)
+        }
         ["api", version] => openapi::api_resource_list(rows, "", version),
-        ["apis", group] => openapi::api_group(rows, group),
+        ["apis", group] => c.server.aggregator.group(group, openapi::api_group(rows, group)).map(|mut body| {
+            body["kind"] = "APIGroup".into();
+            body["apiVersion"] = "v1".into();
+            body
+        }),
         ["apis", group, version] => openapi::api_resource_list(rows, group, version),
         ["version"] => Some(openapi::version("", "")),
         _ => None,
@@ -112,14 +128,22 @@ fn openapi_v2(c: &Context) -> Result<Response<Body>, ApiError> {
             "only the following media types are accepted: application/json",
         ));
     }
-    let bytes = kept(c, "/openapi/v2".to_owned(), || Some(openapi::openapi_v2(&ROWS)))?;
+    let bytes = kept(c, "/openapi/v2".to_owned(), || {
+        let mut document = openapi::openapi_v2(&ROWS);
+        c.server.aggregator.merge_openapi_v2(&mut document);
+        Some(document)
+    })?;
     Ok(tagged(c, "application/json", bytes))
 }
 
 fn openapi_v3(c: &Context, parts: &[&str]) -> Result<Response<Body>, ApiError> {
     let rows = &*ROWS;
     let bytes = kept(c, format!("/openapi/v3/{}", parts.join("/")), || match parts {
-        [] => Some(openapi::openapi_v3_index(rows)),
+        [] => {
+            let mut index = openapi::openapi_v3_index(rows);
+            c.server.aggregator.merge_openapi_v3_index(&mut index);
+            Some(index)
+        }
         ["api", version] => openapi::openapi_v3(rows, "", version),
         ["apis", group, version] => openapi::openapi_v3(rows, group, version),
         _ => None,
@@ -128,7 +152,7 @@ fn openapi_v3(c: &Context, parts: &[&str]) -> Result<Response<Body>, ApiError> {
 }
 
 async fn health(c: &Context, parts: &[&str]) -> Result<Response<Body>, ApiError> {
-    let store = c.server.registry.store().status().await;
+    let store = c.server.registry.store().current_revision().await;
     let draining = c.server.draining.is_cancelled();
     let check = |name: &str| match name {
         "etcd" => store.is_ok(),

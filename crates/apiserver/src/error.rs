@@ -13,6 +13,9 @@ pub enum Error {
     /// The configuration of authentication is wrong.
     #[error("authentication cannot be set up: {0}")]
     Auth(#[from] AuthError),
+    /// A certificate authority that cannot be read.
+    #[error("certificates: {0}")]
+    Certificates(#[from] ironkeel_auth::PkiError),
     /// An in-process upgrade failed.
     #[error("the in-process connection failed: {0}")]
     Connection(#[from] hyper::Error),

@@ -8,9 +8,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
 use crate::error::Error;
+use crate::forward::body_of;
 use crate::layers::Caller;
 use crate::server::{Server, serve_stream};
-use crate::streaming::body_of;
 
 /// Bytes that the pipe holds in each direction.
 const PIPE_BYTES: usize = 64 << 10;

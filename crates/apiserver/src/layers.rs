@@ -1,5 +1,6 @@
 //! The way of a request, from top to bottom. [`through`] is the list.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -7,7 +8,7 @@ use std::time::{Duration, Instant};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
-use ironkeel_auth::{Attributes, AuthRequest, UserInfo, identity_of_certificate, impersonate};
+use ironkeel_auth::{Attributes, AuthRequest, Peer, UserInfo, impersonate};
 use ironkeel_object::FieldSelector;
 use ironkeel_registry::{ApiError, Reason};
 use parking_lot::Mutex;
@@ -17,6 +18,7 @@ use tokio::sync::SemaphorePermit;
 use crate::body::{self, Body};
 use crate::context::Context;
 use crate::dispatch::dispatch;
+use crate::forward::PeerAddress;
 use crate::negotiate::Output;
 use crate::request_info::{Query, RequestInfo};
 use crate::server::Server;
@@ -33,12 +35,14 @@ const URI_LIMIT_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Connection {
     certificates: Vec<CertificateDer<'static>>,
-    user: OnceLock<Option<Arc<UserInfo>>>,
+    address: SocketAddr,
+    /// What the certificates prove; `None` where they are nobody's.
+    peer: OnceLock<Option<Peer>>,
 }
 
 impl Connection {
-    pub(crate) fn new(certificates: Vec<CertificateDer<'static>>) -> Self {
-        Connection { certificates, user: OnceLock::new() }
+    pub(crate) fn new(address: SocketAddr, certificates: Vec<CertificateDer<'static>>) -> Self {
+        Connection { certificates, address, peer: OnceLock::new() }
     }
 }
 
@@ -54,12 +58,15 @@ pub(crate) enum Caller {
 /// Answers one request.
 pub(crate) async fn respond<B>(server: Arc<Server>, caller: &Caller, request: Request<B>) -> Response<Body>
 where
-    B: http_body::Body + Send,
+    B: http_body::Body + Send + 'static,
     B::Data: Send,
     B::Error: std::fmt::Display,
 {
     let started = Instant::now();
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    if let Caller::Peer(connection) = caller {
+        parts.extensions.insert(PeerAddress(connection.address));
+    }
     let query = Query::new(parts.uri.query());
     let info = Arc::new(RequestInfo::parse(&parts.method, parts.uri.path(), &query));
     let row = if info.is_resource {
@@ -106,7 +113,7 @@ async fn through<B>(
     output: &mut Output,
 ) -> Result<Response<Body>, ApiError>
 where
-    B: http_body::Body + Send,
+    B: http_body::Body + Send + 'static,
     B::Data: Send,
     B::Error: std::fmt::Display,
 {
@@ -116,10 +123,26 @@ where
     let _place = limit(server, &info).await?;
     authorize(server, &user, &info, &query)?;
     let long = info.is_long_running();
-    let body = if long && info.verb == "get" { bytes::Bytes::new() } else { body::read(body).await? };
+    let passed_on = info.subresource == "proxy" || server.aggregator.remote(&info.group, &info.version).is_some();
+    let (body, upload) = if passed_on {
+        (bytes::Bytes::new(), Some(body::pass(body)))
+    } else if long && info.verb == "get" {
+        (bytes::Bytes::new(), None)
+    } else {
+        (body::read(body).await?, None)
+    };
     // Admission is part of the registry's write path, behind defaulting.
-    let context =
-        Context { server: server.clone(), user, info, query, parts, body, output: *output, warnings: warnings.clone() };
+    let context = Context {
+        server: server.clone(),
+        user,
+        info,
+        query,
+        parts,
+        body,
+        upload: Mutex::new(upload),
+        output: *output,
+        warnings: warnings.clone(),
+    };
     if long {
         return dispatch(context).await;
     }
@@ -152,24 +175,30 @@ fn authenticate(server: &Server, caller: &Caller, parts: &Parts) -> Result<Arc<U
         Caller::Stamped(user) => return Ok(user.clone()),
         Caller::Peer(connection) => connection,
     };
-    let certified = connection.user.get_or_init(|| {
-        let leaf = connection.certificates.first()?;
-        match identity_of_certificate(leaf) {
-            Ok(user) => user.map(Arc::new),
-            Err(error) => {
-                tracing::info!(%error, "a client certificate names nobody");
-                None
-            }
+    let peer = connection.peer.get_or_init(|| match server.certificates.identify(&connection.certificates) {
+        Ok(peer) => Some(peer),
+        Err(error) => {
+            tracing::info!(%error, "a client certificate names nobody");
+            None
         }
     });
-    if let Some(user) = certified {
-        return Ok(user.clone());
+    if let Some(peer) = peer {
+        if peer.front_proxy
+            && let Some(user) = server.certificates.named_in_headers(&parts.headers)
+        {
+            return Ok(Arc::new(user));
+        }
+        if let Some(user) = &peer.user {
+            return Ok(user.clone());
+        }
     }
     let bearer = parts.headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| {
         let (scheme, token) = v.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     });
     match server.authenticator.authenticate(&AuthRequest { bearer, ..AuthRequest::default() }) {
+        // Bad credentials never make an anonymous user.
+        Ok(Some(who)) if peer.is_none() && who.user.name == UserInfo::ANONYMOUS => Err(unauthorized()),
         Ok(Some(who)) => Ok(Arc::new(who.user)),
         Ok(None) => Err(unauthorized()),
         Err(error) => {

@@ -5,6 +5,7 @@
 //! path. What does not live here: rules of kinds (`kinds`), storage (`registry`), decisions about
 //! identity and permission (`auth`), admission plugins (`admission`).
 
+mod aggregation;
 mod answer;
 mod binding;
 mod body;
@@ -17,17 +18,21 @@ mod documents;
 mod error;
 mod escalation;
 mod eviction;
+mod forward;
 mod in_process;
 mod layers;
 mod metrics;
 mod negotiate;
+mod outbound;
 mod protobuf;
 mod read;
 mod request_info;
 mod reviews;
+mod rewrite;
 mod server;
 mod streaming;
 mod table;
+mod targets;
 mod token;
 mod watch_stream;
 mod write;
@@ -35,4 +40,5 @@ mod write;
 pub use body::{BODY_LIMIT_BYTES, Body};
 pub use error::Error;
 pub use ironkeel_auth::UserInfo;
+pub use outbound::ClientIdentity;
 pub use server::{ApiServer, Config, InProcess, MAX_MUTATING_IN_FLIGHT, MAX_READING_IN_FLIGHT};

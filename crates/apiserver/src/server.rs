@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +13,10 @@ use http::{Request, Response};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use ironkeel_auth::{Authenticator, AuthenticatorConfig, Authorizer, ServiceAccountIssuer, UserInfo};
+use ironkeel_auth::{
+    Authenticator, AuthenticatorConfig, Authorizer, ClientCertificates, RequestHeaderConfig, ServiceAccountIssuer,
+    UserInfo,
+};
 use ironkeel_object::ObjectSource;
 use ironkeel_registry::{Chain, Clock, Registry, ServiceAddresses, SystemClock};
 use ironkeel_store::Store;
@@ -23,13 +26,15 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::aggregation::Aggregator;
 use crate::body::Body;
 use crate::documents::Documents;
 use crate::error::Error;
 use crate::escalation::Escalation;
 use crate::layers::{self, Caller, Connection};
 use crate::metrics::Metrics;
-use crate::{bootstrap, in_process};
+use crate::outbound::ClientIdentity;
+use crate::{aggregation, bootstrap, in_process};
 
 /// How long a TLS handshake may take, in seconds.
 const HANDSHAKE_SECONDS: u64 = 10;
@@ -64,8 +69,14 @@ pub struct Config {
     /// TLS towards kubelets, with the API server's client certificate; without it exec, logs and
     /// their like are refused.
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
-    /// The authority of client certificates in PEM, for `extension-apiserver-authentication`.
+    /// The authority of client certificates in PEM; without it no certificate names a user.
     pub client_ca_pem: String,
+    /// Front proxies that may name users in headers.
+    pub request_header: Option<RequestHeaderConfig>,
+    /// The aggregator's client certificate towards extension API servers.
+    pub proxy_client: Option<Arc<ClientIdentity>>,
+    /// Which of a Node's addresses its kubelet is reached at, the best first.
+    pub kubelet_address_types: Vec<String>,
     /// Where timestamps come from.
     pub clock: Arc<dyn Clock>,
 }
@@ -82,6 +93,11 @@ impl Config {
             issuer,
             kubelet_tls: None,
             client_ca_pem: String::new(),
+            request_header: None,
+            proxy_client: None,
+            kubelet_address_types: ["InternalIP", "ExternalIP", "Hostname", "InternalDNS", "ExternalDNS"]
+                .map(str::to_owned)
+                .into(),
             clock: Arc::new(SystemClock),
         }
     }
@@ -95,6 +111,9 @@ pub(crate) struct Server {
     pub(crate) admission: Chain,
     pub(crate) issuer: ServiceAccountIssuer,
     pub(crate) kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+    pub(crate) kubelet_address_types: Vec<String>,
+    pub(crate) certificates: ClientCertificates,
+    pub(crate) aggregator: Arc<Aggregator>,
     pub(crate) documents: Documents,
     pub(crate) metrics: Metrics,
     pub(crate) server_address: String,
@@ -129,6 +148,9 @@ impl ApiServer {
             authorizer,
             issuer: config.issuer.clone(),
             kubelet_tls: config.kubelet_tls.clone(),
+            kubelet_address_types: config.kubelet_address_types.clone(),
+            certificates: ClientCertificates::new(&config.client_ca_pem, config.request_header.clone())?,
+            aggregator: Arc::new(Aggregator::new(config.proxy_client.clone())),
             documents: Documents::default(),
             metrics: Metrics::default(),
             server_address: format!("{}:{}", config.advertise_address, config.secure_port),
@@ -138,6 +160,7 @@ impl ApiServer {
             registry,
         });
         bootstrap::run(&server.registry, &config, kubernetes_ip).await?;
+        tokio::spawn(aggregation::run(server.registry.clone(), server.aggregator.clone(), server.draining.clone()));
         Ok(ApiServer { server })
     }
 
@@ -166,9 +189,9 @@ impl ApiServer {
                 () = shutdown.cancelled() => break,
             };
             match accepted {
-                Ok((socket, _)) => {
+                Ok((socket, address)) => {
                     let (server, acceptor) = (self.server.clone(), acceptor.clone());
-                    connections.spawn(connection(server, socket, acceptor, shutdown.clone()));
+                    connections.spawn(connection(server, (socket, address), acceptor, shutdown.clone()));
                 }
                 // Out of descriptors, say: other connections must go on; the next accept waits for one.
                 Err(error) => {
@@ -198,7 +221,12 @@ impl ApiServer {
     }
 }
 
-async fn connection(server: Arc<Server>, socket: TcpStream, acceptor: TlsAcceptor, shutdown: CancellationToken) {
+async fn connection(
+    server: Arc<Server>,
+    (socket, address): (TcpStream, SocketAddr),
+    acceptor: TlsAcceptor,
+    shutdown: CancellationToken,
+) {
     let _ = socket.set_nodelay(true);
     let handshake = tokio::time::timeout(Duration::from_secs(HANDSHAKE_SECONDS), acceptor.accept(socket));
     let stream = match handshake.await {
@@ -210,7 +238,7 @@ async fn connection(server: Arc<Server>, socket: TcpStream, acceptor: TlsAccepto
         Err(_) => return,
     };
     let peer = stream.get_ref().1.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned());
-    let caller = Caller::Peer(Arc::new(Connection::new(peer.collect())));
+    let caller = Caller::Peer(Arc::new(Connection::new(address, peer.collect())));
     serve_stream(server, TokioIo::new(stream), caller, shutdown).await;
 }
 

@@ -8,6 +8,9 @@ pub enum AuthError {
     /// The certificate cannot be read.
     #[error("the client certificate is malformed")]
     MalformedCertificate,
+    /// Signed by no authority that is trusted here.
+    #[error("the client certificate is signed by no trusted authority")]
+    UntrustedCertificate,
     /// More than one UID attribute stands in the certificate's subject, or it is empty.
     #[error("the client certificate's subject must have at most one non-empty UID")]
     CertificateUid,
@@ -97,6 +100,9 @@ pub enum PkiError {
         /// `certificate` or `key`.
         what: &'static str,
     },
+    /// A bundle of authorities without a certificate, or with one that cannot be read.
+    #[error("the bundle of certificate authorities cannot be read")]
+    Bundle,
     /// The authority's key is gone while its certificate is there.
     #[error("{path} is missing beside its certificate; put it back, or remove both to begin anew")]
     KeyMissing {
@@ -122,7 +128,7 @@ pub enum PkiError {
     #[error("TLS: {0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
     /// A key that `ring` refuses.
-    #[error("{path}: the key is not a P-256 key in PKCS #8")]
+    #[error("{path}: not a P-256 or RSA key in PEM")]
     KeyRejected {
         /// The key's file.
         path: PathBuf,

@@ -107,7 +107,7 @@ fn complete_groups(user: &mut UserInfo) {
 }
 
 /// Header names cannot hold every character: extras' keys come percent-encoded.
-fn unescape(key: &str) -> String {
+pub(crate) fn unescape(key: &str) -> String {
     let bytes = key.as_bytes();
     let (mut out, mut i) = (Vec::with_capacity(bytes.len()), 0);
     while i < bytes.len() {

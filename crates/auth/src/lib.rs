@@ -13,8 +13,11 @@ pub mod pki;
 pub mod token;
 mod user;
 
-pub use authenticate::{AuthRequest, Authenticated, Authenticator, AuthenticatorConfig, identity_of_certificate};
-pub use authorize::{Attributes, Authorizer, Decision, PolicyRule};
+pub use authenticate::{
+    AuthRequest, Authenticated, Authenticator, AuthenticatorConfig, ClientCertificates, Peer, RequestHeaderConfig,
+    identity_of_certificate,
+};
+pub use authorize::{Attributes, AuthorizationMode, Authorizer, Decision, PolicyRule};
 pub use bootstrap::{bootstrap_policy, reconcile};
 pub use error::{AuthError, PkiError};
 pub use pki::{Identity, Pki, PkiConfig};

@@ -9,7 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ironkeel_auth::pki::{LEAF_VALIDITY, RENEW_BEFORE};
-use ironkeel_auth::{Identity, Pki, PkiConfig, UserInfo, identity_of_certificate};
+use ironkeel_auth::{
+    AuthError, ClientCertificates, Identity, Peer, Pki, PkiConfig, RequestHeaderConfig, UserInfo,
+    identity_of_certificate,
+};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, Stream};
 
@@ -80,9 +83,48 @@ fn a_certificate_of_another_authority_is_refused() {
     let ours = Pki::load_or_create(one.path(), config("192.0.2.7")).unwrap();
     let theirs = Pki::load_or_create(two.path(), config("192.0.2.7")).unwrap();
     let forged = ours.client_tls_with(Some(theirs.client(Identity::Admin))).unwrap();
-    assert!(handshake(ours.api_server_tls().unwrap(), forged, "localhost").is_err());
+    assert!(handshake(ours.kubelet_tls().unwrap(), forged, "localhost").is_err());
     let front_proxy = ours.client_tls_with(Some(ours.front_proxy_client())).unwrap();
-    assert!(handshake(ours.api_server_tls().unwrap(), front_proxy, "localhost").is_err());
+    assert!(handshake(ours.kubelet_tls().unwrap(), front_proxy, "localhost").is_err());
+}
+
+#[test]
+fn each_authority_vouches_for_its_own_kind_of_peer_alone() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let ours = Pki::load_or_create(one.path(), config("192.0.2.7")).unwrap();
+    let theirs = Pki::load_or_create(two.path(), config("192.0.2.7")).unwrap();
+    let headers = RequestHeaderConfig::new(ours.front_proxy_ca_pem(), vec!["front-proxy-client".to_owned()]);
+    let known = ClientCertificates::new(ours.ca_pem(), Some(headers.clone())).unwrap();
+    let of = |pki: &Pki, identity| vec![pki.client(identity).cert_der.clone()];
+    let admin = known.identify(&of(&ours, Identity::Admin)).unwrap();
+    assert_eq!(admin.user.unwrap().name, "kubernetes-admin");
+    assert!(!admin.front_proxy);
+    assert!(matches!(known.identify(&of(&theirs, Identity::Admin)), Err(AuthError::UntrustedCertificate)));
+    let proxy = [ours.front_proxy_client().cert_der.clone()];
+    assert_eq!(known.identify(&proxy).unwrap(), Peer { user: None, front_proxy: true });
+    assert!(known.identify(&[theirs.front_proxy_client().cert_der.clone()]).is_err());
+    assert_eq!(known.identify(&[]).unwrap(), Peer::default());
+    let others = RequestHeaderConfig { allowed_names: vec!["somebody-else".to_owned()], ..headers };
+    assert!(ClientCertificates::new(ours.ca_pem(), Some(others)).unwrap().identify(&proxy).is_err());
+
+    let mut said = http::HeaderMap::new();
+    for (name, value) in [
+        ("x-remote-user", "jane"),
+        ("x-remote-uid", "u1"),
+        ("x-remote-group", "a"),
+        ("x-remote-group", "b"),
+        ("x-remote-extra-acme.com%2fproject", "p"),
+        ("accept", "application/json"),
+    ] {
+        said.append(http::HeaderName::from_static(name), http::HeaderValue::from_static(value));
+    }
+    let jane = known.named_in_headers(&said).unwrap();
+    assert_eq!((jane.name.as_str(), jane.uid.as_str()), ("jane", "u1"));
+    assert_eq!(jane.groups, ["a", "b", UserInfo::AUTHENTICATED]);
+    assert_eq!(jane.extra["acme.com/project"], ["p"]);
+    known.strip_headers(&mut said);
+    assert_eq!(said.len(), 1);
+    assert_eq!(known.named_in_headers(&said), None);
 }
 
 #[test]

@@ -24,7 +24,7 @@ impl rules::Rules for ApiService {
         let at = Path::new("spec");
         let text = |f: &str| o.str_at(&["spec", f]).unwrap_or_default();
         let wanted = format!("{}.{}", text("version"), text("group"));
-        if o.name() != wanted.trim_end_matches('.') && o.name() != wanted {
+        if o.name() != wanted {
             let detail = format!("must be `spec.version+\".\"+spec.group`: \"{wanted}\"");
             e.invalid(&Path::new("metadata").child("name"), o.name(), &detail);
         }
@@ -37,6 +37,29 @@ impl rules::Rules for ApiService {
                 e.invalid(&at.child(f), v, &format!("must be positive and less than {max}"));
             }
         }
+        let insecure = o.at(&["spec", "insecureSkipTLSVerify"]).and_then(Value::as_bool).unwrap_or(false);
+        let bundle = !text("caBundle").is_empty();
+        let skip = at.child("insecureSkipTLSVerify");
+        let Some(service) = o.at(&["spec", "service"]).filter(|s| !s.is_null()) else {
+            if bundle {
+                e.invalid(&at.child("caBundle"), text("caBundle"), "local APIServices may not have a caBundle");
+            }
+            if insecure {
+                e.invalid(&skip, "true", "local APIServices may not have insecureSkipTLSVerify");
+            }
+            return;
+        };
+        for f in ["namespace", "name"] {
+            if service.str_at(&[f]).unwrap_or_default().is_empty() {
+                e.required(&at.child("service").child(f), "");
+            }
+        }
+        if insecure && bundle {
+            e.invalid(&skip, "true", "may not be true if caBundle is present");
+        }
+    }
+    fn name_rule(&self) -> names::NameRule {
+        names::NameRule::PathSegment
     }
     fn depth(&self) -> Depth {
         Depth::Enums

@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ironkeel_apiserver::ApiServer;
+use ironkeel_apiserver::{ApiServer, ClientIdentity};
 use ironkeel_auth::pki::{Identity, Pki, PkiConfig};
-use ironkeel_auth::{AuthenticatorConfig, ServiceAccountIssuer, UserInfo};
+use ironkeel_auth::{AuthenticatorConfig, RequestHeaderConfig, ServiceAccountIssuer, UserInfo};
 use ironkeel_cni::{BuiltinConfig, BuiltinNetwork};
 use ironkeel_embedded::Embedded;
 use ironkeel_informer::{Informer, WatchConfig};
@@ -25,6 +25,8 @@ use crate::{Instance, Progress, Ranges, UpOptions, cluster_dns, images, network,
 
 /// Where pods' tokens come from: the issuer in every ServiceAccount token.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+/// Common name of the aggregator's certificate, the one that may name users in headers.
+const FRONT_PROXY_NAME: &str = "front-proxy-client";
 const CLUSTER_DOMAIN: &str = "cluster.local";
 /// The kubelet's port; the next free one when another cluster of this host has it.
 const KUBELET_PORT: u16 = 10250;
@@ -171,6 +173,11 @@ async fn start_api_server(plan: &Plan, progress: &Progress) -> Result<Server, Er
     config.service_cidr = (plan.ranges.service_cidr.network().into(), plan.ranges.service_cidr.prefix_len());
     config.kubelet_tls = Some(pki.client_tls(Identity::ApiServerKubeletClient)?);
     pki.ca_pem().clone_into(&mut config.client_ca_pem);
+    let front = pki.front_proxy_client();
+    let identity = ClientIdentity { chain: vec![front.cert_der.clone()], key: front.key_der() };
+    config.proxy_client = Some(Arc::new(identity));
+    let proxies = vec![FRONT_PROXY_NAME.to_owned()];
+    config.request_header = Some(RequestHeaderConfig::new(pki.front_proxy_ca_pem(), proxies));
     let server = ApiServer::start(config, store.clone()).await.map_err(|e| Error::ApiServer(e.to_string()))?;
     Ok(Server { server, pki, store })
 }

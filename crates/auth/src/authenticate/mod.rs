@@ -4,6 +4,7 @@
 //! A certificate that the handshake verified names its user; nothing here verifies chains.
 
 mod bootstrap_token;
+mod client_ca;
 mod service_account;
 mod static_tokens;
 mod x509;
@@ -18,6 +19,7 @@ use crate::{AuthError, UserInfo};
 use service_account::ServiceAccountTokens;
 use static_tokens::StaticTokens;
 
+pub use client_ca::{ClientCertificates, Peer, RequestHeaderConfig};
 pub use x509::identity_of_certificate;
 
 /// Tells the time, Unix seconds.

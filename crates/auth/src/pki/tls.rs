@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
-use rustls::crypto::CryptoProvider;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use rustls_pki_types::CertificateDer;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
 use super::{CertificateKey, Identity, Pki};
 use crate::PkiError;
@@ -25,14 +27,89 @@ fn http_protocols() -> Vec<Vec<u8>> {
     vec![b"h2".to_vec(), b"http/1.1".to_vec()]
 }
 
+/// Asks for a client certificate and has the peer prove that it owns it. Chains are verified by
+/// [`crate::ClientCertificates`], so that a certificate of nobody is answered 401, not cut off.
+#[derive(Debug)]
+struct AskForCertificate(WebPkiSupportedAlgorithms);
+
+impl ClientCertVerifier for AskForCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}
+
+/// An API server's TLS with one serving certificate.
+///
+/// # Errors
+/// A certificate that rustls refuses.
+pub fn api_server_tls(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<Arc<ServerConfig>, PkiError> {
+    let single = rustls::sign::CertifiedKey::from_der(chain, key, &provider())?;
+    api_server_tls_with(Arc::new(rustls::sign::SingleCertAndKey::from(single)), rustls::ALL_VERSIONS)
+}
+
+/// An API server's TLS with certificates by server name, of these TLS versions.
+///
+/// # Errors
+/// No version that the provider has.
+pub fn api_server_tls_with(
+    certificates: Arc<dyn rustls::server::ResolvesServerCert>,
+    versions: &[&'static rustls::SupportedProtocolVersion],
+) -> Result<Arc<ServerConfig>, PkiError> {
+    let ask = AskForCertificate(provider().signature_verification_algorithms);
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)?
+        .with_client_cert_verifier(Arc::new(ask))
+        .with_cert_resolver(certificates);
+    config.alpn_protocols = http_protocols();
+    Ok(Arc::new(config))
+}
+
 impl Pki {
-    /// The API server's TLS: client certificates are asked for, may be absent, and are verified
-    /// against the cluster authority; HTTP/2 and HTTP/1.1.
+    /// The API server's TLS: client certificates are asked for and may be absent; whose they are is
+    /// told afterwards by [`crate::ClientCertificates`]. HTTP/2 and HTTP/1.1.
     ///
     /// # Errors
     /// A certificate that rustls refuses.
     pub fn api_server_tls(&self) -> Result<Arc<ServerConfig>, PkiError> {
-        self.server_tls(&self.api_server)
+        api_server_tls(vec![self.api_server.cert_der.clone()], self.api_server.key_der())
     }
 
     /// The kubelet's serving TLS; client certificates as for the API server.

@@ -48,12 +48,29 @@ pub struct ServiceAccountIssuer {
     api_audiences: Vec<String>,
     key: SigningKey,
     keys: KeySet,
+    max_seconds: Option<i64>,
+    jwks_uri: Option<String>,
 }
 
 impl ServiceAccountIssuer {
     /// Signs as `issuer` with `key`; `keys` are all that verify.
     pub fn new(issuer: impl Into<String>, api_audiences: Vec<String>, key: SigningKey, keys: KeySet) -> Self {
-        ServiceAccountIssuer { issuer: issuer.into(), api_audiences, key, keys }
+        ServiceAccountIssuer { issuer: issuer.into(), api_audiences, key, keys, max_seconds: None, jwks_uri: None }
+    }
+
+    /// Tokens live no longer than this (`--service-account-max-token-expiration`); longer requests
+    /// are cut.
+    #[must_use]
+    pub fn limited_to(mut self, seconds: i64) -> Self {
+        self.max_seconds = Some(seconds);
+        self
+    }
+
+    /// Says in the discovery document that the key set is at this URL (`--service-account-jwks-uri`).
+    #[must_use]
+    pub fn with_jwks_uri(mut self, uri: impl Into<String>) -> Self {
+        self.jwks_uri = Some(uri.into());
+        self
     }
 
     /// The issuer's URL.
@@ -77,7 +94,7 @@ impl ServiceAccountIssuer {
         if request.expiration_seconds > MAX_EXPIRATION_SECONDS {
             return Err(AuthError::ExpirationSeconds("larger than 2^32 seconds"));
         }
-        let exp = now + request.expiration_seconds;
+        let exp = now + self.max_seconds.map_or(request.expiration_seconds, |max| request.expiration_seconds.min(max));
         let mut private = KubernetesClaims {
             namespace: request.namespace,
             service_account: Reference { name: request.name, uid: request.uid },
@@ -109,10 +126,10 @@ impl ServiceAccountIssuer {
     pub fn discovery(&self, jwks_uri: &str) -> serde_json::Value {
         serde_json::json!({
             "issuer": self.issuer,
-            "jwks_uri": jwks_uri,
+            "jwks_uri": self.jwks_uri.as_deref().unwrap_or(jwks_uri),
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["ES256"],
+            "id_token_signing_alg_values_supported": self.keys.algorithms(),
         })
     }
 
