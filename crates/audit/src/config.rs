@@ -1,0 +1,56 @@
+//! What the server's `--audit-*` flags say.
+
+use std::path::PathBuf;
+
+use crate::batch::{BatchConfig, Mode};
+use crate::error::AuditError;
+
+/// `--audit-policy-file` and the backends. Without a policy file nothing is audited.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// `--audit-policy-file`.
+    pub policy_file: Option<PathBuf>,
+    /// `--audit-log-*`.
+    pub log: Option<LogConfig>,
+}
+
+/// The log backend.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// `--audit-log-path`; `-` means standard output.
+    pub path: PathBuf,
+    /// `--audit-log-maxsize`: size at which the file is rotated, in mebibytes; 0 means 100.
+    pub max_size_mib: u64,
+    /// `--audit-log-maxage`: days that rotated files are kept; 0 means for ever.
+    pub max_age_days: u64,
+    /// `--audit-log-maxbackup`: rotated files that are kept; 0 means all.
+    pub max_backups: usize,
+    /// `--audit-log-mode`.
+    pub mode: Mode,
+    /// `--audit-log-batch-*`, for [`Mode::Batch`].
+    pub batch: BatchConfig,
+}
+
+impl LogConfig {
+    /// Upstream's defaults: blocking, never rotated before 100 MiB.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        LogConfig {
+            path: path.into(),
+            max_size_mib: 0,
+            max_age_days: 0,
+            max_backups: 0,
+            mode: Mode::Blocking,
+            batch: BatchConfig::log(),
+        }
+    }
+}
+
+impl Config {
+    /// Checks `--audit-log-format`.
+    ///
+    /// # Errors
+    /// For everything but `json`; the legacy format is absent.
+    pub fn from_log_format(format: &str) -> Result<(), AuditError> {
+        if format == "json" { Ok(()) } else { Err(AuditError::Format(format.to_owned())) }
+    }
+}
