@@ -1,37 +1,58 @@
-//! Should they: the built-in admission plugins.
+//! Should they: admission plugins, webhooks and policies.
 //!
-//! Each plugin is a file that answers to upstream's plugin of the same name. [`Plugins`] calls them
-//! in upstream's order. What does not live here: webhooks and policies (CEL), identity and
-//! permission (`auth`).
+//! Each built-in plugin is a file that answers to upstream's plugin of the same name; webhooks and
+//! policies have folders. [`Plugins`] calls them in upstream's order: what changes objects, once
+//! more where webhooks or policies changed one, then what only refuses. What does not live here:
+//! identity and permission (`auth`), how CEL works (`expr`), how a webhook is reached (`webhook`).
 
+mod attributes;
+#[path = "cel_stub.rs"]
+mod cel;
+mod certificates;
+mod chain;
 mod default_toleration_seconds;
 mod deny_service_external_ips;
 mod ingress_class;
 mod limit_ranger;
+mod matching;
 mod namespace_lifecycle;
 mod node_restriction;
+mod owner_references;
+mod plugin_set;
+mod pod_policies;
+mod pod_resize;
 mod pod_security;
 mod pod_topology_labels;
+mod policy;
 mod priority;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod services;
 mod storage;
 mod taint_nodes;
 mod usage;
+mod webhook;
 
-use std::fmt;
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use ironkeel_object::{ObjectMeta, ObjectSource, Value};
-use ironkeel_registry::{Admission, ApiError, Attributes, Chain, Operation, Registry};
+use ironkeel_auth::Authorizer;
+use ironkeel_object::{ObjectSource, Value};
+use ironkeel_registry::{Attributes, Chain, Operation, Registry};
+use ironkeel_webhook::{NoServices, WebhookClient};
+
+pub use chain::Plugins;
+pub use plugin_set::{PluginError, PluginSet};
+pub use pod_security::{Exemptions as PodSecurityExemptions, PodSecurityConfig};
+pub use services::ClusterServices;
 
 /// What plugins see of the cluster.
 pub(crate) struct Cluster {
     source: Arc<dyn ObjectSource>,
-    /// For what waits until an object is there; without it nothing waits.
+    /// For what waits until an object is there, and for conversions; without it there is neither.
     registry: Option<Arc<Registry>>,
+    /// For plugins and expressions that ask what a user may do.
+    authorizer: Option<Arc<Authorizer>>,
 }
 
 impl Cluster {
@@ -49,86 +70,37 @@ impl Cluster {
     }
 }
 
-/// The chain of plugins.
-pub struct Plugins {
-    cluster: Cluster,
-    quota: resource_quota::ResourceQuota,
-    others: Vec<Chain>,
+/// How the chain is made.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The plugins that run.
+    pub plugins: PluginSet,
+    /// Defaults and exemptions of PodSecurity.
+    pub pod_security: PodSecurityConfig,
+    /// Checks that other crates bring; they run before webhooks.
+    pub others: Vec<Chain>,
 }
 
-impl fmt::Debug for Plugins {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plugins").field("others", &self.others).finish_non_exhaustive()
-    }
+/// The chain over a registry.
+pub fn chain(
+    registry: Arc<Registry>,
+    authorizer: Arc<Authorizer>,
+    client: Arc<WebhookClient>,
+    config: Config,
+) -> Chain {
+    let cluster = Cluster { source: registry.clone(), registry: Some(registry), authorizer: Some(authorizer) };
+    Arc::new(Plugins::new(cluster, client, config))
 }
 
-/// The chain of built-in plugins over a registry, and `others` behind them.
-pub fn chain(registry: Arc<Registry>, others: Vec<Chain>) -> Chain {
-    let cluster = Cluster { source: registry.clone(), registry: Some(registry) };
-    Arc::new(Plugins { cluster, quota: resource_quota::ResourceQuota::default(), others })
-}
-
-/// The chain of built-in plugins over any source of objects. Nothing waits: a Pod whose namespace
-/// has no ServiceAccount yet is refused at once.
-pub fn chain_over(source: Arc<dyn ObjectSource>) -> Chain {
-    let cluster = Cluster { source, registry: None };
-    Arc::new(Plugins { cluster, quota: resource_quota::ResourceQuota::default(), others: Vec::new() })
+/// The chain over any source of objects. Nothing waits: a Pod whose namespace has no ServiceAccount
+/// yet is refused at once. Webhooks are reached by URL alone.
+pub fn chain_over(source: Arc<dyn ObjectSource>, plugins: PluginSet) -> Chain {
+    let cluster = Cluster { source, registry: None, authorizer: None };
+    let client = Arc::new(WebhookClient::new(Arc::new(NoServices)));
+    Arc::new(Plugins::new(cluster, client, Config { plugins, ..Config::default() }))
 }
 
 /// Whether this creates a Pod.
 pub(crate) fn creates_pod(a: &Attributes<'_>) -> bool {
     a.operation == Operation::Create && a.is("", "pods")
-}
-
-#[async_trait]
-impl Admission for Plugins {
-    async fn mutate(&self, a: &Attributes<'_>, object: &mut Value, old: Option<&Value>) -> Result<(), ApiError> {
-        let c = &self.cluster;
-        namespace_lifecycle::admit(c, a, Some(object))?;
-        if creates_pod(a) {
-            service_account::mutate(c, a, object).await?;
-            priority::mutate(c, a, object)?;
-            runtime_class::mutate(c, a, object)?;
-            default_toleration_seconds::mutate(object);
-        }
-        limit_ranger::mutate(c, a, object);
-        taint_nodes::mutate(a, object);
-        storage::mutate(c, a, object);
-        ingress_class::mutate(c, a, object)?;
-        pod_topology_labels::mutate(c, a, object);
-        for other in &self.others {
-            other.mutate(a, object, old).await?;
-        }
-        Ok(())
-    }
-
-    async fn validate(&self, a: &Attributes<'_>, object: Option<&Value>, old: Option<&Value>) -> Result<(), ApiError> {
-        let c = &self.cluster;
-        if a.operation == Operation::Delete {
-            namespace_lifecycle::admit(c, a, None)?;
-        }
-        node_restriction::validate(c, a, object, old)?;
-        priority::validate(c, a, object)?;
-        if let Some(object) = object {
-            limit_ranger::validate(c, a, object)?;
-            pod_security::validate(c, a, object, old)?;
-            storage::validate(c, a, object, old)?;
-            deny_service_external_ips::validate(a, object, old)?;
-        }
-        for other in &self.others {
-            other.validate(a, object, old).await?;
-        }
-        if let Some(old) = old {
-            self.quota.seen(old.uid());
-        }
-        if let Some(object) = object {
-            // Last, so that nothing is charged for what others refuse.
-            self.quota.validate(c, a, object, old)?;
-        }
-        Ok(())
-    }
-
-    fn rolled_back(&self, a: &Attributes<'_>, object: &Value) {
-        self.quota.rolled_back(a, object);
-    }
 }

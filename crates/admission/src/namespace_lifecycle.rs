@@ -34,3 +34,11 @@ pub(crate) fn admit(c: &Cluster, a: &Attributes<'_>, object: Option<&Value>) -> 
     }
     Err(e)
 }
+
+/// NamespaceExists: nothing is done in a namespace that is not there.
+pub(crate) fn exists(c: &Cluster, a: &Attributes<'_>) -> Result<(), ApiError> {
+    if !a.row.namespaced() || a.namespace.is_empty() || c.get("", "namespaces", "", a.namespace).is_some() {
+        return Ok(());
+    }
+    Err(ApiError::not_found("", "namespaces", a.namespace))
+}

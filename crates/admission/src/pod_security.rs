@@ -1,13 +1,17 @@
-//! PodSecurity: the Pod Security Standards, enforced, warned of or ignored by a namespace's labels.
+//! PodSecurity: the Pod Security Standards, enforced, warned of or noted by a namespace's labels.
 
 mod checks;
+mod namespace;
+mod standard;
 
-use ironkeel_object::{ObjectMeta, Value};
+use ironkeel_object::Value;
 use ironkeel_registry::{ApiError, Attributes, Operation};
 
 use crate::Cluster;
+use standard::{Policy, forbidden_detail};
 
-const PREFIX: &str = "pod-security.kubernetes.io/";
+pub use standard::PodSecurityConfig;
+pub use standard::PodSecurityExemptions as Exemptions;
 
 /// Where a Pod template stands in controllers.
 const TEMPLATES: &[(&str, &str, &[&str])] = &[
@@ -20,81 +24,99 @@ const TEMPLATES: &[(&str, &str, &[&str])] = &[
     ("", "replicationcontrollers", &["spec", "template"]),
     ("", "podtemplates", &["template"]),
 ];
+/// Subresources of Pods that change nothing of their spec that matters here.
+const IGNORED: &[&str] = &["exec", "attach", "binding", "eviction", "log", "portforward", "proxy", "status"];
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd)]
-enum Level {
-    Privileged,
-    Baseline,
-    Restricted,
+/// Whether an update changes nothing that the standards look at: images, and ephemeral containers.
+fn insignificant(pod: &Value, old: &Value) -> bool {
+    let images = |o: &Value, list: &str| -> Vec<Option<String>> {
+        o.items_at(&["spec", list]).iter().map(|c| c.str_at(&["image"]).map(str::to_owned)).collect()
+    };
+    let ephemeral = old.items_at(&["spec", "ephemeralContainers"]);
+    images(pod, "containers") == images(old, "containers")
+        && images(pod, "initContainers") == images(old, "initContainers")
+        && pod
+            .items_at(&["spec", "ephemeralContainers"])
+            .iter()
+            .all(|c| ephemeral.iter().any(|o| o.get("name") == c.get("name") && o.get("image") == c.get("image")))
 }
 
-impl Level {
-    fn of(namespace: &Value, mode: &str) -> Self {
-        match namespace.label(&format!("{PREFIX}{mode}")) {
-            Some("restricted") => Level::Restricted,
-            Some("baseline") => Level::Baseline,
-            _ => Level::Privileged,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Level::Privileged => "privileged",
-            Level::Baseline => "baseline",
-            Level::Restricted => "restricted",
-        }
-    }
-}
-
-fn violations(level: Level, spec: &Value, annotations: Option<&Value>) -> Vec<String> {
-    match level {
-        Level::Privileged => Vec::new(),
-        Level::Baseline => checks::baseline(spec, annotations, false),
-        Level::Restricted => {
-            let mut found = checks::baseline(spec, annotations, true);
-            found.extend(checks::restricted(spec));
-            found
-        }
-    }
-}
-
-pub(crate) fn validate(c: &Cluster, a: &Attributes<'_>, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
-    if !matches!(a.operation, Operation::Create | Operation::Update) || !a.row.namespaced() {
+pub(crate) fn validate(
+    c: &Cluster,
+    config: &PodSecurityConfig,
+    a: &Attributes<'_>,
+    object: &Value,
+    old: Option<&Value>,
+) -> Result<(), ApiError> {
+    if !matches!(a.operation, Operation::Create | Operation::Update) {
         return Ok(());
     }
-    let pod =
-        a.row.group().is_empty() && a.row.plural() == "pods" && matches!(a.subresource, "" | "ephemeralcontainers");
+    if a.is("", "namespaces") {
+        return namespace::validate(c, config, a, object, old);
+    }
+    if !a.row.namespaced() {
+        return Ok(());
+    }
+    let pod = a.row.group().is_empty() && a.row.plural() == "pods" && !IGNORED.contains(&a.subresource);
     let template = TEMPLATES.iter().find(|t| a.is(t.0, t.1)).and_then(|t| object.at(t.2));
     if !pod && template.is_none() {
         return Ok(());
     }
-    if pod && old.is_some_and(|o| o["spec"] == object["spec"]) {
+    if config.exempt.namespaces.iter().any(|n| n == a.namespace) {
+        a.annotate("pod-security.kubernetes.io/exempt", "namespace");
         return Ok(());
     }
-    let Some(namespace) = c.get("", "namespaces", "", a.namespace) else { return Ok(()) };
+    if config.exempt.usernames.contains(&a.user.name) {
+        a.annotate("pod-security.kubernetes.io/exempt", "user");
+        return Ok(());
+    }
+    let Some(namespace) = c.get("", "namespaces", "", a.namespace) else {
+        return match pod {
+            true => Err(ApiError::internal(format!("failed to lookup namespace {:?}", a.namespace))),
+            false => Ok(()),
+        };
+    };
+    let (policy, errors) = Policy::of(&namespace, config);
+    if errors.is_empty() && policy.is_privileged() {
+        if pod {
+            a.annotate("pod-security.kubernetes.io/enforce-policy", "privileged:latest");
+        }
+        return Ok(());
+    }
+    if pod && old.is_some_and(|old| insignificant(object, old)) {
+        return Ok(());
+    }
     let subject = template.unwrap_or(object);
     let (spec, annotations) = (&subject["spec"], subject.at(&["metadata", "annotations"]));
+    let class = spec.str_at(&["runtimeClassName"]).unwrap_or_default();
+    if !class.is_empty() && config.exempt.runtime_classes.iter().any(|r| r == class) {
+        a.annotate("pod-security.kubernetes.io/exempt", "runtimeClass");
+        return Ok(());
+    }
+    if !errors.is_empty() {
+        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        a.annotate("pod-security.kubernetes.io/error", &format!("Failed to parse policy: {}", texts.join(", ")));
+    }
+    let mut refused = None;
     if pod {
-        let level = Level::of(&namespace, "enforce");
-        let found = violations(level, spec, annotations);
+        a.annotate("pod-security.kubernetes.io/enforce-policy", &policy.enforce.to_string());
+        let found = policy.enforce.violations(spec, annotations);
         if !found.is_empty() {
-            return Err(a.forbidden(&format!(
-                "violates PodSecurity \"{}:{}\": {}",
-                level.name(),
-                namespace.label(&format!("{PREFIX}enforce-version")).unwrap_or("latest"),
-                found.join(", ")
-            )));
+            let detail = forbidden_detail(&found);
+            refused = Some(a.forbidden(&format!("violates PodSecurity \"{}\": {detail}", policy.enforce)));
         }
     }
-    let level = Level::of(&namespace, "warn");
-    let found = violations(level, spec, annotations);
+    let found = policy.audit.violations(spec, annotations);
     if !found.is_empty() {
-        let version = namespace.label(&format!("{PREFIX}warn-version")).unwrap_or("latest");
-        let mut warnings = a.warnings.lock();
-        let text = format!("would violate PodSecurity \"{}:{version}\": {}", level.name(), found.join(", "));
-        if !warnings.contains(&text) {
-            warnings.push(text);
-        }
+        let text = format!("would violate PodSecurity \"{}\": {}", policy.audit, forbidden_detail(&found));
+        a.annotate("pod-security.kubernetes.io/audit-violations", &text);
+    }
+    if let Some(error) = refused {
+        return Err(error);
+    }
+    let found = policy.warn.violations(spec, annotations);
+    if !found.is_empty() {
+        a.warn(&format!("would violate PodSecurity \"{}\": {}", policy.warn, forbidden_detail(&found)));
     }
     Ok(())
 }

@@ -48,3 +48,20 @@ pub(crate) fn mutate(c: &Cluster, a: &Attributes<'_>, pod: &mut Value) -> Result
     }
     Ok(())
 }
+
+/// That a Pod's overhead is still its class's when webhooks are done.
+pub(crate) fn validate(c: &Cluster, a: &Attributes<'_>, pod: &Value) -> Result<(), ApiError> {
+    if !crate::creates_pod(a) {
+        return Ok(());
+    }
+    let wanted = match pod.str_at(&["spec", "runtimeClassName"]) {
+        None => None,
+        Some(name) => c
+            .get("node.k8s.io", "runtimeclasses", "", name)
+            .and_then(|class| class.at(&["overhead", "podFixed"]).filter(|v| !v.is_empty()).cloned()),
+    };
+    if pod.at(&["spec", "overhead"]).filter(|v| !v.is_empty()) == wanted.as_ref() {
+        return Ok(());
+    }
+    Err(a.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"))
+}

@@ -6,8 +6,10 @@ use ironkeel_registry::{ApiError, Attributes, Operation};
 use crate::Cluster;
 
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
+const BETA_DEFAULT_CLASS: &str = "storageclass.beta.kubernetes.io/is-default-class";
 
-pub(crate) fn mutate(c: &Cluster, a: &Attributes<'_>, object: &mut Value) {
+/// StorageObjectInUseProtection: what is in use waits for its deletion.
+pub(crate) fn protect(a: &Attributes<'_>, object: &mut Value) {
     if a.operation != Operation::Create {
         return;
     }
@@ -15,6 +17,8 @@ pub(crate) fn mutate(c: &Cluster, a: &Attributes<'_>, object: &mut Value) {
         "kubernetes.io/pvc-protection"
     } else if a.is("", "persistentvolumes") {
         "kubernetes.io/pv-protection"
+    } else if a.is("storage.k8s.io", "volumeattributesclasses") {
+        "kubernetes.io/vac-protection"
     } else {
         return;
     };
@@ -23,21 +27,34 @@ pub(crate) fn mutate(c: &Cluster, a: &Attributes<'_>, object: &mut Value) {
         finalizers.push(finalizer.to_owned());
         object.meta_mut().insert("finalizers", finalizers);
     }
+}
+
+/// DefaultStorageClass: a claim without a class gets the default one, the youngest of several.
+pub(crate) fn default_class(c: &Cluster, a: &Attributes<'_>, object: &mut Value) {
+    if a.operation != Operation::Create || !a.is("", "persistentvolumeclaims") {
+        return;
+    }
     let classless = object.at(&["spec", "storageClassName"]).is_none_or(Value::is_null)
         && object.annotation("volume.beta.kubernetes.io/storage-class").is_none();
-    if a.is("", "persistentvolumeclaims") && classless {
-        let classes = c.list("storage.k8s.io", "storageclasses", "");
-        // The youngest of several defaults, as upstream.
-        let default = classes.iter().filter(|s| s.annotation(DEFAULT_CLASS) == Some("true")).max_by(|x, y| {
-            (x.meta_str("creationTimestamp"), y.name()).cmp(&(y.meta_str("creationTimestamp"), x.name()))
-        });
-        if let Some(class) = default {
-            *object.slot(&["spec", "storageClassName"]) = class.name().into();
-        }
+    if !classless {
+        return;
+    }
+    let classes = c.list("storage.k8s.io", "storageclasses", "");
+    let default = classes
+        .iter()
+        .filter(|s| is_default(s))
+        .max_by(|x, y| (x.meta_str("creationTimestamp"), y.name()).cmp(&(y.meta_str("creationTimestamp"), x.name())));
+    if let Some(class) = default {
+        *object.slot(&["spec", "storageClassName"]) = class.name().into();
     }
 }
 
-pub(crate) fn validate(c: &Cluster, a: &Attributes<'_>, claim: &Value, old: Option<&Value>) -> Result<(), ApiError> {
+fn is_default(class: &Value) -> bool {
+    [DEFAULT_CLASS, BETA_DEFAULT_CLASS].iter().any(|key| class.annotation(key) == Some("true"))
+}
+
+/// PersistentVolumeClaimResize: a claim grows only where its class allows that.
+pub(crate) fn resize(c: &Cluster, a: &Attributes<'_>, claim: &Value, old: Option<&Value>) -> Result<(), ApiError> {
     let Some(old) = old.filter(|_| a.operation == Operation::Update && a.is("", "persistentvolumeclaims")) else {
         return Ok(());
     };

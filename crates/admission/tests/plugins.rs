@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ironkeel_admission::chain_over;
+use ironkeel_admission::{PluginSet, chain_over};
 use ironkeel_object::{ObjectMeta, ObjectSource, Value, object};
 use ironkeel_registry::{ApiError, Attributes, Chain, KindRow, Operation, Row, User};
 use ironkeel_schema::{Resource, resources};
@@ -45,6 +45,7 @@ struct World {
     objects: Arc<Memory>,
     chain: Chain,
     warnings: Mutex<Vec<String>>,
+    annotations: Mutex<Vec<(String, String)>>,
 }
 
 fn world() -> World {
@@ -53,7 +54,12 @@ fn world() -> World {
     objects.put(
         object!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "default", "namespace": "n" } }),
     );
-    World { chain: chain_over(objects.clone()), objects, warnings: Mutex::default() }
+    World {
+        chain: chain_over(objects.clone(), PluginSet::recommended()),
+        objects,
+        warnings: Mutex::default(),
+        annotations: Mutex::default(),
+    }
 }
 
 impl World {
@@ -74,8 +80,10 @@ impl World {
             stored: None,
             converts: false,
             converter: None,
+            structure: None,
         };
         let (namespace, name) = (about.namespace().to_owned(), about.name().to_owned());
+        let options = Value::object();
         let user = User { name: "someone".into(), ..User::default() };
         let a = Attributes {
             operation,
@@ -85,7 +93,9 @@ impl World {
             name: &name,
             user: &user,
             dry_run: false,
+            options: &options,
             warnings: &self.warnings,
+            annotations: &self.annotations,
         };
         let mut object = object;
         if let Some(o) = &mut object {

@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::aggregation::Aggregator;
 use crate::body::Body;
+use crate::definitions::Definitions;
 use crate::documents::Documents;
 use crate::error::Error;
 use crate::escalation::Escalation;
@@ -77,6 +78,8 @@ pub struct Config {
     pub proxy_client: Option<Arc<ClientIdentity>>,
     /// Which of a Node's addresses its kubelet is reached at, the best first.
     pub kubelet_address_types: Vec<String>,
+    /// Admission plugins: which run, and how.
+    pub admission: ironkeel_admission::Config,
     /// Where timestamps come from.
     pub clock: Arc<dyn Clock>,
 }
@@ -98,6 +101,10 @@ impl Config {
             kubelet_address_types: ["InternalIP", "ExternalIP", "Hostname", "InternalDNS", "ExternalDNS"]
                 .map(str::to_owned)
                 .into(),
+            admission: ironkeel_admission::Config {
+                plugins: ironkeel_admission::PluginSet::recommended(),
+                ..ironkeel_admission::Config::default()
+            },
             clock: Arc::new(SystemClock),
         }
     }
@@ -142,9 +149,13 @@ impl ApiServer {
         let registry = Registry::start(store, config.clock.clone(), ironkeel_kinds::kinds(), services).await?;
         let source: Arc<dyn ObjectSource> = registry.clone();
         let authorizer = Arc::new(Authorizer::new(source.clone()));
+        let services = ironkeel_admission::ClusterServices::new(source.clone());
+        let webhooks = Arc::new(ironkeel_webhook::WebhookClient::new(Arc::new(services)));
+        let mut admission = config.admission.clone();
+        admission.others.push(Arc::new(Escalation(authorizer.clone())));
         let server = Arc::new(Server {
             authenticator: Authenticator::new(config.authenticator.clone(), source.clone())?,
-            admission: ironkeel_admission::chain(registry.clone(), vec![Arc::new(Escalation(authorizer.clone()))]),
+            admission: ironkeel_admission::chain(registry.clone(), authorizer.clone(), webhooks.clone(), admission),
             authorizer,
             issuer: config.issuer.clone(),
             kubelet_tls: config.kubelet_tls.clone(),
@@ -160,6 +171,10 @@ impl ApiServer {
             registry,
         });
         bootstrap::run(&server.registry, &config, kubernetes_ip).await?;
+        if let Some(mut definitions) = Definitions::new(server.registry.clone(), webhooks) {
+            definitions.install_all().await;
+            tokio::spawn(definitions.run(server.draining.clone()));
+        }
         tokio::spawn(aggregation::run(server.registry.clone(), server.aggregator.clone(), server.draining.clone()));
         Ok(ApiServer { server })
     }

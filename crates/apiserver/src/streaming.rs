@@ -8,6 +8,7 @@ use http::{Method, Response, StatusCode};
 use ironkeel_registry::{ApiError, Operation, Row};
 
 use crate::body::Body;
+use crate::connect_options::connect_options;
 use crate::context::Context;
 use crate::forward::{self, is_upgrade};
 use crate::targets;
@@ -31,7 +32,8 @@ pub(crate) async fn respond(c: Context, row: &Arc<Row>) -> Result<Response<Body>
     if sub != "log" {
         let name = c.info.name.as_str();
         let attributes = request.attributes(Operation::Connect, name);
-        request.admission.validate(&attributes, None, None).await?;
+        let options = connect_options(row, sub, &c);
+        request.admission.validate(&attributes, Some(&options), None).await?;
     }
     if sub == "proxy" && c.info.rest.is_empty() && !is_upgrade(&c.parts.headers) {
         if let Some(answer) = to_root(&c) {

@@ -70,14 +70,35 @@ pub struct Attributes<'a> {
     pub user: &'a User,
     /// Nothing will be stored.
     pub dry_run: bool,
+    /// `CreateOptions`, `UpdateOptions` or `DeleteOptions` as the client gave them, without
+    /// `apiVersion` and `kind`; null for a connect.
+    pub options: &'a Value,
     /// Warnings for the client.
     pub warnings: &'a Mutex<Vec<String>>,
+    /// Annotations for the audit log; of equal keys the first one stays.
+    pub annotations: &'a Mutex<Vec<(String, String)>>,
 }
 
 impl Attributes<'_> {
     /// Whether this is about the object `plural` of `group` itself, not a subresource.
     pub fn is(&self, group: &str, plural: &str) -> bool {
         self.subresource.is_empty() && self.row.plural() == plural && self.row.group() == group
+    }
+
+    /// Annotates the audit event, unless the key is there already.
+    pub fn annotate(&self, key: &str, value: &str) {
+        let mut all = self.annotations.lock();
+        if !all.iter().any(|(k, _)| k == key) {
+            all.push((key.to_owned(), value.to_owned()));
+        }
+    }
+
+    /// Warns the client, once of one thing.
+    pub fn warn(&self, text: &str) {
+        let mut all = self.warnings.lock();
+        if !all.iter().any(|w| w == text) {
+            all.push(text.to_owned());
+        }
     }
 
     /// 403 about this object.
@@ -91,7 +112,7 @@ impl Attributes<'_> {
 pub trait Admission: Send + Sync + std::fmt::Debug + 'static {
     /// May change the object.
     async fn mutate(&self, a: &Attributes<'_>, object: &mut Value, old: Option<&Value>) -> Result<(), ApiError>;
-    /// May refuse. `object` is `None` for deletes and connects.
+    /// May refuse. `object` is `None` for deletes; of a connect it is the options object.
     async fn validate(&self, a: &Attributes<'_>, object: Option<&Value>, old: Option<&Value>) -> Result<(), ApiError>;
     /// Takes back what [`Admission::validate`] has reserved (quota), when the write did not happen.
     fn rolled_back(&self, _a: &Attributes<'_>, _object: &Value) {}

@@ -137,6 +137,8 @@ pub struct ApiError {
     pub details: Option<Box<Details>>,
     /// For a 410 of a paged list: the token that goes on inconsistently.
     pub continue_token: Option<String>,
+    /// A code and a reason that an admission webhook chose, shown in the place of `reason`'s own.
+    pub chosen: Option<Box<(u16, String)>>,
 }
 
 /// `pods` or `deployments.apps`.
@@ -151,13 +153,13 @@ pub const OPTIMISTIC_LOCK: &str =
 impl ApiError {
     /// An error with a message alone.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        ApiError { reason, message: message.into(), details: None, continue_token: None }
+        ApiError { reason, message: message.into(), details: None, continue_token: None, chosen: None }
     }
 
     fn about(reason: Reason, group: &str, resource: &str, name: &str, message: String) -> Self {
         let details =
             Details { name: name.to_owned(), group: group.to_owned(), kind: resource.to_owned(), ..Details::default() };
-        ApiError { reason, message, details: Some(Box::new(details)), continue_token: None }
+        ApiError { reason, message, details: Some(Box::new(details)), continue_token: None, chosen: None }
     }
 
     /// `pods "x" not found`.
@@ -280,7 +282,7 @@ impl ApiError {
 
     /// The HTTP status code.
     pub fn code(&self) -> u16 {
-        self.reason.code()
+        self.chosen.as_ref().map_or(self.reason.code(), |c| c.0)
     }
 
     /// The `meta/v1.Status` that the client reads.
@@ -295,7 +297,11 @@ impl ApiError {
         status.insert("metadata", metadata);
         status.insert("status", "Failure");
         status.insert("message", self.message.as_str());
-        status.insert("reason", self.reason.as_str());
+        match &self.chosen {
+            None => _ = status.insert("reason", self.reason.as_str()),
+            Some(chosen) if chosen.1.is_empty() => {}
+            Some(chosen) => _ = status.insert("reason", chosen.1.as_str()),
+        }
         status.insert("code", i64::from(self.code()));
         if let Some(d) = &self.details {
             status.insert("details", d.to_value());

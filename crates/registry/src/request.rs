@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ironkeel_object::{ObjectMeta, Value};
+use ironkeel_object::{Map, ObjectMeta, Value};
 use parking_lot::Mutex;
 
 use crate::admit::{Attributes, Operation, User};
@@ -30,8 +30,12 @@ pub struct WriteRequest {
     pub field_manager: String,
     /// The admission chain.
     pub admission: Chain,
+    /// The options of the request as admission shows them; see [`Attributes::options`].
+    pub options: Arc<Value>,
     /// Warnings for the client.
     pub warnings: Arc<Mutex<Vec<String>>>,
+    /// Annotations for the audit log.
+    pub annotations: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 impl WriteRequest {
@@ -45,7 +49,9 @@ impl WriteRequest {
             name,
             user: &self.user,
             dry_run: self.dry_run,
+            options: &self.options,
             warnings: &self.warnings,
+            annotations: &self.annotations,
         }
     }
 
@@ -120,6 +126,32 @@ pub struct DeleteOptions {
     pub resource_version: Option<String>,
     /// `propagationPolicy`, or `orphanDependents` in its terms.
     pub propagation: Option<Propagation>,
+}
+
+impl DeleteOptions {
+    /// As JSON, without `apiVersion` and `kind`.
+    pub fn to_value(&self, dry_run: bool) -> Value {
+        let mut out = Map::new();
+        if let Some(seconds) = self.grace_seconds {
+            out.insert("gracePeriodSeconds", seconds);
+        }
+        let mut preconditions = Map::new();
+        for (key, text) in [("uid", &self.uid), ("resourceVersion", &self.resource_version)] {
+            if let Some(text) = text {
+                preconditions.insert(key, text.as_str());
+            }
+        }
+        if !preconditions.is_empty() {
+            out.insert("preconditions", preconditions);
+        }
+        if let Some(propagation) = self.propagation {
+            out.insert("propagationPolicy", format!("{propagation:?}"));
+        }
+        if dry_run {
+            out.insert("dryRun", vec!["All"]);
+        }
+        Value::Object(out)
+    }
 }
 
 /// What becomes of dependents.

@@ -1,0 +1,107 @@
+//! CertificateApproval, CertificateSigning, CertificateSubjectRestriction and
+//! ClusterTrustBundleAttest: who may speak for a signer.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ironkeel_auth::UserInfo;
+use ironkeel_object::{ObjectMeta, Value};
+use ironkeel_registry::{ApiError, Attributes, Operation};
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::prelude::FromDer;
+
+use crate::Cluster;
+use crate::plugin_set::{Plugin, PluginSet};
+
+const API_CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+
+fn authorized(c: &Cluster, a: &Attributes<'_>, verb: &str, signer: &str) -> bool {
+    let Some(authorizer) = &c.authorizer else { return false };
+    let user = UserInfo {
+        name: a.user.name.clone(),
+        uid: a.user.uid.clone(),
+        groups: a.user.groups.clone(),
+        extra: a.user.extra.iter().cloned().collect(),
+    };
+    let may = |name: &str| {
+        let ask = ironkeel_auth::Attributes::for_resource(&user, verb, "certificates.k8s.io", "*", "signers");
+        authorizer.authorize(&ironkeel_auth::Attributes { name, ..ask }).is_allowed()
+    };
+    let domain = signer.split('/').next().unwrap_or_default();
+    may(signer) || may(&format!("{domain}/*"))
+}
+
+fn signer(o: &Value) -> &str {
+    o.str_at(&["spec", "signerName"]).unwrap_or_default()
+}
+
+pub(crate) fn validate(
+    c: &Cluster,
+    set: &PluginSet,
+    a: &Attributes<'_>,
+    object: &Value,
+    old: Option<&Value>,
+) -> Result<(), ApiError> {
+    if a.row.group() != "certificates.k8s.io" || !matches!(a.operation, Operation::Create | Operation::Update) {
+        return Ok(());
+    }
+    match (a.row.plural(), a.subresource, old) {
+        ("certificatesigningrequests", "approval", Some(old)) if set.has(Plugin::CertificateApproval) => {
+            let name = signer(old);
+            if !authorized(c, a, "approve", name) {
+                return Err(a.forbidden(&format!("user not permitted to approve requests with signerName {name:?}")));
+            }
+        }
+        ("certificatesigningrequests", "status", Some(old)) if set.has(Plugin::CertificateSigning) => {
+            let same = |key: &str| old.at(&["status", key]) == object.at(&["status", key]);
+            let name = signer(old);
+            if !(same("certificate") && same("conditions")) && !authorized(c, a, "sign", name) {
+                return Err(a.forbidden(&format!("user not permitted to sign requests with signerName {name:?}")));
+            }
+        }
+        ("certificatesigningrequests", "", None) if set.has(Plugin::CertificateSubjectRestriction) => {
+            subject(a, object)?;
+        }
+        ("clustertrustbundles", _, old) if set.has(Plugin::ClusterTrustBundleAttest) => {
+            let name = signer(object);
+            if !name.is_empty() && !only_collector_fields(object, old) && !authorized(c, a, "attest", name) {
+                return Err(a.forbidden(&format!("user not permitted to attest for signerName {name:?}")));
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Nobody becomes `system:masters` by a request.
+fn subject(a: &Attributes<'_>, object: &Value) -> Result<(), ApiError> {
+    if signer(object) != API_CLIENT_SIGNER {
+        return Ok(());
+    }
+    let parse = || {
+        let pem = STANDARD.decode(object.str_at(&["spec", "request"])?).ok()?;
+        let (_, block) = x509_parser::pem::parse_x509_pem(&pem).ok()?;
+        let (_, request) = X509CertificationRequest::from_der(&block.contents).ok()?;
+        let subject = &request.certification_request_info.subject;
+        Some(subject.iter_organization().any(|o| o.as_str() == Ok("system:masters")))
+    };
+    match parse() {
+        None => Err(a.forbidden("failed to parse CSR: PEM block type must be CERTIFICATE REQUEST")),
+        Some(true) => {
+            Err(a.forbidden(&format!("use of {API_CLIENT_SIGNER} signer with system:masters group is not allowed")))
+        }
+        Some(false) => Ok(()),
+    }
+}
+
+/// Whether an update changes nothing but what the garbage collector does.
+fn only_collector_fields(object: &Value, old: Option<&Value>) -> bool {
+    let Some(old) = old else { return false };
+    let bare = |o: &Value| {
+        let mut bare = o.clone();
+        for key in ["ownerReferences", "finalizers", "managedFields", "resourceVersion", "generation"] {
+            bare.meta_mut().remove(key);
+        }
+        bare
+    };
+    bare(object) == bare(old)
+}
