@@ -112,6 +112,8 @@ pub enum ProblemKind {
     UnknownField,
     /// The field stands there more than once; the last one was taken.
     DuplicateField,
+    /// Keys of YAML stand there more than once; [`Problem::path`] is the whole text, with their lines.
+    DuplicateKeys,
 }
 
 impl fmt::Display for Problem {
@@ -119,6 +121,7 @@ impl fmt::Display for Problem {
         let what = match self.kind {
             ProblemKind::UnknownField => "unknown field",
             ProblemKind::DuplicateField => "duplicate field",
+            ProblemKind::DuplicateKeys => return f.write_str(&self.path),
         };
         write!(f, "{what} \"{}\"", self.path)
     }

@@ -1,6 +1,8 @@
 //! From YAML's events to a tree. Aliases are copies, so their number is limited: a few hundred
 //! bytes of YAML must not become gigabytes.
 
+use std::collections::HashSet;
+
 use ironkeel_object::{Key, Map, Number, Value};
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 
@@ -21,7 +23,7 @@ struct Open {
 
 enum OpenKind {
     Sequence(Vec<Value>),
-    Mapping { members: Vec<(Key, Value)>, key: Option<String>, merges: Vec<Value> },
+    Mapping { members: Vec<(Key, Value)>, lines: Vec<usize>, key: Option<(String, usize)>, merges: Vec<Value> },
 }
 
 struct Builder {
@@ -112,7 +114,7 @@ impl Builder {
             }
             Event::SequenceStart(anchor, _) => self.begin(anchor, line, OpenKind::Sequence(Vec::new())),
             Event::MappingStart(anchor, _) => {
-                self.begin(anchor, line, OpenKind::Mapping { members: Vec::new(), key: None, merges: Vec::new() })
+                self.begin(anchor, line, OpenKind::Mapping { members: Vec::new(), lines: Vec::new(), key: None, merges: Vec::new() })
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(),
             _ => Ok(()),
@@ -131,12 +133,16 @@ impl Builder {
         let Some(open) = self.open.pop() else { return Ok(()) };
         let value = match open.kind {
             OpenKind::Sequence(elements) => Value::Array(elements),
-            OpenKind::Mapping { members, merges, .. } => {
-                let (mut map, duplicates) = Map::from_unsorted(members);
-                for name in duplicates {
-                    let path = self.path(&name);
-                    self.problems.push(Problem { path, kind: ProblemKind::DuplicateField });
+            OpenKind::Mapping { members, lines, merges, .. } => {
+                let mut seen = HashSet::with_capacity(members.len());
+                for ((name, _), line) in members.iter().zip(lines) {
+                    if !seen.insert(name.as_ref()) {
+                        let path = format!("line {line}: key {name:?} already set in map");
+                        self.problems.push(Problem { path, kind: ProblemKind::DuplicateKeys });
+                    }
                 }
+                drop(seen);
+                let (mut map, _) = Map::from_unsorted(members);
                 for merge in merges {
                     let merge = if let Value::Object(m) = merge { vec![Value::Object(m)] } else { into_list(merge) };
                     for source in merge {
@@ -175,33 +181,16 @@ impl Builder {
         };
         match &mut open.kind {
             OpenKind::Sequence(elements) => elements.push(value),
-            OpenKind::Mapping { members, key, merges } => match key.take() {
-                None => *key = Some(member_name(value, plain, line)?),
-                Some(name) if name == "<<" => merges.push(value),
-                Some(name) => members.push((Key::Owned(name), value)),
+            OpenKind::Mapping { members, lines, key, merges } => match key.take() {
+                None => *key = Some((member_name(value, plain, line)?, line)),
+                Some((name, _)) if name == "<<" => merges.push(value),
+                Some((name, at)) => {
+                    members.push((Key::Owned(name), value));
+                    lines.push(at);
+                }
             },
         }
         Ok(())
-    }
-
-    /// The path of a member of the mapping that has just been closed.
-    fn path(&self, name: &str) -> String {
-        let mut out = String::new();
-        for open in &self.open {
-            match &open.kind {
-                OpenKind::Sequence(elements) => out.push_str(&format!("[{}]", elements.len())),
-                OpenKind::Mapping { key, .. } => {
-                    if !out.is_empty() {
-                        out.push('.');
-                    }
-                    out.push_str(key.as_deref().unwrap_or_default());
-                }
-            }
-        }
-        if !out.is_empty() {
-            out.push('.');
-        }
-        out + name
     }
 }
 
