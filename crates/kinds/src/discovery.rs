@@ -62,7 +62,7 @@ impl rules::Rules for Rules {
                 match kind {
                     "FQDN" => e.invalid_each(&at, a, names::subdomain(a)),
                     "IPv4" | "IPv6" => {
-                        endpoint_ip(a, &at, e);
+                        endpoint_ip(a, true, &at, e);
                         if a.contains(':') != (kind == "IPv6") {
                             e.invalid(&at, a, &format!("must be an {kind} address"));
                         }

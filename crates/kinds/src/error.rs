@@ -130,6 +130,10 @@ impl Errors {
     pub(crate) fn duplicate(&mut self, path: &Path, value: impl Into<Value>) {
         self.add(path, FieldErrorKind::Duplicate, format!("Duplicate value: {}", shown(&value.into())), "");
     }
+    /// A `Duplicate value` shown in a form of its own, with a reason.
+    pub(crate) fn duplicate_as(&mut self, path: &Path, shown: &str, detail: &str) {
+        self.add(path, FieldErrorKind::Duplicate, format!("Duplicate value: {shown}"), detail);
+    }
     pub(crate) fn not_found(&mut self, path: &Path, value: impl Into<Value>) {
         self.add(path, FieldErrorKind::NotFound, format!("Not found: {}", shown(&value.into())), "");
     }
@@ -145,7 +149,11 @@ impl Errors {
     /// `field is immutable`, where the values differ; absent and empty are equal.
     pub(crate) fn immutable(&mut self, path: &Path, new: Option<&Value>, old: Option<&Value>) {
         if !crate::equality::same(new, old) {
-            self.invalid(path, new.cloned().unwrap_or_default(), "field is immutable");
+            let missing = match old {
+                Some(Value::String(_)) => Value::from(""),
+                _ => Value::Null,
+            };
+            self.invalid(path, new.filter(|v| !v.is_null()).cloned().unwrap_or(missing), "field is immutable");
         }
     }
     /// Not below zero.

@@ -105,18 +105,19 @@ pub(crate) fn subdomain(s: &str) -> Vec<String> {
 
 /// A search path of DNS, in which underscores are fine.
 pub(crate) fn subdomain_with_underscore(s: &str) -> Vec<String> {
-    const PART: &str = "[a-z0-9_]([-_a-z0-9]*[a-z0-9_])?";
+    const PART: &str = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
     let mut e = Vec::new();
     if s.len() > SUBDOMAIN_MAX {
         e.push(max_characters(SUBDOMAIN_MAX));
     }
     let part = |p: &str| {
-        let edge = |b: Option<u8>| b.is_some_and(|b| lower(b) || b == b'_');
+        let p = p.strip_prefix('_').unwrap_or(p);
+        let edge = |b: Option<u8>| b.is_some_and(lower);
         edge(p.bytes().next()) && edge(p.bytes().next_back()) && p.bytes().all(|b| lower(b) || matches!(b, b'-' | b'_'))
     };
     if !s.split('.').all(part) {
         e.push(pattern(
-            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character",
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character",
             &format!("{PART}(\\.{PART})*"),
             &["example.com"],
         ));

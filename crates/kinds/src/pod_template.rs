@@ -25,9 +25,12 @@ fn child<'a>(map: &'a mut Map, key: &str) -> Option<&'a mut Map> {
     map.get_mut(key).and_then(Value::as_object_mut)
 }
 
+/// Bytes of an image reference that can be one.
+const IMAGE_MAX_BYTES: usize = 255;
+
 /// Whether an image reference means the tag `latest`: named so, or neither tag nor digest.
 fn is_latest(image: &str) -> bool {
-    if image.is_empty() || image.contains('@') {
+    if image.is_empty() || image.len() > IMAGE_MAX_BYTES || image.contains('@') {
         return false;
     }
     let last = image.rsplit('/').next().unwrap_or(image);
@@ -269,15 +272,16 @@ pub(crate) fn validate_labels(object: &Value, e: &mut Errors) {
 }
 
 /// A template that always restarts, as long-running workloads need it.
-pub(crate) fn validate_always_restarts(object: &Value, e: &mut Errors) {
+pub(crate) fn validate_always_restarts(object: &Value, kind: &str, e: &mut Errors) {
     let at = Path::new("spec").child("template").child("spec");
     let spec = object.at(&["spec", "template", "spec"]).unwrap_or(&Value::Null);
     let policy = spec.str_at(&["restartPolicy"]).unwrap_or_default();
-    if !policy.is_empty() && policy != "Always" {
+    if policy != "Always" && !object.at(&["spec", "template"]).is_none_or(Value::is_null) {
         e.not_supported(&at.child("restartPolicy"), policy, &["Always"]);
     }
     if spec.get("activeDeadlineSeconds").is_some_and(|v| !v.is_null()) {
-        e.forbidden(&at.child("activeDeadlineSeconds"), "activeDeadlineSeconds in ReplicaSet is not Supported");
+        let text = format!("activeDeadlineSeconds in {kind} is not Supported");
+        e.forbidden(&at.child("activeDeadlineSeconds"), &text);
     }
 }
 

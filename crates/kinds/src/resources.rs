@@ -262,7 +262,7 @@ pub(crate) fn qos_class(pod: &Value) -> &'static str {
     let mut requests: BTreeMap<&str, Quantity> = BTreeMap::new();
     let mut limits: BTreeMap<&str, Quantity> = BTreeMap::new();
     let mut guaranteed = true;
-    let own = pod.at(&["spec", "resources"]).filter(|r| !r.is_empty());
+    let own = pod.at(&["spec", "resources"]).filter(|r| !r.is_null());
     let holders: Vec<&Value> = match own {
         Some(r) => vec![r],
         None => ["containers", "initContainers"]

@@ -3,7 +3,7 @@
 use ironkeel_object::{ObjectMeta, Value};
 
 use crate::error::Errors;
-use crate::{Path, TableContext, names, pod_spec, print, rules, strategy};
+use crate::{Path, TableContext, names, pod_spec, print, resources, rules, strategy};
 
 fn immutable(o: &Value, old: &Value, fields: &[&str], e: &mut Errors) {
     for f in fields {
@@ -189,7 +189,16 @@ impl rules::Rules for Runtime {
             e.invalid_each(&Path::new("handler"), h, names::label(h));
         }
         let at = Path::new("scheduling").child("tolerations");
-        pod_spec::tolerations(o.items_at(&["scheduling", "tolerations"]), &at, e);
+        let list = o.items_at(&["scheduling", "tolerations"]);
+        pod_spec::tolerations(list, &at, e);
+        for (i, t) in list.iter().enumerate().filter(|(i, t)| list[..*i].contains(t)) {
+            e.duplicate(&at.index(i), t.clone());
+        }
+        if let Some(p) = o.at(&["overhead", "podFixed"]).and_then(Value::as_object) {
+            resources::validate_overhead(p, &Path::new("overhead").child("limits"), e);
+        }
+        let labels = o.at(&["scheduling", "nodeSelector"]);
+        crate::selector::labels(labels, &Path::new("scheduling").child("nodeSelector"), e);
     }
     fn validate_update(&self, o: &Value, old: &Value, _subresource: Option<&str>, e: &mut Errors) {
         immutable(o, old, &["handler"], e);

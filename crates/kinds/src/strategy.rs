@@ -134,7 +134,7 @@ impl Hooks for Strategy {
         self.set_generation(object, old.generation());
         self.rules.prepare_update(object, old, subresource);
         if let (Generation::Of(members), true) = (self.rules.generation(), subresource != Some("status"))
-            && members.iter().any(|m| !equality::same(object.get(m), old.get(m)))
+            && members.iter().any(|m| !equality::same_member(self.resource.type_id, m, object, old))
         {
             self.set_generation(object, old.generation() + 1);
         }

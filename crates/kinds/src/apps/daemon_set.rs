@@ -117,7 +117,7 @@ impl rules::Rules for Rules {
         }
         // The old counter of template changes still goes up for old clients.
         let before = old.annotation(TEMPLATE_GENERATION).and_then(|n| n.parse::<i64>().ok()).unwrap_or(0);
-        let changed = !equality::same(o.at(&["spec", "template"]), old.at(&["spec", "template"]));
+        let changed = !equality::equal_as("core/v1.PodTemplateSpec", &o["spec"]["template"], &old["spec"]["template"]);
         set_template_generation(o, before + i64::from(changed));
     }
     fn depth(&self) -> Depth {

@@ -50,7 +50,7 @@ impl rules::Rules for Rules {
         if pod_template::validate_selector(o, "deployment", e) {
             pod_template::validate_labels(o, e);
             pod_template::validate_template(o.at(&["spec", "template"]), &spec.child("template"), e);
-            pod_template::validate_always_restarts(o, e);
+            pod_template::validate_always_restarts(o, "ReplicaSet", e);
         } else {
             pod_template::unusable_selector(o, "invalid label selector", e);
         }

@@ -31,7 +31,7 @@ impl rules::Rules for Rules {
         if pod_template::validate_selector(o, "deployment", e) {
             pod_template::validate_labels(o, e);
             pod_template::validate_template(o.at(&["spec", "template"]), &spec.child("template"), e);
-            pod_template::validate_always_restarts(o, e);
+            pod_template::validate_always_restarts(o, "ReplicaSet", e);
         } else {
             pod_template::unusable_selector(o, "invalid label selector", e);
         }
@@ -80,7 +80,7 @@ pub(crate) fn scale(o: &Value) -> Scale {
     }
 }
 
-fn validate_status(o: &Value, e: &mut Errors) {
+pub(crate) fn validate_status(o: &Value, e: &mut Errors) {
     let status = Path::new("status");
     let count = |f: &str| print::number(o, &["status", f]);
     for f in ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"] {

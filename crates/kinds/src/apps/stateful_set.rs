@@ -146,7 +146,7 @@ impl rules::Rules for Rules {
         for m in MUTABLE {
             strategy::keep(&mut new, &before, m);
         }
-        if !equality::equal(&new, &before) {
+        if !equality::equal_as("apps/v1.StatefulSetSpec", &new, &before) {
             e.forbidden(&Path::new("spec"), "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden");
         }
     }

@@ -260,7 +260,7 @@ impl rules::Rules for Rules {
                 }
             }
         }
-        if !equality::equal(&template, &before) {
+        if !equality::equal_as("core/v1.PodTemplateSpec", &template, &before) {
             let shown = o.at(&["spec", "template"]).cloned().unwrap_or_default();
             e.invalid(&at.child("template"), shown, "field is immutable");
         }

@@ -24,14 +24,16 @@ pub(crate) fn access_modes(modes: &[Value]) -> String {
 
 /// Rules for the spec, of a claim or of a template.
 pub(crate) fn validate_spec(spec: &Value, at: &Path, e: &mut Errors) {
+    if spec.items_at(&["accessModes"]).is_empty() {
+        e.required(&at.child("accessModes"), "at least 1 access mode is required");
+    }
     selector::label_selector(spec.get("selector"), &at.child("selector"), e);
     validate_modes(spec, at, e);
-    match resources::quantity(spec.at(&["resources", "requests", "storage"])) {
+    let storage = spec.at(&["resources", "requests", "storage"]);
+    match resources::quantity(storage) {
         None => e.required(&at.child("resources").key("storage"), ""),
         Some(q) if q.signum() <= 0 => {
-            let at = at.child("resources").child("requests").key("storage");
-            let shown = print::scalar(spec.at(&["resources", "requests", "storage"]));
-            e.invalid(&at, shown, "must be greater than zero");
+            e.invalid(&at.child("resources").key("storage"), print::scalar(storage), "must be greater than zero");
         }
         Some(_) => {}
     }
@@ -40,17 +42,56 @@ pub(crate) fn validate_spec(spec: &Value, at: &Path, e: &mut Errors) {
             e.invalid_each(&at.child(f), c, names::subdomain(c));
         }
     }
-    for f in ["dataSource", "dataSourceRef"] {
-        let Some(d) = present(spec, f) else { continue };
-        for part in ["name", "kind"] {
-            if string(d, part).is_none() {
-                e.required(&at.child(f).child(part), "");
+    volume_mode(spec, at, e);
+    let (old, new) = (present(spec, "dataSource"), present(spec, "dataSourceRef"));
+    for (f, source) in [("dataSource", old), ("dataSourceRef", new)] {
+        if let Some(s) = source {
+            data_source(s, &at.child(f), e);
+        }
+    }
+    let far = new.is_some_and(|n| string(n, "namespace").is_some());
+    match (old, new) {
+        (Some(_), Some(_)) if far => {
+            e.invalid_as(at, &shown_path(at), "may not be specified when dataSourceRef.namespace is specified");
+        }
+        (Some(o), Some(n)) => {
+            let text = |v: &Value, f: &str| v.str_at(&[f]).unwrap_or_default().to_owned();
+            if ["apiGroup", "kind", "name"].iter().any(|f| text(o, f) != text(n, f)) {
+                e.invalid_as(at, &shown_path(at), "must match dataSourceRef");
             }
         }
-        if string(d, "apiGroup").is_none() && d.str_at(&["kind"]) != Some("PersistentVolumeClaim") {
-            let text = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
-            e.invalid(&at.child(f), d.str_at(&["kind"]).unwrap_or_default(), text);
+        _ => {}
+    }
+}
+
+/// Upstream shows the path of `dataSource` in the place of a value.
+fn shown_path(_at: &Path) -> String {
+    "{}".into()
+}
+
+fn data_source(s: &Value, at: &Path, e: &mut Errors) {
+    for part in ["name", "kind"] {
+        if string(s, part).is_none() {
+            e.required(&at.child(part), "");
         }
+    }
+    let kind = s.str_at(&["kind"]).unwrap_or_default();
+    match string(s, "apiGroup") {
+        None if kind != "PersistentVolumeClaim" => {
+            e.invalid(at, kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
+        }
+        None => {}
+        Some(g) => e.invalid_each(&at.child("apiGroup"), g, names::subdomain(g)),
+    }
+    if let Some(n) = string(s, "namespace") {
+        e.invalid_each(&at.child("namespace"), n, names::label(n));
+    }
+}
+
+/// `volumeMode` of a claim or a volume.
+pub(crate) fn volume_mode(spec: &Value, at: &Path, e: &mut Errors) {
+    if let Some(m) = spec.str_at(&["volumeMode"]).filter(|m| !matches!(*m, "Block" | "Filesystem")) {
+        e.not_supported(&at.child("volumeMode"), m, &["Block", "Filesystem"]);
     }
 }
 
@@ -58,15 +99,30 @@ pub(crate) fn validate_spec(spec: &Value, at: &Path, e: &mut Errors) {
 pub(crate) fn validate_modes(spec: &Value, at: &Path, e: &mut Errors) {
     let modes = spec.items_at(&["accessModes"]);
     let path = at.child("accessModes");
-    if modes.is_empty() {
-        e.required(&path, "at least 1 access mode is required");
-    }
     const MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
     for m in modes.iter().filter_map(Value::as_str).filter(|m| !MODES.contains(m)) {
         e.not_supported(&path, m, MODES);
     }
-    if modes.len() > 1 && modes.iter().any(|m| m.as_str() == Some("ReadWriteOncePod")) {
+    let single = |m: &&Value| m.as_str() == Some("ReadWriteOncePod");
+    let known = |m: &&Value| m.as_str().is_some_and(|m| MODES.contains(&m));
+    if modes.iter().any(|m| single(&m)) && modes.iter().any(|m| known(&m) && !single(&m)) {
         e.forbidden(&path, "may not use ReadWriteOncePod with other access modes");
+    }
+}
+
+fn validate_status(o: &Value, e: &mut Errors) {
+    let at = Path::new("status");
+    for f in ["capacity", "allocatedResources"] {
+        let list = o.at(&["status", f]).and_then(Value::as_object);
+        for (name, q) in list.into_iter().flat_map(|m| m.iter()) {
+            let at = at.child(f);
+            if f == "allocatedResources" {
+                e.invalid_each(&at, name, names::qualified(name));
+            }
+            if let Some(q) = resources::quantity(Some(q)).filter(|q| q.signum() < 0) {
+                e.invalid(&at.key(name), q.value(), "must be a valid resource quantity");
+            }
+        }
     }
 }
 
@@ -100,6 +156,7 @@ impl rules::Rules for Rules {
     }
     fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
         if subresource == Some("status") {
+            validate_status(o, e);
             return;
         }
         self.validate(o, e);
@@ -117,7 +174,7 @@ impl rules::Rules for Rules {
         if present(&before, "storageClassName").is_none() {
             strategy::keep(&mut new, &before, "storageClassName");
         }
-        if !equality::equal(&new, &before) {
+        if !equality::equal_as("core/v1.PersistentVolumeClaimSpec", &new, &before) {
             let text = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
             e.forbidden(&path, text);
         }
@@ -132,7 +189,7 @@ impl rules::Rules for Rules {
         }
     }
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn columns(&self) -> &'static str {
         "persistentVolumeClaim"

@@ -11,9 +11,12 @@ use crate::{Path, TableContext, names, print, rules};
 pub(crate) struct Rules;
 
 /// Addresses that no endpoint may have.
-pub(crate) fn endpoint_ip(ip: &str, at: &Path, e: &mut Errors) {
+pub(crate) fn endpoint_ip(ip: &str, slices: bool, at: &Path, e: &mut Errors) {
     let Ok(a) = ip.parse::<std::net::IpAddr>() else {
         e.invalid_each(at, ip, names::ip(ip));
+        if !slices {
+            e.invalid(at, ip, "must be a valid IP address");
+        }
         return;
     };
     let link_local = match a {
@@ -65,7 +68,14 @@ impl rules::Rules for Rules {
             for list in ["addresses", "notReadyAddresses"] {
                 for (j, a) in s.items_at(&[list]).iter().enumerate() {
                     let ip = a.str_at(&["ip"]).unwrap_or_default();
-                    endpoint_ip(ip, &at.child(list).index(j).child("ip"), e);
+                    let at = at.child(list).index(j);
+                    endpoint_ip(ip, false, &at.child("ip"), e);
+                    if let Some(h) = string(a, "hostname") {
+                        e.invalid_each(&at.child("hostname"), h, names::label(h));
+                    }
+                    if let Some(n) = a.str_at(&["nodeName"]) {
+                        e.invalid_each(&at.child("nodeName"), n, names::subdomain(n));
+                    }
                 }
             }
             let ports = s.items_at(&["ports"]);
@@ -78,12 +88,15 @@ impl rules::Rules for Rules {
                 }
                 let n = p.i64_at(&["port"]).unwrap_or(0);
                 names::port_number(n).iter().for_each(|m| e.invalid(&at.child("port"), n, m));
+                if let Some(a) = p.str_at(&["appProtocol"]) {
+                    e.invalid_each(&at.child("appProtocol"), a, names::qualified(a));
+                }
                 protocol(p, &at, e);
             }
         }
     }
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn warnings(&self, _o: &Value) -> Vec<String> {
         vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".into()]

@@ -5,7 +5,7 @@ use ironkeel_schema::Resource;
 
 use crate::error::Errors;
 use crate::structural::Depth;
-use crate::{Path, TableContext, names, print, rules};
+use crate::{Path, TableContext, equality, names, print, rules};
 
 pub(crate) struct Rules;
 
@@ -31,73 +31,129 @@ fn part<'a>(o: &'a Value, core: &'static str) -> &'a Value {
     o.get(core).unwrap_or(&o[other])
 }
 
+fn is_newer(o: &Value) -> bool {
+    o.str_at(&["apiVersion"]) == Some("events.k8s.io/v1")
+}
+
+const TEXT_MAX: usize = 128;
+const NOTE_MAX: usize = 1024;
+
+/// What an event with a time says of who saw it.
+fn texts(o: &Value, newer: bool, e: &mut Errors) {
+    let at = Path::new(if newer { "reportingController" } else { "reportingComponent" });
+    let controller = part(o, "reportingComponent").as_str().unwrap_or_default();
+    if controller.is_empty() {
+        e.required(&at, "");
+    }
+    e.invalid_each(&at, controller, names::qualified(controller));
+    for f in ["reportingInstance", "action", "reason"] {
+        let value = o.str_at(&[f]).unwrap_or_default();
+        if value.is_empty() {
+            e.required(&Path::new(f), "");
+        } else if value.len() > TEXT_MAX {
+            e.invalid(&Path::new(f), "", &format!("can have at most {TEXT_MAX} characters"));
+        }
+    }
+    if part(o, "message").as_str().unwrap_or_default().len() > NOTE_MAX {
+        e.invalid(&Path::new("message"), "", &format!("can have at most {NOTE_MAX} characters"));
+    }
+}
+
+fn series(o: &Value, e: &mut Errors) {
+    let Some(s) = o.get("series").filter(|s| !s.is_null()) else { return };
+    if s.i64_at(&["count"]).unwrap_or(0) < 2 {
+        e.invalid(&Path::new("series.count"), "", "should be at least 2");
+    }
+    if s.get("lastObservedTime").is_none_or(Value::is_null) {
+        e.required(&Path::new("series.lastObservedTime"), "");
+    }
+}
+
 impl rules::Rules for Rules {
     fn validate(&self, o: &Value, e: &mut Errors) {
-        let newer = o.str_at(&["apiVersion"]) == Some("events.k8s.io/v1");
+        let newer = is_newer(o);
         let involved = part(o, "involvedObject");
         let namespace = involved.str_at(&["namespace"]).unwrap_or_default();
-        let at = Path::new(if newer { "regarding" } else { "involvedObject" }).child("namespace");
-        let text = "does not match event.namespace";
-        if namespace.is_empty() {
-            if !matches!(o.namespace(), "" | "default" | "kube-system") {
-                e.invalid(&Path::new("involvedObject").child("namespace"), namespace, text);
-            }
-        } else if namespace != o.namespace() {
-            e.invalid(&at, namespace, text);
+        let timed = o.get("eventTime").is_some_and(|t| !t.is_null());
+        let matches = match (timed, namespace.is_empty()) {
+            (false, true) => matches!(o.namespace(), "" | "default"),
+            (false, false) => namespace == o.namespace(),
+            (true, true) => matches!(o.namespace(), "default" | "kube-system"),
+            (true, false) => true,
+        };
+        if !matches {
+            let at = Path::new("involvedObject").child("namespace");
+            e.invalid(&at, namespace, "does not match event.namespace");
         }
-        if !newer && o.get("eventTime").is_none_or(Value::is_null) {
+        if timed {
+            texts(o, newer, e);
+        }
+        e.invalid_each(&Path::new("namespace"), o.namespace(), names::subdomain(o.namespace()));
+    }
+    fn validate_create(&self, o: &Value, e: &mut Errors) {
+        if !is_newer(o) {
             return;
         }
-        // Events with eventTime follow the newer group's rules.
+        series(o, e);
         if o.get("eventTime").is_none_or(Value::is_null) {
             e.required(&Path::new("eventTime"), "");
         }
-        if let Some(s) = o.get("series").filter(|s| !s.is_null()) {
-            if s.i64_at(&["count"]).unwrap_or(0) < 2 {
-                e.invalid(
-                    &Path::new("series").child("count"),
-                    s.i64_at(&["count"]).unwrap_or(0),
-                    "should be at least 2",
-                );
-            }
-            if s.get("lastObservedTime").is_none_or(Value::is_null) {
-                e.required(&Path::new("series").child("lastObservedTime"), "");
-            }
-        }
-        let controller = part(o, "reportingComponent").as_str().unwrap_or_default();
-        let at = Path::new("reportingController");
-        if controller.is_empty() {
-            e.required(&at, "");
-        } else {
-            e.invalid_each(&at, controller, names::qualified(controller));
-        }
-        for (f, max) in [("reportingInstance", 128), ("action", 128), ("reason", 128)] {
-            let value = o.str_at(&[f]).unwrap_or_default();
-            if value.is_empty() {
-                e.required(&Path::new(f), "");
-            } else if value.len() > max {
-                e.invalid(&Path::new(f), "", &format!("can have at most {max} characters"));
-            }
-        }
-        if part(o, "message").as_str().unwrap_or_default().len() > 1024 {
-            e.invalid(&Path::new("message"), "", "can have at most 1024 characters");
-        }
         let kind = o.str_at(&["type"]).unwrap_or_default();
         if !matches!(kind, "Normal" | "Warning") {
-            e.invalid(&Path::new("type"), "", "has invalid value: ");
+            e.invalid(&Path::new("type"), "", &format!("has invalid value: {kind}"));
+        }
+        for f in ["firstTimestamp", "lastTimestamp", "count", "source"] {
+            let v = part(o, f);
+            let set = match v {
+                Value::Object(m) => m.values().any(|v| !v.is_empty()),
+                Value::Number(_) => v.as_i64() != Some(0),
+                v => !v.is_null(),
+            };
+            if set {
+                e.invalid(&Path::new(f), "", "needs to be unset");
+            }
         }
     }
     fn validate_update(&self, o: &Value, old: &Value, _subresource: Option<&str>, e: &mut Errors) {
-        if o.str_at(&["apiVersion"]) != Some("events.k8s.io/v1") {
+        if !is_newer(o) {
             return;
         }
-        let fields = ["regarding", "reason", "action", "reportingController", "reportingInstance", "type", "note"];
-        for f in fields {
-            e.immutable(&Path::new(f), o.get(f), old.get(f));
+        if !equality::same(o.get("series"), old.get("series")) {
+            series(o, e);
+        }
+        let id = ironkeel_schema::type_by_name("events/v1.Event");
+        const FIXED: &[&str] = &[
+            "involvedObject",
+            "reason",
+            "message",
+            "source",
+            "firstTimestamp",
+            "lastTimestamp",
+            "count",
+            "type",
+            "eventTime",
+            "action",
+            "related",
+            "reportingController",
+            "reportingInstance",
+        ];
+        for f in FIXED {
+            let own = RENAMED.iter().find(|(_, core)| core == f).map_or(*f, |(newer, _)| newer);
+            let same = match id {
+                Some(id) => equality::same_member(id, own, o, old),
+                None => equality::same(o.get(own), old.get(own)),
+            };
+            if !same {
+                let missing = if matches!(*f, "eventTime" | "related") { Value::Null } else { "".into() };
+                e.invalid(&Path::new(f), o.get(own).cloned().unwrap_or(missing), "field is immutable");
+            }
         }
     }
+    fn name_rule(&self) -> names::NameRule {
+        names::NameRule::Any
+    }
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn create_on_update(&self) -> bool {
         true

@@ -50,7 +50,7 @@ impl rules::Rules for Rules {
             finalizers(o, e);
         }
         if subresource == Some("status") {
-            let phase = o.str_at(&["status", "phase"]).unwrap_or_default();
+            let phase = o.str_at(&["status", "phase"]).unwrap_or("Active");
             let at = Path::new("status").child("Phase");
             match (o.deletion_timestamp().or(old.deletion_timestamp()).is_some(), phase) {
                 (false, "Active") | (true, "Terminating") => {}
@@ -63,7 +63,7 @@ impl rules::Rules for Rules {
     }
 
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn name_rule(&self) -> NameRule {
         NameRule::Label
@@ -80,9 +80,9 @@ impl rules::Rules for Rules {
 }
 
 fn finalizers(o: &Value, e: &mut Errors) {
-    for (i, f) in o.items_at(&["spec", "finalizers"]).iter().enumerate() {
+    for f in o.items_at(&["spec", "finalizers"]) {
         let f = f.as_str().unwrap_or_default();
-        let at = Path::new("spec").child("finalizers").index(i);
+        let at = Path::new("spec").child("finalizers");
         let messages = crate::names::qualified(f);
         if messages.is_empty() && !f.contains('/') && f != "kubernetes" {
             e.invalid(&at, f, "name is neither a standard finalizer name nor is it fully qualified");

@@ -30,7 +30,7 @@ impl rules::Rules for Rules {
         }
     }
     fn validate(&self, o: &Value, e: &mut Errors) {
-        let at = Path::new("spec").child("taints");
+        let at = Path::new("metadata").child("taints");
         let taints = o.items_at(&["spec", "taints"]);
         for (i, t) in taints.iter().enumerate() {
             let at = at.index(i);
@@ -43,7 +43,14 @@ impl rules::Rules for Rules {
             }
             pod_spec::taint_effect(t, false, &at, e);
             if taints[..i].iter().any(|x| x["key"] == t["key"] && x["effect"] == t["effect"]) {
-                e.duplicate(&at, t.clone());
+                let text = |f: &str| crate::error::shown(&t.str_at(&[f]).unwrap_or_default().into());
+                let shown = format!(
+                    "{{\"Key\":{},\"Value\":{},\"Effect\":{},\"TimeAdded\":null}}",
+                    text("key"),
+                    text("value"),
+                    text("effect")
+                );
+                e.duplicate_as(&at, &shown, "taints must be unique by key and effect pair");
             }
         }
         let cidrs = o.items_at(&["spec", "podCIDRs"]);
@@ -52,7 +59,8 @@ impl rules::Rules for Rules {
             let c = c.as_str().unwrap_or_default();
             e.invalid_each(&at.index(i), c, names::cidr(c));
         }
-        if cidrs.len() > 2 {
+        let families = cidrs.iter().filter_map(Value::as_str).filter(|c| c.contains(':')).count();
+        if cidrs.len() > 2 || families > 1 || cidrs.len() > families + 1 {
             e.invalid(&at, cidrs.to_vec(), "may specify no more than one CIDR for each IP family");
         }
         for (name, q) in o.at(&["status", "capacity"]).and_then(Value::as_object).into_iter().flat_map(|m| m.iter()) {
@@ -60,7 +68,11 @@ impl rules::Rules for Rules {
             resources::validate_quantity(name, Some(q), &at, e);
         }
     }
-    fn validate_update(&self, o: &Value, old: &Value, _subresource: Option<&str>, e: &mut Errors) {
+    fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
+        if subresource == Some("status") {
+            validate_status(o, e);
+            return;
+        }
         let at = Path::new("spec");
         if !old.items_at(&["spec", "podCIDRs"]).is_empty()
             && !equality::same(o.at(&["spec", "podCIDRs"]), old.at(&["spec", "podCIDRs"]))
@@ -73,7 +85,7 @@ impl rules::Rules for Rules {
         }
     }
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn columns(&self) -> &'static str {
         "node"
@@ -135,10 +147,28 @@ impl rules::Rules for Rules {
     }
 }
 
+fn validate_status(o: &Value, e: &mut Errors) {
+    let at = Path::new("status");
+    for f in ["capacity", "allocatable"] {
+        let list = o.at(&["status", f]).and_then(Value::as_object);
+        for (name, q) in list.into_iter().flat_map(|m| m.iter()) {
+            resources::validate_quantity(name, Some(q), &at.child(f).child(name), e);
+        }
+    }
+    let all = o.items_at(&["status", "addresses"]);
+    for (i, a) in all.iter().enumerate().filter(|(i, a)| all[..*i].contains(a)) {
+        e.duplicate(&at.child("addresses").index(i), a.clone());
+    }
+}
+
 /// `podCIDR` is the first of `podCIDRs`.
 fn one_of_pod_cidrs(o: &mut Value) {
     let single = o.str_at(&["spec", "podCIDR"]).unwrap_or_default().to_owned();
     let first = o.items_at(&["spec", "podCIDRs"]).first().and_then(Value::as_str).unwrap_or_default().to_owned();
+    if let Some(spec) = o.get_mut("spec").and_then(Value::as_object_mut) {
+        // The kubelet's configuration of long ago: dropped.
+        spec.remove("configSource");
+    }
     if first.is_empty() && !single.is_empty() {
         *o.slot(&["spec", "podCIDRs"]) = vec![single].into();
     } else if single.is_empty() && !first.is_empty() {

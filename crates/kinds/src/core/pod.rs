@@ -26,7 +26,7 @@ impl rules::Rules for Rules {
             }
         }
         if let Some(own) = spec.get_mut("resources").filter(|r| !r.is_null()) {
-            fill_requests(own);
+            fill_requests(own, |name| matches!(name, "cpu" | "memory") || name.starts_with("hugepages-"));
         }
         if spec.get("enableServiceLinks").is_none_or(Value::is_null) {
             spec.insert("enableServiceLinks", true);
@@ -35,6 +35,7 @@ impl rules::Rules for Rules {
 
     fn prepare_create(&self, o: &mut Value) {
         o.meta_mut().insert("generation", 1_i64);
+        pod_update::grace_of_one(o);
         let mut status = Map::new();
         status.insert("phase", "Pending");
         status.insert("qosClass", resources::qos_class(o));
@@ -64,6 +65,11 @@ impl rules::Rules for Rules {
     fn validate_create(&self, o: &Value, e: &mut Errors) {
         if !o.items_at(&["spec", "ephemeralContainers"]).is_empty() {
             e.forbidden(&Path::new("spec").child("ephemeralContainers"), "cannot be set on create");
+        }
+        let gated = !o.items_at(&["spec", "schedulingGates"]).is_empty();
+        if gated && o.str_at(&["spec", "nodeName"]).is_some_and(|n| !n.is_empty()) {
+            let text = "cannot be set until all schedulingGates have been cleared";
+            e.forbidden(&Path::new("spec").child("nodeName"), text);
         }
     }
     fn revalidates(&self, subresource: Option<&str>) -> bool {
@@ -136,16 +142,16 @@ impl rules::Rules for Rules {
 
 fn requests_from_limits(container: &mut Value) {
     if let Some(r) = container.get_mut("resources") {
-        fill_requests(r);
+        fill_requests(r, |_| true);
     }
 }
 
-fn fill_requests(r: &mut Value) {
+fn fill_requests(r: &mut Value, wanted: impl Fn(&str) -> bool) {
     let Some(limits) = r.get("limits").and_then(Value::as_object).filter(|l| !l.is_empty()).cloned() else { return };
     let Some(map) = r.as_object_mut() else { return };
     let requests = map.object("requests");
     for (name, limit) in limits {
-        if !requests.contains_key(&name) {
+        if wanted(&name) && !requests.contains_key(&name) {
             requests.insert(name, limit);
         }
     }

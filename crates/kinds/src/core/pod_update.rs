@@ -6,6 +6,8 @@ use ironkeel_object::{ObjectMeta, Value};
 use crate::error::Errors;
 use crate::{Path, equality, pod_spec, strategy};
 
+const POD_SPEC: &str = "core/v1.PodSpec";
+
 /// Takes over from `old` what this way may not change.
 pub(crate) fn prepare(o: &mut Value, old: &Value, subresource: Option<&str>) {
     match subresource {
@@ -56,12 +58,22 @@ pub(crate) fn prepare(o: &mut Value, old: &Value, subresource: Option<&str>) {
         }
         // The registry sets the node and a condition itself; a bind is no change of the spec.
         Some("binding") => return,
-        _ => strategy::keep(o, old, "status"),
+        _ => {
+            grace_of_one(o);
+            strategy::keep(o, old, "status");
+        }
     }
-    let changed = !equality::same(o.get("spec"), old.get("spec"));
+    let changed = !equality::equal_as(POD_SPEC, &o["spec"], &old["spec"]);
     let generation = old.generation() + i64::from(changed);
     if generation > 0 {
         o.meta_mut().insert("generation", generation);
+    }
+}
+
+/// A negative grace period counts as one second.
+pub(crate) fn grace_of_one(o: &mut Value) {
+    if o.i64_at(&["spec", "terminationGracePeriodSeconds"]).is_some_and(|s| s < 0) {
+        *o.slot(&["spec", "terminationGracePeriodSeconds"]) = 1_i64.into();
     }
 }
 
@@ -124,7 +136,7 @@ fn validate_spec(o: &Value, old: &Value, e: &mut Errors) {
     let mut munged = o.get("spec").cloned().unwrap_or_default();
     let before = old.get("spec").cloned().unwrap_or_default();
     restore(&mut munged, &before, o, old);
-    if !equality::equal(&munged, &before) {
+    if !equality::equal_as(POD_SPEC, &munged, &before) {
         e.forbidden(
             &path,
             &format!(
@@ -197,7 +209,7 @@ fn validate_gates(o: &Value, old: &Value, path: &Path, e: &mut Errors) {
     for (i, g) in o.items_at(&["spec", "schedulingGates"]).iter().enumerate() {
         if !before.contains(g) {
             let name = g.str_at(&["name"]).unwrap_or_default();
-            let at = path.child("schedulingGates").index(i);
+            let at = path.child("schedulingGates").index(i).child("name");
             let text = format!("only deletion is allowed, but found new scheduling gate '{name}'");
             e.forbidden(&at, &text);
         }

@@ -5,7 +5,7 @@ use ironkeel_object::{ObjectMeta, Value};
 use crate::error::Errors;
 use crate::rules::Generation;
 use crate::structural::Depth;
-use crate::{Path, Scale, TableContext, pod_template, print, rules, selector, strategy};
+use crate::{Path, Scale, TableContext, apps::replica_set, pod_template, print, rules, selector, strategy};
 
 pub(crate) struct Rules;
 
@@ -15,7 +15,9 @@ impl rules::Rules for Rules {
             if spec.get("replicas").is_none_or(Value::is_null) {
                 spec.insert("replicas", 1_i64);
             }
-            pod_template::default_template(spec);
+            if spec.get("template").is_some_and(|t| !t.is_null()) {
+                pod_template::default_template(spec);
+            }
         }
         let Some(labels) = pod_template::template_labels(o).cloned().filter(|l| !l.is_empty()) else { return };
         if o.at(&["spec", "selector"]).is_none_or(Value::is_empty) {
@@ -41,18 +43,24 @@ impl rules::Rules for Rules {
             None => e.required(&at.child("selector"), ""),
             Some(s) => {
                 let labels = pod_template::template_labels(o);
-                if !s.iter().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v)) {
+                let template = o.at(&["spec", "template"]).is_some_and(|t| !t.is_null());
+                if template && !s.iter().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v)) {
                     let at = at.child("template").child("metadata").child("labels");
-                    let shown = labels.cloned().unwrap_or_else(Value::object);
+                    let shown = labels.cloned().unwrap_or_default();
                     e.invalid(&at, shown, "`selector` does not match template `labels`");
                 }
             }
         }
         pod_template::validate_template(o.at(&["spec", "template"]), &at.child("template"), e);
-        pod_template::validate_always_restarts(o, e);
+        pod_template::validate_always_restarts(o, "ReplicationController", e);
+    }
+    fn validate_update(&self, o: &Value, _old: &Value, subresource: Option<&str>, e: &mut Errors) {
+        if subresource == Some("status") {
+            replica_set::validate_status(o, e);
+        }
     }
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn columns(&self) -> &'static str {
         "replicationController"

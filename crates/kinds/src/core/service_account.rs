@@ -14,7 +14,7 @@ impl rules::Rules for Account {
         "serviceAccount"
     }
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn cells(&self, o: &Value, c: &TableContext) -> Vec<Value> {
         vec![print::age(o, c)]

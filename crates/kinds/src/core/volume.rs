@@ -2,9 +2,10 @@
 
 use ironkeel_object::{ObjectMeta, Value};
 
-use crate::core::claim::{access_modes, validate_modes};
+use crate::core::claim::{access_modes, validate_modes, volume_mode};
 use crate::error::Errors;
-use crate::pod_spec::{node_selector, string};
+use crate::pod_spec::storage_sources::{self, Holder};
+use crate::pod_spec::{containers, node_selector, present, string};
 use crate::structural::Depth;
 use crate::{Path, TableContext, equality, names, print, resources, rules};
 
@@ -23,11 +24,86 @@ const PLAIN: &[&str] = &[
     "volumeAttributesClassName",
 ];
 
+/// Sources in the order that upstream looks at them, with the names of their paths when refused as
+/// a second one and when checked.
+const SOURCES: &[(&str, &str, &str)] = &[
+    ("hostPath", "hostPath", "hostPath"),
+    ("gcePersistentDisk", "gcePersistentDisk", "persistentDisk"),
+    ("awsElasticBlockStore", "awsElasticBlockStore", "awsElasticBlockStore"),
+    ("glusterfs", "glusterfs", "glusterfs"),
+    ("flocker", "flocker", "flocker"),
+    ("nfs", "nfs", "nfs"),
+    ("rbd", "rbd", "rbd"),
+    ("quobyte", "quobyte", "quobyte"),
+    ("cephfs", "cephFS", "cephfs"),
+    ("iscsi", "iscsi", "iscsi"),
+    ("cinder", "cinder", "cinder"),
+    ("fc", "fc", "fc"),
+    ("flexVolume", "flexVolume", "flexVolume"),
+    ("azureFile", "azureFile", "azureFile"),
+    ("vsphereVolume", "vsphereVolume", "vsphereVolume"),
+    ("photonPersistentDisk", "photonPersistentDisk", "photonPersistentDisk"),
+    ("portworxVolume", "portworxVolume", "portworxVolume"),
+    ("azureDisk", "azureDisk", "azureDisk"),
+    ("scaleIO", "scaleIO", "scaleIO"),
+    ("local", "local", "local"),
+    ("storageos", "storageos", "storageos"),
+    ("csi", "csi", "csi"),
+];
+
+fn sources(name: &str, spec: &Value, has_affinity: bool, at: &Path, e: &mut Errors) {
+    let mut found = 0;
+    for (kind, refused_as, shown_as) in SOURCES {
+        let Some(s) = present(spec, kind) else { continue };
+        // Upstream lets a flex volume stand beside another source.
+        if *kind != "flexVolume" && found > 0 {
+            e.forbidden(&at.child(refused_as), "may not specify more than 1 volume type");
+            continue;
+        }
+        found += 1;
+        if *kind != "local" {
+            storage_sources::validate(kind, s, Holder::PersistentVolume(name), &at.child(shown_as), e);
+            continue;
+        }
+        let path = at.child("local").child("path");
+        match string(s, "path") {
+            None => e.required(&path, ""),
+            Some(p) => containers::no_backsteps(p, &path, e),
+        }
+        if !has_affinity {
+            e.required(&at.child("nodeAffinity"), "Local volume requires node affinity");
+        }
+    }
+    if found == 0 {
+        e.required(at, "must specify a volume type");
+    }
+}
+
+fn capacity(spec: &Value, at: &Path, e: &mut Errors) {
+    let list = spec.get("capacity").and_then(Value::as_object);
+    let at = at.child("capacity");
+    if list.is_none_or(|c| c.is_empty()) {
+        e.required(&at, "");
+    }
+    if !list.is_some_and(|c| c.contains_key("storage") && c.len() == 1) {
+        e.not_supported(&at, spec.get("capacity").cloned().unwrap_or_default(), &["storage"]);
+    }
+    for (name, value) in list.into_iter().flat_map(|m| m.iter()) {
+        let Some(q) = resources::quantity(Some(value)) else { continue };
+        if q.signum() < 0 {
+            e.invalid(&at.key(name), q.value(), "must be a valid resource quantity");
+        }
+        if q.signum() <= 0 {
+            e.invalid(&at.key(name), print::scalar(Some(value)), "must be greater than zero");
+        }
+    }
+}
+
 impl rules::Rules for Rules {
     fn default(&self, o: &mut Value) {
         let Some(spec) = crate::strategy::spec(o) else { return };
         for (f, v) in [("persistentVolumeReclaimPolicy", "Retain"), ("volumeMode", "Filesystem")] {
-            if spec.str(f).unwrap_or_default().is_empty() {
+            if spec.get(f).is_none_or(|x| x.is_null() || (f != "volumeMode" && x.is_empty())) {
                 spec.insert(f, v);
             }
         }
@@ -43,45 +119,43 @@ impl rules::Rules for Rules {
     fn validate(&self, o: &Value, e: &mut Errors) {
         let at = Path::new("spec");
         let spec = o.get("spec").unwrap_or(&Value::Null);
-        validate_modes(spec, &at, e);
-        let capacity = spec.get("capacity").and_then(Value::as_object);
-        if capacity.is_none_or(|c| c.is_empty()) {
-            e.required(&at.child("capacity"), "");
-        } else if !capacity.is_some_and(|c| c.contains_key("storage") && c.len() == 1) {
-            e.not_supported(&at.child("capacity"), spec["capacity"].clone(), &["storage"]);
-        } else if resources::quantity(spec.at(&["capacity", "storage"])).is_none_or(|q| q.signum() <= 0) {
-            let shown = print::scalar(spec.at(&["capacity", "storage"]));
-            e.invalid(&at.child("capacity").key("storage"), shown, "must be greater than zero");
+        if spec.items_at(&["accessModes"]).is_empty() {
+            e.required(&at.child("accessModes"), "");
         }
+        validate_modes(spec, &at, e);
+        capacity(spec, &at, e);
         let policy = string(spec, "persistentVolumeReclaimPolicy").unwrap_or_default();
+        let path = at.child("persistentVolumeReclaimPolicy");
         if !matches!(policy, "" | "Delete" | "Recycle" | "Retain") {
-            e.not_supported(&at.child("persistentVolumeReclaimPolicy"), policy, &["Delete", "Recycle", "Retain"]);
+            e.not_supported(&path, policy, &["Delete", "Recycle", "Retain"]);
+        }
+        let root = spec.str_at(&["hostPath", "path"]).is_some_and(|p| !p.is_empty() && p.bytes().all(|b| b == b'/'));
+        if root && policy == "Recycle" {
+            e.forbidden(&path, "may not be 'recycle' for a hostPath mount of '/'");
         }
         if let Some(c) = string(spec, "storageClassName") {
             e.invalid_each(&at.child("storageClassName"), c, names::subdomain(c));
         }
-        let sources: Vec<&str> = spec
-            .as_object()
-            .into_iter()
-            .flat_map(|m| m.iter())
-            .filter(|(k, v)| !v.is_null() && !PLAIN.contains(&k.as_ref()))
-            .map(|(k, _)| k.as_ref())
-            .collect();
-        match sources[..] {
-            [] => e.required(&at, "must specify a volume type"),
-            [_] => {}
-            [_, second, ..] => e.forbidden(&at.child(second), "may not specify more than 1 volume type"),
-        }
-        if spec.get("local").is_some_and(|l| !l.is_null()) {
-            if string(&spec["local"], "path").is_none() {
-                e.required(&at.child("local").child("path"), "");
-            }
-            if spec.at(&["nodeAffinity", "required"]).is_none() {
-                e.required(&at.child("nodeAffinity"), "Local volume requires node affinity");
+        let required = spec.at(&["nodeAffinity", "required"]).filter(|r| !r.is_null());
+        if let Some(a) = present(spec, "nodeAffinity") {
+            let at = at.child("nodeAffinity").child("required");
+            match present(a, "required") {
+                None => e.required(&at, "must specify required node constraints"),
+                Some(r) => node_selector(r, &at, e),
             }
         }
-        if let Some(r) = spec.at(&["nodeAffinity", "required"]) {
-            node_selector(r, &at.child("nodeAffinity").child("required"), e);
+        sources(o.name(), spec, required.is_some(), &at, e);
+        volume_mode(spec, &at, e);
+        if let Some(c) = spec.str_at(&["volumeAttributesClassName"]) {
+            let path = at.child("volumeAttributesClassName");
+            if c.is_empty() {
+                e.required(&path, "an empty string is disallowed");
+            } else {
+                e.invalid_each(&path, c, names::subdomain(c));
+            }
+            if present(spec, "csi").is_none() {
+                e.required(&at.child("csi"), "has to be specified when using volumeAttributesClassName");
+            }
         }
     }
     fn revalidates(&self, _subresource: Option<&str>) -> bool {
@@ -99,16 +173,29 @@ impl rules::Rules for Rules {
             }
             s
         };
-        if !equality::equal(&source(o), &source(old)) {
+        if !equality::equal_as("core/v1.PersistentVolumeSource", &source(o), &source(old)) {
             e.forbidden(
                 &Path::new("spec").child("persistentvolumesource"),
                 "spec.persistentvolumesource is immutable after creation",
             );
         }
         e.immutable(&Path::new("volumeMode"), o.at(&["spec", "volumeMode"]), old.at(&["spec", "volumeMode"]));
+        let (new, before) = (o.at(&["spec", "nodeAffinity"]), old.at(&["spec", "nodeAffinity"]));
+        let fixed = before.filter(|b| !b.is_null());
+        if let Some(b) = fixed
+            && !equality::equal_as("core/v1.VolumeNodeAffinity", new.unwrap_or(&Value::Null), b)
+        {
+            let text = "field is immutable, except for updating from beta label to GA";
+            e.invalid(&Path::new("nodeAffinity"), new.cloned().unwrap_or_default(), text);
+        }
+        let class = |v: &Value| v.at(&["spec", "volumeAttributesClassName"]).is_some_and(|c| !c.is_null());
+        if class(old) && !class(o) {
+            let at = Path::new("spec").child("volumeAttributesClassName");
+            e.forbidden(&at, "update from non-nil value to nil is forbidden");
+        }
     }
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn columns(&self) -> &'static str {
         "persistentVolume"

@@ -3,7 +3,7 @@
 use ironkeel_object::Value;
 
 use crate::error::Errors;
-use crate::pod_spec::{present, string};
+use crate::pod_spec::present;
 use crate::rules::Generation;
 use crate::structural::Depth;
 use crate::{Path, names, rules, selector, strategy};
@@ -16,7 +16,7 @@ impl rules::Rules for Rules {
         for (list, _) in [("ingress", "from"), ("egress", "to")] {
             for r in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
                 for p in r.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
-                    if string(p, "protocol").is_none() {
+                    if p.get("protocol").is_none_or(Value::is_null) {
                         *p.slot(&["protocol"]) = "TCP".into();
                     }
                 }
@@ -51,6 +51,7 @@ impl rules::Rules for Rules {
         let path = at.child("policyTypes");
         if types.len() > 2 {
             e.invalid(&path, types.to_vec(), "may not specify more than two policyTypes");
+            return;
         }
         for (i, t) in types.iter().enumerate() {
             let t = t.as_str().unwrap_or_default();
@@ -81,7 +82,7 @@ fn port(p: &Value, at: &Path, e: &mut Errors) {
             names::port_number(n).iter().for_each(|m| e.invalid(&at.child("port"), n, m));
             if let Some(end) = p.i64_at(&["endPort"]) {
                 if end < n {
-                    e.invalid(&at.child("endPort"), end, "must be greater than or equal to `port`");
+                    e.invalid(&at.child("endPort"), n, "must be greater than or equal to `port`");
                 }
                 names::port_number(end).iter().for_each(|m| e.invalid(&at.child("endPort"), end, m));
             }

@@ -22,7 +22,7 @@ pub(crate) fn validate(around: &Surroundings<'_>, path: &Path, e: &mut Errors) {
             e.duplicate(&at.child("name"), c["name"].clone());
         }
         lifecycle_and_probes(spec, c, &at, e);
-        restart_policy(c, &at, e);
+        restart_policy(c, false, &at, e);
     }
     host_ports(list, &at, e);
     host_network(spec, list, around.place, &at, e);
@@ -282,7 +282,7 @@ fn resize_policy(spec: &Value, c: &Value, path: &Path, e: &mut Errors) {
 const RESTART_RULES_MAX: usize = 20;
 const EXIT_CODES_MAX: usize = 255;
 
-fn restart_policy(c: &Value, at: &Path, e: &mut Errors) {
+fn restart_policy(c: &Value, init: bool, at: &Path, e: &mut Errors) {
     let rules = c.items_at(&["restartPolicyRules"]);
     match c.str_at(&["restartPolicy"]) {
         None if !rules.is_empty() => {
@@ -294,7 +294,8 @@ fn restart_policy(c: &Value, at: &Path, e: &mut Errors) {
     if rules.len() > RESTART_RULES_MAX {
         e.too_many(&at.child("restartPolicyRules"), rules.len(), RESTART_RULES_MAX);
     }
-    for (i, r) in rules.iter().enumerate() {
+    let checked = if init && c.str_at(&["restartPolicy"]).is_none() { &[] } else { rules };
+    for (i, r) in checked.iter().enumerate() {
         let at = at.child("restartPolicyRules").index(i);
         word(r, "action", &["Restart", "RestartAllContainers"], &at, e);
         let path = at.child("exitCodes");
@@ -339,7 +340,7 @@ fn init(around: &Surroundings<'_>, path: &Path, e: &mut Errors) {
     for (i, c) in list.iter().enumerate() {
         let at = path.index(i);
         common(around, c, around.place, &at, e);
-        restart_policy(c, &at, e);
+        restart_policy(c, true, &at, e);
         if string(c, "name").is_some() && regular.iter().chain(&list[..i]).any(|x| x["name"] == c["name"]) {
             e.duplicate(&at.child("name"), c["name"].clone());
         }

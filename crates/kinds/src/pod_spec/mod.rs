@@ -104,13 +104,6 @@ pub(crate) fn validate(spec: &Value, pod_name: &str, path: &Path, place: Place, 
     windows::host_process(spec, path, e);
     host_users(&around, path, e);
     containers::file_keys(spec, path, e);
-    if let Some(g) = present(spec, "schedulingGroup") {
-        let at = at("schedulingGroup").child("podGroupName");
-        match g.str_at(&["podGroupName"]) {
-            None => e.invalid(&at, Value::Null, "must specify one of: `podGroupName`"),
-            Some(n) => e.invalid_each(&at, n, names::subdomain(n)),
-        }
-    }
     for (i, g) in spec.items_at(&["readinessGates"]).iter().enumerate() {
         let kind = g.str_at(&["conditionType"]).unwrap_or_default();
         e.invalid_each(&at("readinessGates").index(i).child("conditionType"), kind, names::qualified(kind));
@@ -122,9 +115,6 @@ pub(crate) fn validate(spec: &Value, pod_name: &str, path: &Path, place: Place, 
         if gates[..i].iter().any(|x| x["name"] == g["name"]) {
             e.duplicate(&at("schedulingGates").index(i), name);
         }
-    }
-    if place == Place::Pod && !gates.is_empty() && string(spec, "nodeName").is_some() {
-        e.forbidden(&at("nodeName"), "cannot be set until all schedulingGates have been cleared");
     }
     scheduling::spread(spec.items_at(&["topologySpreadConstraints"]), &at("topologySpreadConstraints"), e);
     for (field, rule) in [

@@ -130,7 +130,7 @@ fn profiles(s: &Value, at: &Path, e: &mut Errors) {
                     let quoted = |s: &str| shown(&s.into());
                     let whole = format!("{{\"Type\":{},\"LocalhostProfile\":{}}}", quoted(kind), quoted(l));
                     e.invalid_as(&path, &whole, &text);
-                } else {
+                } else if PROFILE_TYPES.contains(&kind) {
                     e.invalid(&path, l, &text);
                 }
             }

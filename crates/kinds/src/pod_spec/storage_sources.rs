@@ -283,6 +283,7 @@ const DRIVER_NAME_MAX: usize = 63;
 pub(crate) fn csi_driver_name(name: &str, at: &Path, e: &mut Errors) {
     if name.is_empty() {
         e.required(at, "");
+        return;
     }
     if name.len() > DRIVER_NAME_MAX {
         e.too_long(at, DRIVER_NAME_MAX);

@@ -50,7 +50,7 @@ impl rules::Rules for Role {
             let before = e.len();
             selector::label_selector(Some(s), &path.index(i), e);
             if e.len() > before {
-                e.invalid(&path.index(i), s.clone(), "invalid label selector.");
+                e.invalid_as(&path.index(i), "null", "invalid label selector.");
             }
         }
     }
