@@ -16,6 +16,9 @@ pub enum Error {
     /// A certificate authority that cannot be read.
     #[error("certificates: {0}")]
     Certificates(#[from] ironkeel_auth::PkiError),
+    /// A webhook or an issuer that cannot be asked.
+    #[error("webhooks and issuers: {0}")]
+    Delegates(String),
     /// An in-process upgrade failed.
     #[error("the in-process connection failed: {0}")]
     Connection(#[from] hyper::Error),

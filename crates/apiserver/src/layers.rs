@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
-use ironkeel_auth::{Attributes, AuthRequest, Peer, UserInfo, impersonate};
+use ironkeel_auth::{Attributes, AuthError, AuthRequest, Decision, Peer, UserInfo, impersonate};
 use ironkeel_object::FieldSelector;
 use ironkeel_registry::{ApiError, Reason};
 use parking_lot::Mutex;
@@ -27,7 +27,7 @@ use crate::{answer, compress};
 /// Longest wait for a place among the requests in flight, in seconds.
 const QUEUE_SECONDS: u64 = 15;
 /// Longest time for a request that is not long-running, in seconds (upstream's default).
-const REQUEST_SECONDS: u64 = 60;
+pub(crate) const REQUEST_SECONDS: u64 = 60;
 /// Most bytes of a request's path and query.
 const URI_LIMIT_BYTES: usize = 64 << 10;
 
@@ -118,10 +118,10 @@ where
     B::Error: std::fmt::Display,
 {
     *output = negotiate(&parts, &info, &query)?;
-    let user = authenticate(server, caller, &parts)?;
-    let user = act_as(server, user, &parts)?;
+    let user = authenticate(server, caller, &parts).await?;
+    let user = act_as(server, user, &parts).await?;
     let _place = limit(server, &info).await?;
-    authorize(server, &user, &info, &query)?;
+    authorize(server, &user, &info, &query).await?;
     let long = info.is_long_running();
     let passed_on = info.subresource == "proxy" || server.aggregator.remote(&info.group, &info.version).is_some();
     let (body, upload) = if passed_on {
@@ -142,11 +142,12 @@ where
         upload: Mutex::new(upload),
         output: *output,
         warnings: warnings.clone(),
+        annotations: Arc::default(),
     };
     if long {
         return dispatch(context).await;
     }
-    match tokio::time::timeout(Duration::from_secs(REQUEST_SECONDS), dispatch(context)).await {
+    match tokio::time::timeout(server.request_timeout, dispatch(context)).await {
         Ok(answer) => answer,
         Err(_) => Err(ApiError::new(Reason::Timeout, "Timeout: request did not complete within requested timeout")),
     }
@@ -165,12 +166,21 @@ fn negotiate(parts: &Parts, info: &RequestInfo, query: &Query) -> Result<Output,
     Output::negotiate(&parts.headers, query.get("pretty").as_deref())
 }
 
+/// Paths that anonymous callers may ask for; empty for all.
+pub(crate) struct AnonymousPaths(pub(crate) Vec<String>);
+
+impl AnonymousPaths {
+    fn allow(&self, path: &str) -> bool {
+        self.0.is_empty() || self.0.iter().any(|p| p == path)
+    }
+}
+
 fn unauthorized() -> ApiError {
     ApiError::new(Reason::Unauthorized, "Unauthorized")
 }
 
 /// Who it is; 401 where nobody can tell.
-fn authenticate(server: &Server, caller: &Caller, parts: &Parts) -> Result<Arc<UserInfo>, ApiError> {
+async fn authenticate(server: &Server, caller: &Caller, parts: &Parts) -> Result<Arc<UserInfo>, ApiError> {
     let connection = match caller {
         Caller::Stamped(user) => return Ok(user.clone()),
         Caller::Peer(connection) => connection,
@@ -196,20 +206,28 @@ fn authenticate(server: &Server, caller: &Caller, parts: &Parts) -> Result<Arc<U
         let (scheme, token) = v.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     });
-    match server.authenticator.authenticate(&AuthRequest { bearer, ..AuthRequest::default() }) {
+    let refused = match server.authenticator.authenticate(&AuthRequest { bearer, ..AuthRequest::default() }) {
         // Bad credentials never make an anonymous user.
-        Ok(Some(who)) if peer.is_none() && who.user.name == UserInfo::ANONYMOUS => Err(unauthorized()),
-        Ok(Some(who)) => Ok(Arc::new(who.user)),
-        Ok(None) => Err(unauthorized()),
-        Err(error) => {
-            tracing::info!(%error, "credentials were refused");
-            Err(unauthorized())
+        Ok(Some(who)) if peer.is_none() && who.user.name == UserInfo::ANONYMOUS => return Err(unauthorized()),
+        Ok(Some(who)) if who.user.name == UserInfo::ANONYMOUS && !server.anonymous_paths.allow(parts.uri.path()) => {
+            return Err(unauthorized());
         }
+        Ok(Some(who)) => return Ok(Arc::new(who.user)),
+        Ok(None) => return Err(unauthorized()),
+        Err(error) => error,
+    };
+    let now = server.registry.clock().now().as_second();
+    if let (AuthError::UnknownToken, Some(token)) = (&refused, bearer)
+        && let Some(who) = server.delegates.authenticate(token, server.issuer.api_audiences(), now).await
+    {
+        return Ok(Arc::new(who.user));
     }
+    tracing::info!(error = %refused, "credentials were refused");
+    Err(unauthorized())
 }
 
 /// The `Impersonate-*` headers.
-fn act_as(server: &Server, user: Arc<UserInfo>, parts: &Parts) -> Result<Arc<UserInfo>, ApiError> {
+async fn act_as(server: &Server, user: Arc<UserInfo>, parts: &Parts) -> Result<Arc<UserInfo>, ApiError> {
     let wanted = impersonate::parse(&parts.headers).map_err(|e| ApiError::bad_request(e.to_string()))?;
     let Some(wanted) = wanted else { return Ok(user) };
     for check in &wanted.checks {
@@ -219,7 +237,7 @@ fn act_as(server: &Server, user: Arc<UserInfo>, parts: &Parts) -> Result<Arc<Use
             name: &check.name,
             ..Attributes::for_resource(&user, "impersonate", check.group, check.version, check.resource)
         };
-        allow(server, &attributes)?;
+        allow(server, &attributes).await?;
     }
     Ok(Arc::new(wanted.user))
 }
@@ -259,8 +277,8 @@ async fn limit<'a>(server: &'a Server, info: &RequestInfo) -> Result<Option<Plac
     Ok(Some(Place { _permit: permit, gauge }))
 }
 
-fn allow(server: &Server, attributes: &Attributes<'_>) -> Result<(), ApiError> {
-    let decision = server.authorizer.authorize(attributes);
+async fn allow(server: &Server, attributes: &Attributes<'_>) -> Result<(), ApiError> {
+    let decision = decide(server, attributes).await;
     if decision.is_allowed() {
         return Ok(());
     }
@@ -271,10 +289,27 @@ fn allow(server: &Server, attributes: &Attributes<'_>) -> Result<(), ApiError> {
     Err(ApiError { details: Some(Box::default()), ..ApiError::new(Reason::Forbidden, format!("forbidden: {why}")) })
 }
 
+/// What the authorizers say, the webhook in its place.
+pub(crate) async fn decide(server: &Server, attributes: &Attributes<'_>) -> Decision {
+    let masters = attributes.user.in_group(UserInfo::MASTERS);
+    if server.delegates.access() == Some(true) && !masters {
+        match server.delegates.authorize(attributes).await {
+            Decision::NoOpinion(_) => {}
+            decided => return decided,
+        }
+    }
+    match server.authorizer.authorize(attributes) {
+        Decision::NoOpinion(_) if server.delegates.access() == Some(false) => {
+            server.delegates.authorize(attributes).await
+        }
+        decided => decided,
+    }
+}
+
 /// May they.
-fn authorize(server: &Server, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<(), ApiError> {
+async fn authorize(server: &Server, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<(), ApiError> {
     if !info.is_resource {
-        return allow(server, &Attributes::for_path(user, info.verb, &info.path));
+        return allow(server, &Attributes::for_path(user, info.verb, &info.path)).await;
     }
     let collection = matches!(info.verb, "list" | "watch" | "deletecollection");
     let selector = if collection { query.get("fieldSelector").unwrap_or_default() } else { "".into() };
@@ -293,4 +328,5 @@ fn authorize(server: &Server, user: &UserInfo, info: &RequestInfo, query: &Query
             ..Attributes::for_resource(user, info.verb, &info.group, &info.version, &info.resource)
         },
     )
+    .await
 }

@@ -13,6 +13,7 @@ mod bootstrap;
 mod compress;
 mod context;
 mod decode;
+mod delegates;
 mod dispatch;
 mod documents;
 mod error;
@@ -38,6 +39,7 @@ mod watch_stream;
 mod write;
 
 pub use body::{BODY_LIMIT_BYTES, Body};
+pub use delegates::{DelegatesConfig, WebhookConfig};
 pub use error::Error;
 pub use ironkeel_auth::UserInfo;
 pub use outbound::ClientIdentity;

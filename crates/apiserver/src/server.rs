@@ -14,8 +14,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use ironkeel_auth::{
-    Authenticator, AuthenticatorConfig, Authorizer, ClientCertificates, RequestHeaderConfig, ServiceAccountIssuer,
-    UserInfo,
+    Authenticator, AuthenticatorConfig, AuthorizationMode, Authorizer, ClientCertificates, RequestHeaderConfig,
+    ServiceAccountIssuer, UserInfo,
 };
 use ironkeel_object::ObjectSource;
 use ironkeel_registry::{Chain, Clock, Registry, ServiceAddresses, SystemClock};
@@ -29,10 +29,11 @@ use tokio_util::task::TaskTracker;
 use crate::aggregation::Aggregator;
 use crate::body::Body;
 use crate::definitions::Definitions;
+use crate::delegates::{Delegates, DelegatesConfig};
 use crate::documents::Documents;
 use crate::error::Error;
 use crate::escalation::Escalation;
-use crate::layers::{self, Caller, Connection};
+use crate::layers::{self, AnonymousPaths, Caller, Connection, REQUEST_SECONDS};
 use crate::metrics::Metrics;
 use crate::outbound::ClientIdentity;
 use crate::{aggregation, bootstrap, in_process};
@@ -80,6 +81,14 @@ pub struct Config {
     pub kubelet_address_types: Vec<String>,
     /// Admission plugins: which run, and how.
     pub admission: ironkeel_admission::Config,
+    /// Who else is asked about callers.
+    pub delegates: Arc<DelegatesConfig>,
+    /// Which local authorizers are asked, in order.
+    pub authorization_modes: Vec<AuthorizationMode>,
+    /// Paths that anonymous callers may ask for; empty for all.
+    pub anonymous_paths: Vec<String>,
+    /// Longest time for a request that is not long-running.
+    pub request_timeout: Duration,
     /// Where timestamps come from.
     pub clock: Arc<dyn Clock>,
 }
@@ -121,6 +130,9 @@ pub(crate) struct Server {
     pub(crate) kubelet_address_types: Vec<String>,
     pub(crate) certificates: ClientCertificates,
     pub(crate) aggregator: Arc<Aggregator>,
+    pub(crate) delegates: Delegates,
+    pub(crate) anonymous_paths: AnonymousPaths,
+    pub(crate) request_timeout: Duration,
     pub(crate) documents: Documents,
     pub(crate) metrics: Metrics,
     pub(crate) server_address: String,
@@ -148,7 +160,7 @@ impl ApiServer {
         let kubernetes_ip = services.nth(1);
         let registry = Registry::start(store, config.clock.clone(), ironkeel_kinds::kinds(), services).await?;
         let source: Arc<dyn ObjectSource> = registry.clone();
-        let authorizer = Arc::new(Authorizer::new(source.clone()));
+        let authorizer = Arc::new(Authorizer::with_modes(source.clone(), config.authorization_modes.clone()));
         let services = ironkeel_admission::ClusterServices::new(source.clone());
         let webhooks = Arc::new(ironkeel_webhook::WebhookClient::new(Arc::new(services)));
         let mut admission = config.admission.clone();
@@ -161,6 +173,9 @@ impl ApiServer {
             kubelet_tls: config.kubelet_tls.clone(),
             kubelet_address_types: config.kubelet_address_types.clone(),
             certificates: ClientCertificates::new(&config.client_ca_pem, config.request_header.clone())?,
+            delegates: Delegates::new(&config.delegates).map_err(Error::Delegates)?,
+            anonymous_paths: AnonymousPaths(config.anonymous_paths.clone()),
+            request_timeout: config.request_timeout,
             aggregator: Arc::new(Aggregator::new(config.proxy_client.clone())),
             documents: Documents::default(),
             metrics: Metrics::default(),

@@ -53,6 +53,9 @@ pub enum AuthError {
         /// Name.
         name: String,
     },
+    /// An ID token without a claim, or with another value than it must have.
+    #[error("the ID token's claim {0:?} is absent or has another value than it must")]
+    Claim(String),
     /// A bootstrap token that has expired, or is not for authentication.
     #[error("bootstrap token {id} cannot be used: {reason}")]
     BootstrapToken {

@@ -5,6 +5,7 @@
 
 mod bootstrap_token;
 mod client_ca;
+mod oidc;
 mod service_account;
 mod static_tokens;
 mod x509;
@@ -20,6 +21,7 @@ use service_account::ServiceAccountTokens;
 use static_tokens::StaticTokens;
 
 pub use client_ca::{ClientCertificates, Peer, RequestHeaderConfig};
+pub use oidc::OidcConfig;
 pub use x509::identity_of_certificate;
 
 /// Tells the time, Unix seconds.

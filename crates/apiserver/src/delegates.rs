@@ -1,0 +1,396 @@
+//! Others who are asked who a caller is and what it may do: webhooks that answer TokenReviews and
+//! SubjectAccessReviews, and OpenID Connect issuers, whose keys are fetched here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use http::{Method, Request, Uri};
+use http_body_util::{BodyExt, Limited};
+use ironkeel_auth::{Attributes, AuthError, Authenticated, Decision, KeySet, OidcConfig, UserInfo};
+use parking_lot::Mutex;
+use ring::digest::{SHA256, digest};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use serde_json::{Value, json};
+
+use crate::body::Body;
+use crate::outbound::{self, Backend, ClientIdentity, Host, Trust};
+
+/// Longest answer, in bytes.
+const ANSWER_LIMIT_BYTES: usize = 1 << 20;
+/// How long an answer may take, in seconds.
+const ANSWER_SECONDS: u64 = 10;
+/// Answers that are remembered; past it all are forgotten.
+const REMEMBERED: usize = 4096;
+/// How long an issuer's keys are used before they are fetched again, in seconds.
+const KEYS_SECONDS: u64 = 600;
+/// Least time between two fetches of an issuer's keys, in seconds.
+const KEYS_RETRY_SECONDS: u64 = 10;
+
+/// A webhook, as a kubeconfig file names it.
+#[derive(Clone)]
+pub struct WebhookConfig {
+    /// Its URL.
+    pub url: String,
+    /// Authorities in PEM; the host's where absent.
+    pub ca_pem: Option<Vec<u8>>,
+    /// Whether any certificate will do.
+    pub insecure: bool,
+    /// Our certificate.
+    pub identity: Option<Arc<ClientIdentity>>,
+    /// Our token.
+    pub token: Option<String>,
+    /// `v1` or `v1beta1` of the review.
+    pub version: String,
+    /// How long a yes is remembered.
+    pub yes_ttl: Duration,
+    /// How long a no is remembered.
+    pub no_ttl: Duration,
+}
+
+impl std::fmt::Debug for WebhookConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WebhookConfig").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+/// Whom to ask besides.
+#[derive(Debug, Default)]
+pub struct DelegatesConfig {
+    /// Who is it?
+    pub tokens: Option<WebhookConfig>,
+    /// May they?
+    pub access: Option<WebhookConfig>,
+    /// Whether the access webhook stands before RBAC, and so may deny what roles allow.
+    pub access_first: bool,
+    /// Issuers of ID tokens.
+    pub issuers: Vec<OidcConfig>,
+}
+
+impl WebhookConfig {
+    /// Reads the current context of a kubeconfig file (JSON or YAML); relative paths are beneath its
+    /// directory.
+    ///
+    /// # Errors
+    /// What is missing or cannot be read.
+    pub fn from_kubeconfig(path: &std::path::Path) -> Result<Self, String> {
+        let read = |p: &std::path::Path| std::fs::read(p).map_err(|e| format!("{}: {e}", p.display()));
+        let bytes = read(path)?;
+        let config = ironkeel_codec::decode_yaml(&bytes, None).map_err(|e| format!("{}: {e}", path.display()))?.0;
+        let named = |list: &str, name: &str, member: &str| {
+            let found = config.items_at(&[list]).iter().find(|i| i.str_at(&["name"]) == Some(name));
+            found
+                .and_then(|i| i.get(member))
+                .cloned()
+                .ok_or_else(|| format!("{}: no {member} {name:?}", path.display()))
+        };
+        let current = config.str_at(&["current-context"]).unwrap_or_default();
+        let context = named("contexts", current, "context")?;
+        let text =
+            |v: &ironkeel_object::Value, key: &str| v.str_at(&[key]).filter(|t| !t.is_empty()).map(str::to_owned);
+        let cluster = named("clusters", &text(&context, "cluster").unwrap_or_default(), "cluster")?;
+        let user = match text(&context, "user") {
+            Some(name) => named("users", &name, "user")?,
+            None => ironkeel_object::Value::object(),
+        };
+        let here = path.parent().unwrap_or(std::path::Path::new("."));
+        let pem = |v: &ironkeel_object::Value, key: &str| -> Result<Option<Vec<u8>>, String> {
+            if let Some(data) = text(v, &format!("{key}-data")) {
+                return STANDARD.decode(data).map(Some).map_err(|e| format!("{key}-data: {e}"));
+            }
+            text(v, key).map(|file| read(&here.join(file))).transpose()
+        };
+        let identity = match (pem(&user, "client-certificate")?, pem(&user, "client-key")?) {
+            (Some(certificate), Some(key)) => Some(Arc::new(ClientIdentity::from_pem(&certificate, &key)?)),
+            _ => None,
+        };
+        Ok(WebhookConfig {
+            url: text(&cluster, "server").ok_or_else(|| format!("{}: no server", path.display()))?,
+            ca_pem: pem(&cluster, "certificate-authority")?,
+            insecure: cluster.at(&["insecure-skip-tls-verify"]).and_then(|v| v.as_bool()).unwrap_or(false),
+            identity,
+            token: text(&user, "token"),
+            version: "v1beta1".to_owned(),
+            yes_ttl: Duration::from_secs(120),
+            no_ttl: Duration::from_secs(30),
+        })
+    }
+}
+
+impl ClientIdentity {
+    /// A certificate chain and its key, both in PEM.
+    ///
+    /// # Errors
+    /// PEM that holds neither.
+    pub fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, String> {
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
+        let chain = chain.map_err(|e| format!("the certificate cannot be read: {e}"))?;
+        if chain.is_empty() {
+            return Err("there is no certificate in the file".to_owned());
+        }
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| format!("the key cannot be read: {e}"))?;
+        Ok(ClientIdentity { chain, key })
+    }
+}
+
+/// Where a URL leads: backend and path.
+fn place(url: &str, tls: &Arc<rustls::ClientConfig>) -> Result<(Backend, String), String> {
+    let uri: Uri = url.parse().map_err(|_| format!("{url} is no URL"))?;
+    let name = uri.host().ok_or_else(|| format!("{url} has no host"))?.trim_matches(['[', ']']).to_owned();
+    let secure = uri.scheme_str() != Some("http");
+    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    let ip = name.parse::<std::net::IpAddr>().ok();
+    let host = ip.map_or_else(|| Host::Name(name.clone(), port), |ip| Host::at(ip, port));
+    let server_name = ip.is_none().then_some(name);
+    let path = uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
+    Ok((Backend { host, tls: secure.then(|| (tls.clone(), server_name)) }, path))
+}
+
+async fn call(backend: &Backend, mut request: Request<Body>) -> Result<Value, String> {
+    let authority = HeaderValue::from_str(&backend.host.authority()).map_err(|e| e.to_string())?;
+    request.headers_mut().insert(HOST, authority);
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
+    let talk = async {
+        let response = outbound::send(backend, request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_LIMIT_BYTES).collect().await.map_err(|e| e.to_string())?;
+        if !status.is_success() {
+            return Err(format!("it answered {status}"));
+        }
+        serde_json::from_slice(&body.to_bytes()).map_err(|e| e.to_string())
+    };
+    match tokio::time::timeout(Duration::from_secs(ANSWER_SECONDS), talk).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err("it did not answer in time".to_owned()),
+    }
+}
+
+type Key = [u8; 32];
+
+fn key_of(text: &str) -> Key {
+    let mut key = [0; 32];
+    key.copy_from_slice(digest(&SHA256, text.as_bytes()).as_ref());
+    key
+}
+
+/// A webhook with its memory.
+struct Webhook {
+    config: WebhookConfig,
+    tls: Arc<rustls::ClientConfig>,
+    remembered: Mutex<HashMap<Key, (Instant, Value)>>,
+}
+
+impl Webhook {
+    fn new(config: WebhookConfig) -> Result<Self, String> {
+        let trust = match (&config.ca_pem, config.insecure) {
+            (_, true) => Trust::Anyone,
+            (Some(pem), _) => Trust::Bundle(pem),
+            (None, _) => Trust::System,
+        };
+        let tls = outbound::client_tls(trust, config.identity.as_deref())?;
+        Ok(Webhook { config, tls, remembered: Mutex::default() })
+    }
+
+    /// The review's status.
+    async fn ask(&self, review: &Value, yes: impl Fn(&Value) -> bool) -> Result<Value, String> {
+        let text = review.to_string();
+        let key = key_of(&text);
+        if let Some((until, status)) = self.remembered.lock().get(&key)
+            && *until > Instant::now()
+        {
+            return Ok(status.clone());
+        }
+        let (backend, path) = place(&self.config.url, &self.tls)?;
+        let mut request = Request::new(Body::whole(text));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = path.parse().map_err(|_| format!("{path} is no path"))?;
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(token) = &self.config.token {
+            let mut bearer = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|e| e.to_string())?;
+            bearer.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, bearer);
+        }
+        let status = call(&backend, request).await?["status"].take();
+        let ttl = if yes(&status) { self.config.yes_ttl } else { self.config.no_ttl };
+        let mut remembered = self.remembered.lock();
+        if remembered.len() >= REMEMBERED {
+            remembered.clear();
+        }
+        remembered.insert(key, (Instant::now() + ttl, status.clone()));
+        Ok(status)
+    }
+}
+
+/// An issuer with its keys.
+struct Issuer {
+    config: OidcConfig,
+    tls: Arc<rustls::ClientConfig>,
+    keys: ArcSwap<KeySet>,
+    /// When they were last asked for; held while they are fetched.
+    fetched: tokio::sync::Mutex<Option<Instant>>,
+}
+
+impl Issuer {
+    async fn fetch(&self, least: Duration) -> Result<(), String> {
+        let mut fetched = self.fetched.lock().await;
+        if fetched.is_some_and(|at| at.elapsed() < least) {
+            return Ok(());
+        }
+        *fetched = Some(Instant::now());
+        let get = async |url: String| -> Result<Value, String> {
+            let (backend, path) = place(&url, &self.tls)?;
+            let mut request = Request::new(Body::empty());
+            *request.uri_mut() = path.parse().map_err(|_| format!("{path} is no path"))?;
+            call(&backend, request).await.map_err(|e| format!("{url}: {e}"))
+        };
+        let beneath = || format!("{}/.well-known/openid-configuration", self.config.issuer.trim_end_matches('/'));
+        let document = get(self.config.discovery_url.clone().unwrap_or_else(beneath)).await?;
+        if document["issuer"] != self.config.issuer.as_str() {
+            return Err(format!("the discovery document is of issuer {}", document["issuer"]));
+        }
+        let jwks = get(document["jwks_uri"].as_str().unwrap_or_default().to_owned()).await?;
+        let mut keys = KeySet::default();
+        keys.add_jwks(&jwks);
+        self.keys.store(Arc::new(keys));
+        Ok(())
+    }
+
+    async fn authenticate(&self, token: &str, now: i64) -> Result<Authenticated, AuthError> {
+        let stale = self.keys.load().is_empty();
+        let age = if stale { KEYS_RETRY_SECONDS } else { KEYS_SECONDS };
+        if let Err(error) = self.fetch(Duration::from_secs(age)).await {
+            tracing::warn!(%error, issuer = self.config.issuer, "the keys of an issuer cannot be fetched");
+        }
+        match self.config.authenticate(&self.keys.load_full(), token, now) {
+            // The issuer may have a new key.
+            Err(AuthError::InvalidSignature) => {
+                if let Err(error) = self.fetch(Duration::from_secs(KEYS_RETRY_SECONDS)).await {
+                    tracing::warn!(%error, issuer = self.config.issuer, "the keys of an issuer cannot be fetched");
+                }
+                self.config.authenticate(&self.keys.load_full(), token, now)
+            }
+            other => other,
+        }
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Delegates {
+    tokens: Option<Webhook>,
+    access: Option<Webhook>,
+    access_first: bool,
+    issuers: Vec<Issuer>,
+}
+
+impl Delegates {
+    pub(crate) fn new(config: &DelegatesConfig) -> Result<Self, String> {
+        let issuers = config.issuers.iter().cloned().map(|config| {
+            let trust = if config.ca_pem.is_empty() { Trust::System } else { Trust::Bundle(config.ca_pem.as_bytes()) };
+            let tls = outbound::client_tls(trust, None)?;
+            Ok::<_, String>(Issuer { config, tls, keys: ArcSwap::default(), fetched: tokio::sync::Mutex::default() })
+        });
+        Ok(Delegates {
+            issuers: issuers.collect::<Result<_, _>>()?,
+            tokens: config.tokens.clone().map(Webhook::new).transpose()?,
+            access: config.access.clone().map(Webhook::new).transpose()?,
+            access_first: config.access_first,
+        })
+    }
+
+    /// Who a token stands for that nobody here knows.
+    pub(crate) async fn authenticate(&self, token: &str, audiences: &[String], now: i64) -> Option<Authenticated> {
+        for issuer in self.issuers.iter().filter(|i| i.config.issued(token)) {
+            match issuer.authenticate(token, now).await {
+                Ok(who) => return Some(who),
+                Err(error) => tracing::info!(%error, "an ID token was refused"),
+            }
+        }
+        let webhook = self.tokens.as_ref()?;
+        let review = json!({
+            "apiVersion": format!("authentication.k8s.io/{}", webhook.config.version), "kind": "TokenReview",
+            "metadata": { "creationTimestamp": null }, "spec": { "token": token, "audiences": audiences },
+        });
+        let status = match webhook.ask(&review, |s| s["authenticated"] == true).await {
+            Ok(status) => status,
+            Err(error) => {
+                tracing::warn!(%error, "the webhook for tokens failed");
+                return None;
+            }
+        };
+        if status["authenticated"] != true {
+            return None;
+        }
+        let texts = |v: &Value| -> Vec<String> {
+            v.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        let user = &status["user"];
+        let mut who = UserInfo::new(user["username"].as_str().unwrap_or_default(), texts(&user["groups"]));
+        who.uid = user["uid"].as_str().unwrap_or_default().to_owned();
+        let extra = user["extra"].as_object().into_iter().flatten();
+        who.extra = extra.map(|(k, v)| (k.clone(), texts(v))).collect();
+        (!who.name.is_empty()).then(|| Authenticated { user: who, audiences: texts(&status["audiences"]) })
+    }
+
+    /// Whether the webhook is asked, and before the local authorizers.
+    pub(crate) fn access(&self) -> Option<bool> {
+        self.access.as_ref().map(|_| self.access_first)
+    }
+
+    /// What the webhook says about a request.
+    pub(crate) async fn authorize(&self, a: &Attributes<'_>) -> Decision {
+        let Some(webhook) = &self.access else { return Decision::NoOpinion("".into()) };
+        let mut spec = json!({ "user": a.user.name });
+        let mut put = |key: &str, value: Value| {
+            spec[key] = value;
+        };
+        if !a.user.groups.is_empty() {
+            put("groups", json!(a.user.groups));
+        }
+        if !a.user.uid.is_empty() {
+            put("uid", json!(a.user.uid));
+        }
+        if !a.user.extra.is_empty() {
+            put("extra", json!(a.user.extra));
+        }
+        if a.resource_request {
+            let all = [
+                ("namespace", a.namespace),
+                ("verb", a.verb),
+                ("group", a.group),
+                ("version", a.version),
+                ("resource", a.resource),
+                ("subresource", a.subresource),
+                ("name", a.name),
+            ];
+            let said: serde_json::Map<String, Value> =
+                all.iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
+            put("resourceAttributes", Value::Object(said));
+        } else {
+            put("nonResourceAttributes", json!({ "path": a.path, "verb": a.verb }));
+        }
+        let review = json!({
+            "apiVersion": format!("authorization.k8s.io/{}", webhook.config.version), "kind": "SubjectAccessReview",
+            "metadata": { "creationTimestamp": null }, "spec": spec,
+        });
+        match webhook.ask(&review, |s| s["allowed"] == true).await {
+            Ok(status) => {
+                let reason: Arc<str> = status["reason"].as_str().unwrap_or_default().into();
+                match (status["allowed"] == true, status["denied"] == true) {
+                    (true, false) => Decision::Allow(reason),
+                    (_, true) => Decision::Deny(reason),
+                    (false, false) => Decision::NoOpinion(reason),
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the webhook for authorization failed");
+                Decision::NoOpinion("".into())
+            }
+        }
+    }
+}
