@@ -124,6 +124,10 @@ pub trait Hooks: Sync + Send {
     /// Writes the desired replicas of `scale`.
     fn set_replicas(&self, _object: &mut Value, _replicas: i64) {}
 
+    /// Before a delete that is the first of its object: finalizers and conditions that it begins with.
+    /// `now` is RFC 3339.
+    fn prepare_delete(&self, _object: &mut Value, _now: &str) {}
+
     /// How a delete with this grace period (`None`: the client named none) goes on.
     fn plan_delete(&self, _object: &Value, _grace_seconds: Option<i64>) -> DeletePlan {
         DeletePlan::Now

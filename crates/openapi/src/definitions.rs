@@ -6,7 +6,7 @@ use ironkeel_schema::{Field, ListType, Shape, Type, TypeId, type_by_name, type_i
 use serde_json::{Map, Value, json};
 
 use crate::names::{self, definition_name};
-use crate::{Row, api_version};
+use crate::{Row, api_version, custom};
 
 /// Which OpenAPI.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -71,16 +71,8 @@ impl Definitions {
             return reference;
         };
         let name = names::custom_name(r);
-        let mut schema = schema.clone();
         let meta = self.of_name("meta/v1.ObjectMeta").unwrap_or_default();
-        if let Some(object) = schema.as_object_mut() {
-            object.insert("type".into(), "object".into());
-            if let Some(properties) = object.entry("properties").or_insert_with(|| json!({})).as_object_mut() {
-                properties.insert("apiVersion".into(), json!({ "type": "string" }));
-                properties.insert("kind".into(), json!({ "type": "string" }));
-                properties.insert("metadata".into(), self.wrap(meta, Map::new()));
-            }
-        }
+        let schema = custom::published(schema, self.dialect == Dialect::V2, &self.wrap(meta, Map::new()));
         self.all.insert(name.clone(), schema);
         self.mark(&name, r.group, r.version, r.kind);
         self.dialect.reference(&name)
@@ -104,8 +96,8 @@ impl Definitions {
             "type": "object",
             "required": ["items"],
             "properties": {
-                "apiVersion": { "type": "string" },
-                "kind": { "type": "string" },
+                "apiVersion": custom::api_version(),
+                "kind": custom::kind(),
                 "metadata": self.wrap(meta, Map::new()),
                 "items": { "type": "array", "items": item },
             },

@@ -5,6 +5,7 @@
 //! follow). What does not live here: the protobuf form of OpenAPI v2 (absent: 406 is the answer;
 //! kubectl reads v3), structural checks of custom resources' schemas, descriptions of fields.
 
+mod custom;
 mod definitions;
 mod discovery;
 mod names;
@@ -58,6 +59,22 @@ pub fn group_versions<'a>(rows: &[Row<'a>]) -> Vec<(&'a str, &'a str)> {
     let mut ordered = seen.clone();
     ordered.sort_by_key(groups);
     ordered
+}
+
+/// Sorts versions as discovery prefers them: `v2`, `v1`, `v2beta1`, `v1beta2`, `v1alpha1`, then names.
+pub fn version_rank(version: &str) -> impl Ord + use<> {
+    let number = |s: &str| s.parse::<u32>().ok().filter(|_| !s.is_empty());
+    let parse = || {
+        let rest = version.strip_prefix('v')?;
+        for (stage, name) in [(1u8, "beta"), (2, "alpha")] {
+            if let Some((major, minor)) = rest.split_once(name) {
+                return Some((stage, u32::MAX - number(major)?, u32::MAX - number(minor)?));
+            }
+        }
+        Some((0, u32::MAX - number(rest)?, 0))
+    };
+    let known = parse();
+    (known.unwrap_or((3, 0, 0)), version.to_owned())
 }
 
 fn api_version(group: &str, version: &str) -> String {

@@ -13,6 +13,7 @@ use crate::clock::rfc3339;
 use crate::entry::{Entry, Extract};
 use crate::error::{ApiError, Reason};
 use crate::managed_fields;
+use crate::media;
 use crate::registry::Registry;
 use crate::request::{WriteRequest, Written};
 use crate::services::Allocation;
@@ -67,6 +68,13 @@ impl Registry {
     async fn create_once(&self, request: &WriteRequest, mut object: Value, track: bool) -> Result<Written, ApiError> {
         let row = &request.row;
         let home = row.home()?;
+        if row.kind.custom.as_ref().is_some_and(|c| c.terminating.load(std::sync::atomic::Ordering::Relaxed)) {
+            let message = "create not allowed while custom resource definition is terminating";
+            return Err(ApiError {
+                message: message.to_owned(),
+                ..ApiError::method_not_supported(row.group(), row.plural(), "create")
+            });
+        }
         request.place(&mut object)?;
         if !object.resource_version().is_empty() && object.resource_version() != "0" {
             return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
@@ -158,9 +166,9 @@ impl Registry {
             return Ok(Written { entry: Arc::new(Entry::new(key, 0, &encoded.bytes, encoded.extract)), created: true });
         }
         let lease = if home.plural == "events" { self.event_lease.get(&*self.store).await? } else { 0 };
-        let _hint = self.feed.hint(&encoded.bytes, encoded.extract.clone());
+        let _hint = self.feed.hint(&encoded.stored, encoded.extract.clone());
         let answer =
-            self.store.put(Registry::store_key(home, key), encoded.bytes.clone(), Condition::Absent, lease).await?;
+            self.store.put(Registry::store_key(home, key), encoded.stored.clone(), Condition::Absent, lease).await?;
         match answer {
             WriteAnswer::Done { revision, .. } => {
                 if let Some(allocation) = allocation {
@@ -195,7 +203,10 @@ fn object_name(key: &str) -> &str {
 
 /// An object on its way into the store.
 pub(crate) struct Encoded {
+    /// The JSON that the cache serves.
     pub(crate) bytes: Bytes,
+    /// What goes into the store.
+    pub(crate) stored: Bytes,
     pub(crate) extract: Arc<Extract>,
 }
 
@@ -206,7 +217,7 @@ pub(crate) fn encode_stored(row: &Row, home: &Stored, object: &mut Value) -> Res
     meta.remove("resourceVersion");
     meta.remove("selfLink");
     let extract = Arc::new(Extract::of(object, &home.kind, &home.selectable));
-    let mut bytes = Vec::with_capacity(1024);
-    ironkeel_codec::encode_json(object, &mut bytes);
-    Ok(Encoded { bytes: bytes.into(), extract })
+    let bytes = media::canonical(object, 1024);
+    let stored = media::to_store(home, object, &bytes);
+    Ok(Encoded { bytes, stored, extract })
 }

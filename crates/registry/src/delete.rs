@@ -55,6 +55,9 @@ impl Registry {
 
         let before = object.clone();
         let finalizers_changed = set_finalizers(&mut object, options.propagation);
+        if object.deletion_timestamp().is_none() {
+            row.kind.hooks.prepare_delete(&mut object, &rfc3339(self.clock.now()));
+        }
         let plan = row.kind.hooks.plan_delete(&object, options.grace_seconds);
         let now = self.clock.now();
         let deleting = object.deletion_timestamp().is_some();
@@ -88,9 +91,9 @@ impl Registry {
             let shown = Entry::new(key, entry.revision, &encoded.bytes, encoded.extract);
             return Ok(Some(Deleted::Pending(Arc::new(shown))));
         }
-        let _hint = self.feed.hint(&encoded.bytes, encoded.extract.clone());
+        let _hint = self.feed.hint(&encoded.stored, encoded.extract.clone());
         let condition = Condition::ModRevision(entry.revision);
-        let answer = self.store.put(Registry::store_key(home, key), encoded.bytes.clone(), condition, 0).await?;
+        let answer = self.store.put(Registry::store_key(home, key), encoded.stored.clone(), condition, 0).await?;
         match answer {
             WriteAnswer::Done { revision, .. } => {
                 Ok(Some(Deleted::Pending(self.visible(home, key, revision, &encoded).await?)))

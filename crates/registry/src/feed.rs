@@ -2,8 +2,8 @@
 //!
 //! Because every cache is fed by the same watch, one number says how far all of them are. A write
 //! is answered only when the caches have reached it, so whatever was acknowledged is seen by every
-//! later read without asking the store. (With a store that other servers write too, reads would
-//! have to ask it for its revision first.)
+//! later read without asking the store. With a store that other servers write too, a read that wants
+//! the present asks the store for its revision first ([`Feed::fresh`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -16,14 +16,19 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::entry::{Entry, Extract, decode, stored_type};
+use crate::entry::{Entry, Extract};
 use crate::error::{ApiError, Reason};
+use crate::media;
 use crate::storage::Stored;
 
 const ROOT: &[u8] = b"/registry/";
 
 /// Keys read at once when the caches are filled.
 const FILL_KEYS: usize = 5_000;
+/// How long a read waits for the caches to be as new as the store, in milliseconds.
+const FRESH_WAIT_MS: u64 = 3_000;
+/// How long a store that cannot be read is left alone before the next attempt, in milliseconds.
+const REFILL_WAIT_MS: u64 = 500;
 /// So many revisions of history are replayed into the rings at the start.
 const REPLAYED_REVISIONS: u64 = 4_096;
 
@@ -79,6 +84,23 @@ impl Feed {
         }
     }
 
+    /// Returns when the caches show whatever anybody was told is written, with a store that other
+    /// servers write too (upstream's ConsistentListFromCache); at once with one of our own.
+    pub(crate) async fn fresh(&self) -> Result<(), ApiError> {
+        if !self.store.shared() {
+            return Ok(());
+        }
+        let revision = self.store.current_revision().await?;
+        if self.revision() >= revision {
+            return Ok(());
+        }
+        let wait = std::time::Duration::from_millis(FRESH_WAIT_MS);
+        match tokio::time::timeout(wait, self.reached(revision)).await {
+            Ok(done) => done,
+            Err(_) => Err(StoreError::Unavailable("its watch does not keep up".into()).into()),
+        }
+    }
+
     /// Announces the extract of a value that is about to be stored.
     pub(crate) fn hint(&self, value: &Bytes, extract: Arc<Extract>) -> Hint<'_> {
         let at = value.as_ptr() as usize;
@@ -121,8 +143,14 @@ impl Feed {
             .read_range(ROOT, revision, |kv| {
                 let Some((found, key)) = home_of(&homes, &kv.key) else { return Ok(()) };
                 for home in found {
-                    let entry = self.entry(home, key, kv.mod_revision, &kv.value)?;
-                    entries.entry(address(home)).or_default().push(entry);
+                    match self.entry(home, key, kv.mod_revision, &kv.value) {
+                        Ok(entry) => entries.entry(address(home)).or_default().push(entry),
+                        // What another server wrote must not keep this one from starting.
+                        Err(error) if self.store.shared() => {
+                            tracing::error!(key, %error, "an object in the store cannot be read; it is not served");
+                        }
+                        Err(error) => return Err(error),
+                    }
                 }
                 Ok(())
             })
@@ -215,7 +243,7 @@ impl Feed {
     /// fields that it does not have are pruned, defaults that it has got since are filled in.
     fn entry(&self, home: &Stored, key: &str, revision: u64, value: &Bytes) -> Result<Arc<Entry>, ApiError> {
         let hint = self.hints.lock().get(&(value.as_ptr() as usize)).map(|(_, extract)| extract.clone());
-        if let Some(extract) = hint.filter(|_| home.kind.custom.is_none()) {
+        if let Some(extract) = hint.filter(|_| home.kind.custom.is_none() && !media::is_foreign(value)) {
             return Ok(Arc::new(Entry::new(key, revision, value, extract)));
         }
         let (extract, changed) = read_stored(home, value)?;
@@ -229,7 +257,8 @@ impl Feed {
                 start: Bytes::from_static(ROOT),
                 end: prefix_end(ROOT),
                 from: from + 1,
-                progress: false,
+                // Revisions of other prefixes move the caches on too.
+                progress: true,
                 previous: false,
             };
             let ended = match self.store.watch(range).await {
@@ -245,14 +274,29 @@ impl Feed {
                 Some(StoreError::SlowWatcher { .. }) => {}
                 Some(error) => {
                     tracing::warn!(%error, "the watch cache lost its place and is filled anew");
-                    match self.fill(0).await {
-                        Ok(revision) => from = revision,
-                        Err(error) => {
-                            tracing::error!(%error, "the watch cache cannot be filled");
-                            return;
-                        }
+                    match self.refill(&shutdown).await {
+                        Some(revision) => from = revision,
+                        None => return,
                     }
                 }
+            }
+        }
+    }
+
+    /// Fills the caches however long that takes; `None` when it is not to be.
+    async fn refill(&self, shutdown: &CancellationToken) -> Option<u64> {
+        loop {
+            let error = match self.fill(0).await {
+                Ok(revision) => return Some(revision),
+                Err(error) => error,
+            };
+            tracing::error!(%error, "the watch cache cannot be filled");
+            if error.reason != Reason::ServiceUnavailable || !self.store.shared() {
+                return None;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(std::time::Duration::from_millis(REFILL_WAIT_MS)) => {}
+                () = shutdown.cancelled() => return None,
             }
         }
     }
@@ -331,15 +375,13 @@ fn home_of<'a, 'k>(homes: &'a Homes, key: &'k [u8]) -> Option<(&'a [Arc<Stored>]
 
 /// What selectors need of stored bytes, and other bytes where the present schema says so.
 pub(crate) fn read_stored(home: &Stored, value: &Bytes) -> Result<(Arc<Extract>, Option<Bytes>), ApiError> {
-    let mut tree = decode(value, stored_type(&home.kind))?;
-    let mut changed = None;
+    let (mut tree, foreign) = media::from_store(home, value)?;
+    let mut changed = foreign.then(|| media::canonical(&tree, value.len() * 2));
     if home.kind.custom.is_some() {
         let before = tree.clone();
         home.kind.hooks.from_stored(&mut tree);
         if tree != before {
-            let mut bytes = Vec::with_capacity(value.len());
-            ironkeel_codec::encode_json(&tree, &mut bytes);
-            changed = Some(bytes.into());
+            changed = Some(media::canonical(&tree, value.len()));
         }
     }
     Ok((Arc::new(Extract::of(&tree, &home.kind, &home.selectable)), changed))

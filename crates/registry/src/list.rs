@@ -118,7 +118,7 @@ impl Registry {
             };
             self.wait_for_revision(revision).await?;
             // A token lives as long as the history, whether or not this resource has changed since.
-            if revision < self.store.status().await?.compacted {
+            if let Err(StoreError::Compacted { .. }) = self.store.get(home.prefix.as_bytes(), revision).await {
                 return Err(self.expired(request, &place.start));
             }
             if home.cache.last() > revision {

@@ -1,19 +1,11 @@
 //! `metadata.managedFields`: who set what, kept up to date on every write.
 
 use ironkeel_object::{ObjectMeta, Value};
-use ironkeel_patch::{ApplyOptions, Schema};
+use ironkeel_patch::ApplyOptions;
 
+use crate::custom::{schema_of, structure_of};
 use crate::request::WriteRequest;
 use crate::storage::Row;
-
-/// How apply sees the objects of a row.
-pub(crate) fn schema_of(row: &Row) -> Schema<'_> {
-    match (&row.structure, crate::entry::stored_type(&row.kind)) {
-        (Some(structure), _) => Schema::Custom(structure),
-        (None, Some(id)) => Schema::Table(id),
-        (None, None) => Schema::Deduced,
-    }
-}
 
 /// Resources whose status writes leave the metadata alone (upstream's reset fields of the status
 /// strategies); those of custom resources do too.
@@ -61,12 +53,13 @@ pub(crate) fn reset_fields(row: &Row, subresource: &str) -> &'static [&'static [
 /// Notes what this write changed under its field manager.
 pub(crate) fn track(new: &mut Value, old: Option<&Value>, request: &WriteRequest, now: &str) {
     let row = &request.row;
+    let structure = structure_of(row);
     let options = ApplyOptions {
         manager: &request.field_manager,
         api_version: &row.api_version,
         subresource: &request.subresource,
         now,
-        schema: schema_of(row),
+        schema: schema_of(row, structure.as_ref()),
         reset: reset_fields(row, &request.subresource),
     };
     ironkeel_patch::track_update(old, new, &options);

@@ -12,6 +12,7 @@ use ironkeel_schema::TypeId;
 use parking_lot::Mutex;
 
 use crate::error::{ApiError, Cause, Details, Reason};
+use crate::custom::{schema_of, structure_of};
 use crate::managed_fields;
 use crate::storage::Row;
 use crate::update::Change;
@@ -98,12 +99,13 @@ pub struct Patch {
 impl Patch {
     fn apply_to(&self, current: &Value, config: &Value, force: bool) -> Result<Value, ApiError> {
         let row = &self.row;
+        let structure = structure_of(row);
         let options = ApplyOptions {
             manager: &self.field_manager,
             api_version: &row.api_version,
             subresource: &self.subresource,
             now: &self.now,
-            schema: managed_fields::schema_of(row),
+            schema: schema_of(row, structure.as_ref()),
             reset: managed_fields::reset_fields(row, &self.subresource),
         };
         let last = current.annotation(LAST_APPLIED).filter(|_| self.field_manager == KUBECTL);
@@ -159,42 +161,29 @@ impl Patch {
             }
         };
         let mut problems = self.problems.clone();
-        if self.custom() {
-            problems.extend(self.row.conform(&mut out)?);
-            return match self.judge(problems, &out) {
-                Some(refused) => Err(refused),
-                None => Ok(out),
-            };
+        match self.check(&mut out) {
+            Ok(found) => problems.extend(found),
+            Err(e) => return Err(unpatchable(&out, &e.message)),
         }
-        let mut found = Vec::new();
-        if let Err(e) = ironkeel_codec::conform(&mut out, self.type_id, &mut found) {
-            return Err(unpatchable(&out, &e.to_string()));
-        }
-        problems.extend(found.iter().map(ToString::to_string));
         match self.judge(problems, &out) {
             Some(refused) => Err(refused),
             None => Ok(out),
         }
     }
 
-    fn custom(&self) -> bool {
-        self.row.kind.custom.is_some() && self.type_id == self.row.kind.resource.type_id
+    /// Brings a patched tree to its type; answers the fields that the type does not have.
+    fn check(&self, tree: &mut Value) -> Result<Vec<String>, ApiError> {
+        if self.type_id == self.row.kind.resource.type_id {
+            return self.row.conform(tree);
+        }
+        let mut found = Vec::new();
+        let refuse = |e: ironkeel_codec::DecodeError| ApiError::bad_request(e.to_string());
+        ironkeel_codec::conform(tree, self.type_id, &mut found).map_err(refuse)?;
+        Ok(found.iter().map(ToString::to_string).collect())
     }
 
     fn conformed(&self, mut applied: Value) -> Result<Value, ApiError> {
-        if self.custom() {
-            let problems = self.row.conform(&mut applied)?;
-            self.validation.judge(problems, &self.warnings)?;
-            return Ok(applied);
-        }
-        let mut ignored = Vec::new();
-        ironkeel_codec::conform(&mut applied, self.type_id, &mut ignored).map_err(|e| {
-            let kind = self.row.kind_name();
-            ApiError::bad_request(format!(
-                "{kind} in version \"{}\" cannot be handled as a {kind}: {e}",
-                self.row.kind.resource.version
-            ))
-        })?;
+        self.check(&mut applied)?;
         Ok(applied)
     }
 

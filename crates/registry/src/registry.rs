@@ -1,7 +1,7 @@
 //! The registry: rows, caches, store, and what every request needs of them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use crate::entry::{Entry, Format, View, decode};
 use crate::error::ApiError;
 use crate::event_lease::EventLease;
 use crate::feed::Feed;
+use crate::media::StorageMedia;
 use crate::selector::Selection;
 use crate::services::ServiceAddresses;
 use crate::storage::{self, CustomRows, Row, Stored, Table, object_key};
@@ -41,6 +42,8 @@ pub struct Registry {
     /// One change of the table at a time.
     changing: tokio::sync::Mutex<()>,
     next_id: AtomicUsize,
+    /// Counts the table's changes.
+    generation: AtomicU64,
     pub(crate) feed: Arc<Feed>,
     pub(crate) event_lease: EventLease,
     pub(crate) services: ServiceAddresses,
@@ -55,7 +58,9 @@ impl Registry {
         kinds: &[Kind],
         services: ServiceAddresses,
     ) -> Result<Arc<Registry>, ApiError> {
-        let (rows, stored) = storage::rows(kinds);
+        // What is shared may be shared with upstream's API server.
+        let media = if store.shared() { StorageMedia::Protobuf } else { StorageMedia::Json };
+        let (rows, stored) = storage::rows(kinds, media);
         let feed = Arc::new(Feed::new(store.clone(), &stored));
         let (base, current) = feed.fill_from_history().await?;
         let shutdown = CancellationToken::new();
@@ -68,6 +73,7 @@ impl Registry {
             store,
             clock,
             next_id: AtomicUsize::new(rows.len()),
+            generation: AtomicU64::new(0),
             built_in: Table::new(rows.clone(), stored.clone()),
             table: ArcSwap::from_pointee(Table::new(rows, stored)),
             changing: tokio::sync::Mutex::default(),
@@ -105,6 +111,11 @@ impl Registry {
         }
     }
 
+    /// Changes whenever what is served does.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
     /// The row with this id, while it is served.
     pub fn row_by_id(&self, id: usize) -> Option<Arc<Row>> {
         match self.built_in.rows.get(id) {
@@ -124,6 +135,7 @@ impl Registry {
         let before = self.custom_home(group, plural);
         let table = self.table.load().with(group, plural, &rows, Some(stored));
         self.table.store(Arc::new(table));
+        self.generation.fetch_add(1, Ordering::Release);
         if let Some(old) = before {
             self.feed.remove(&old);
         }
@@ -136,6 +148,7 @@ impl Registry {
         let Some(old) = self.custom_home(group, plural) else { return };
         let table = self.table.load().with(group, plural, &[], None);
         self.table.store(Arc::new(table));
+        self.generation.fetch_add(1, Ordering::Release);
         self.feed.remove(&old);
     }
 
@@ -176,6 +189,12 @@ impl Registry {
             Ok(done) => done,
             Err(_) => Err(ApiError::too_large_revision(revision, self.feed.revision())),
         }
+    }
+
+    /// Returns when the caches are not older than this call: at once, unless other servers write the
+    /// same store. Reads without a `resourceVersion`, and writes, come after it.
+    pub async fn fresh(&self) -> Result<(), ApiError> {
+        self.feed.fresh().await
     }
 
     /// One object, from the cache.

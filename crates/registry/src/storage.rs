@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use ironkeel_kinds::Kind;
 use ironkeel_object::{ObjectMeta, Value};
-use ironkeel_schema::Scope;
+use ironkeel_patch::Structure;
+use ironkeel_schema::{Scope, type_by_name};
 
 use crate::cache::Cache;
 use crate::convert::Converter;
 use crate::entry::Entry;
+use crate::error::ApiError;
+use crate::media::StorageMedia;
 
 /// Field selectors that some kind has besides name and namespace (upstream's field label
 /// conversion functions); each kind's hooks say which of them it knows.
@@ -72,6 +75,10 @@ pub struct Stored {
     pub cache: Arc<Cache>,
     /// The row of the stored version.
     pub(crate) kind: KindRow,
+    /// The rows of the other versions, which the store may hold too.
+    pub(crate) other_versions: Vec<KindRow>,
+    /// What built-in kinds are stored as.
+    pub(crate) media: StorageMedia,
 }
 
 /// A served resource: one group, version and plural.
@@ -90,6 +97,8 @@ pub struct Row {
     pub converts: bool,
     /// What converts a custom resource's versions, where more than `apiVersion` changes.
     pub converter: Option<Arc<dyn Converter>>,
+    /// How apply sees a custom resource.
+    pub structure: Option<Arc<Structure>>,
 }
 
 /// A [`Kind`] that can be printed.
@@ -128,6 +137,37 @@ impl Row {
     /// Whether objects live in namespaces.
     pub fn namespaced(&self) -> bool {
         self.kind.resource.scope == Scope::Namespaced
+    }
+
+    /// Checks a decoded object against what the row says of it: the table's type, or a custom resource's
+    /// schema. Answers what strict decoding finds.
+    pub fn conform(&self, object: &mut Value) -> Result<Vec<String>, ApiError> {
+        let r = &self.kind.resource;
+        let refuse = |e: ironkeel_codec::DecodeError| {
+            let kind = r.kind;
+            ApiError::bad_request(format!("{kind} in version \"{}\" cannot be handled as a {kind}: {e}", r.version))
+        };
+        let mut problems = Vec::new();
+        let Some(custom) = &self.kind.custom else {
+            ironkeel_codec::conform(object, r.type_id, &mut problems).map_err(refuse)?;
+            return Ok(problems.iter().map(ToString::to_string).collect());
+        };
+        if let Some(meta) = object.as_object_mut().and_then(|m| m.remove("metadata"))
+            && let Some(known) = type_by_name("meta/v1.PartialObjectMetadata")
+        {
+            let mut around = Value::object();
+            *around.slot(&["metadata"]) = meta;
+            ironkeel_codec::conform(&mut around, known, &mut problems).map_err(refuse)?;
+            if let (Some(m), Some(meta)) =
+                (object.as_object_mut(), around.as_object_mut().and_then(|m| m.remove("metadata")))
+            {
+                m.insert("metadata", meta);
+            }
+        }
+        let mut found: Vec<String> = custom.shape(object).iter().map(|p| format!("unknown field \"{p}\"")).collect();
+        found.extend(problems.iter().map(ToString::to_string));
+        found.sort();
+        Ok(found)
     }
 
     /// Fields that selectors may name, in the order of the entries' extracts; empty for one that
@@ -191,8 +231,25 @@ fn rank(version: &str) -> (u8, u32) {
     }
 }
 
+/// Versions that upstream 1.36 stores although a later one is served, so that the release before it reads
+/// them too (its storage factory's overrides).
+fn held_back(group: &str, plural: &str) -> Option<&'static str> {
+    match (group, plural) {
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicies" | "mutatingadmissionpolicybindings") => {
+            Some("v1beta1")
+        }
+        ("resource.k8s.io", "devicetaintrules") => Some("v1alpha3"),
+        _ => None,
+    }
+}
+
+/// Groups that upstream stores as JSON whatever it is told.
+fn json_always(group: &str) -> bool {
+    matches!(group, "apiextensions.k8s.io" | "apiregistration.k8s.io")
+}
+
 /// Builds the rows from the kinds, and what they share.
-pub(crate) fn rows(kinds: &[Kind]) -> (Vec<Arc<Row>>, Vec<Arc<Stored>>) {
+pub(crate) fn rows(kinds: &[Kind], media: StorageMedia) -> (Vec<Arc<Row>>, Vec<Arc<Stored>>) {
     let mut stored: Vec<Arc<Stored>> = Vec::new();
     let mut rows = Vec::new();
     for kind in kinds {
@@ -202,7 +259,8 @@ pub(crate) fn rows(kinds: &[Kind]) -> (Vec<Arc<Row>>, Vec<Arc<Stored>>) {
             let same: Vec<&Kind> =
                 kinds.iter().filter(|k| k.resource.plural == r.plural && k.resource.group == r.group).collect();
             // Events of events.k8s.io are those of the core group in another form.
-            let declared = kind.hooks.storage_version().or((r.plural == "events").then_some(("", "v1")));
+            let held_back = held_back(r.group, r.plural).map(|version| (r.group, version));
+            let declared = held_back.or(kind.hooks.storage_version()).or((r.plural == "events").then_some(("", "v1")));
             let declared = declared.and_then(|(g, v)| {
                 kinds.iter().find(|k| k.resource.plural == r.plural && k.resource.group == g && k.resource.version == v)
             });
@@ -225,7 +283,15 @@ pub(crate) fn rows(kinds: &[Kind]) -> (Vec<Arc<Row>>, Vec<Arc<Stored>>) {
                             .filter(|p| home.hooks.field(&nothing, p).is_some())
                             .collect(),
                         cache: Arc::default(),
+                        other_versions: kinds
+                            .iter()
+                            .filter(|k| k.resource.plural == s.plural && k.resource.kind == s.kind)
+                            .filter(|k| k.resource.group == s.group || s.plural == "events")
+                            .filter(|k| k.resource.api_version() != s.api_version())
+                            .map(|k| KindRow(k.clone()))
+                            .collect(),
                         kind: home,
+                        media: if json_always(s.group) { StorageMedia::Json } else { media },
                     });
                     stored.push(new.clone());
                     new
@@ -239,6 +305,7 @@ pub(crate) fn rows(kinds: &[Kind]) -> (Vec<Arc<Row>>, Vec<Arc<Stored>>) {
             converts: home.as_ref().is_some_and(|h| h.api_version != r.api_version()),
             stored: home,
             converter: None,
+            structure: None,
         }));
     }
     (rows, stored)
@@ -277,6 +344,8 @@ impl CustomRows {
             selectable,
             cache: Arc::default(),
             kind: KindRow(home.clone()),
+            other_versions: Vec::new(),
+            media: StorageMedia::Json,
         });
         let served = self.kinds.iter().filter(|k| self.served.iter().any(|v| v == k.resource.version));
         let rows = served
@@ -289,6 +358,7 @@ impl CustomRows {
                     converts: kind.resource.version != s.version,
                     stored: Some(stored.clone()),
                     converter: self.converter.clone(),
+                    structure: kind.custom.as_ref().map(|v| Arc::new(Structure::of_resource(&v.openapi))),
                 })
             })
             .collect();

@@ -129,10 +129,10 @@ impl Registry {
             return Ok(Turn::Done(Written { entry, created: false }));
         }
         let lease = if home.plural == "events" { self.event_lease.get(&*self.store).await? } else { 0 };
-        let _hint = self.feed.hint(&encoded.bytes, encoded.extract.clone());
+        let _hint = self.feed.hint(&encoded.stored, encoded.extract.clone());
         let answer = self
             .store
-            .put(Registry::store_key(home, key), encoded.bytes.clone(), Condition::ModRevision(entry.revision), lease)
+            .put(Registry::store_key(home, key), encoded.stored.clone(), Condition::ModRevision(entry.revision), lease)
             .await?;
         match answer {
             WriteAnswer::Done { revision, .. } => {

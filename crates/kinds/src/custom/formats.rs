@@ -37,12 +37,14 @@ pub(crate) fn check(format: &str, text: &str) -> Option<bool> {
         "creditcard" => credit_card(text),
         "email" => email(text),
         "hostname" => hostname(text),
-        "uri" => text.split_once(':').is_some_and(|(scheme, rest)| {
-            scheme.bytes().next().is_some_and(|b| b.is_ascii_alphabetic())
-                && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
-                && !rest.is_empty()
-                && !rest.contains(char::is_whitespace)
-        }) || text.starts_with('/'),
+        "uri" => {
+            text.split_once(':').is_some_and(|(scheme, rest)| {
+                scheme.bytes().next().is_some_and(|b| b.is_ascii_alphabetic())
+                    && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
+                    && !rest.is_empty()
+                    && !rest.contains(char::is_whitespace)
+            }) || text.starts_with('/')
+        }
         "k8s-short-name" => crate::names::label(text).is_empty(),
         "k8s-long-name" => crate::names::subdomain(text).is_empty(),
         _ => return None,
@@ -60,10 +62,45 @@ fn duration(text: &str) -> bool {
         return true;
     }
     const UNITS: &[&str] = &[
-        "ns", "nano", "nanos", "nanosecond", "nanoseconds", "us", "µs", "micro", "micros", "microsecond",
-        "microseconds", "ms", "milli", "millis", "millisecond", "milliseconds", "s", "sec", "secs", "second",
-        "seconds", "m", "min", "mins", "minute", "minutes", "h", "hr", "hrs", "hour", "hours", "d", "day", "days",
-        "w", "wk", "wks", "week", "weeks",
+        "ns",
+        "nano",
+        "nanos",
+        "nanosecond",
+        "nanoseconds",
+        "us",
+        "µs",
+        "micro",
+        "micros",
+        "microsecond",
+        "microseconds",
+        "ms",
+        "milli",
+        "millis",
+        "millisecond",
+        "milliseconds",
+        "s",
+        "sec",
+        "secs",
+        "second",
+        "seconds",
+        "m",
+        "min",
+        "mins",
+        "minute",
+        "minutes",
+        "h",
+        "hr",
+        "hrs",
+        "hour",
+        "hours",
+        "d",
+        "day",
+        "days",
+        "w",
+        "wk",
+        "wks",
+        "week",
+        "weeks",
     ];
     let text = text.trim().to_lowercase();
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -73,7 +110,8 @@ fn duration(text: &str) -> bool {
 fn mac(text: &str) -> bool {
     [':', '-'].iter().any(|sep| {
         let parts: Vec<&str> = text.split(*sep).collect();
-        matches!(parts.len(), 6 | 8 | 20) && parts.iter().all(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()))
+        matches!(parts.len(), 6 | 8 | 20)
+            && parts.iter().all(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()))
     })
 }
 
@@ -115,12 +153,8 @@ fn isbn(text: &str, length: usize) -> bool {
 fn credit_card(text: &str) -> bool {
     let digits: Vec<u32> = text.chars().filter_map(|c| c.to_digit(10)).collect();
     let clean = text.chars().all(|c| c.is_ascii_digit() || matches!(c, '-' | ' '));
-    let luhn: u32 = digits
-        .iter()
-        .rev()
-        .enumerate()
-        .map(|(i, d)| if i % 2 == 1 { (2 * d) / 10 + (2 * d) % 10 } else { *d })
-        .sum();
+    let luhn: u32 =
+        digits.iter().rev().enumerate().map(|(i, d)| if i % 2 == 1 { (2 * d) / 10 + (2 * d) % 10 } else { *d }).sum();
     clean && (13..=19).contains(&digits.len()) && luhn % 10 == 0
 }
 

@@ -133,7 +133,8 @@ fn filter_of(text: &str) -> Option<Step> {
         ("<", Operator::Less),
         (">", Operator::Greater),
     ];
-    let found = OPERATORS.iter().filter_map(|(s, o)| text.find(s).map(|at| (at, *s, *o))).min_by_key(|f| (f.0, 2 - f.1.len()));
+    let found =
+        OPERATORS.iter().filter_map(|(s, o)| text.find(s).map(|at| (at, *s, *o))).min_by_key(|f| (f.0, 2 - f.1.len()));
     let path = |t: &str| steps(t.trim().strip_prefix('@')?);
     match found {
         Some((at, sign, operator)) => {

@@ -104,8 +104,13 @@ fn same_number(a: &Value, b: &Value) -> bool {
 }
 
 fn types(value: &Value, s: &Schema, path: &str, out: &mut Found) {
-    let wanted: &[&str] =
-        if s.int_or_string { &["integer", "string"] } else if s.kind.is_empty() { &[] } else { &[s.kind.as_str()] };
+    let wanted: &[&str] = if s.int_or_string {
+        &["integer", "string"]
+    } else if s.kind.is_empty() {
+        &[]
+    } else {
+        &[s.kind.as_str()]
+    };
     if wanted.is_empty() && s.format.is_empty() {
         return;
     }
@@ -116,7 +121,8 @@ fn types(value: &Value, s: &Schema, path: &str, out: &mut Found) {
         }
         return;
     }
-    let integral = matches!(value, Value::Number(Number::Float(f)) if f.fract() == 0.0 && f.abs() < 9_007_199_254_740_992.0);
+    let integral =
+        matches!(value, Value::Number(Number::Float(f)) if f.fract() == 0.0 && f.abs() < 9_007_199_254_740_992.0);
     let fits = wanted.contains(&found)
         || (found == "integer" && wanted.contains(&"number"))
         || (integral && wanted.contains(&"integer"));

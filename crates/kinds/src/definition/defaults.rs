@@ -18,15 +18,20 @@ fn below(s: &Schema, pruned: bool, inside_meta: bool, at: &Path, e: &mut Errors)
         if pruned && !inside_meta && clean != *default {
             e.invalid(&place, default.clone(), "must not have unknown fields");
         }
-        e.extend(errors.into_iter().map(|mut f| {
-            // Paths start at the default; texts name them without it.
-            f.path = if f.path.as_str().is_empty() || f.path.as_str() == "<nil>" {
-                place.clone()
-            } else {
-                place.child(f.path.as_str())
-            };
-            f
-        }).collect());
+        e.extend(
+            errors
+                .into_iter()
+                .map(|mut f| {
+                    // Paths start at the default; texts name them without it.
+                    f.path = if f.path.as_str().is_empty() || f.path.as_str() == "<nil>" {
+                        place.clone()
+                    } else {
+                        place.child(f.path.as_str())
+                    };
+                    f
+                })
+                .collect(),
+        );
     }
     if let Some(items) = &s.items {
         below(items, pruned, inside_meta, &at.child("items"), e);

@@ -12,7 +12,7 @@ mod structural;
 
 use ironkeel_object::{ObjectMeta, Value};
 
-pub use names::{accepted_names, approval};
+pub use names::{Approval, accepted_names, approval};
 
 use crate::error::Errors;
 use crate::rules::{self, Generation};
@@ -105,6 +105,26 @@ impl rules::Rules for Rules {
         Depth::Enums
     }
 
+    fn prepare_delete(&self, o: &mut Value, now: &str) {
+        let mut finalizers: Vec<String> = o.finalizers().into_iter().map(str::to_owned).collect();
+        if !finalizers.iter().any(|f| f == CLEANUP_FINALIZER) {
+            finalizers.push(CLEANUP_FINALIZER.to_owned());
+            o.meta_mut().insert("finalizers", finalizers);
+        }
+        let slot = o.slot(&["status", "conditions"]);
+        if slot.as_array().is_none() {
+            *slot = Value::Array(Vec::new());
+        }
+        if let Some(all) = slot.as_array_mut() {
+            all.retain(|c| c.str_at(&["type"]) != Some("Terminating"));
+            let message = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon";
+            all.push(ironkeel_object::object!({
+                "lastTransitionTime": now, "message": message, "reason": "InstanceDeletionPending",
+                "status": "True", "type": "Terminating",
+            }));
+        }
+    }
+
     fn warnings(&self, o: &Value) -> Vec<String> {
         let mut out = Vec::new();
         for v in o.items_at(&["spec", "versions"]) {
@@ -162,8 +182,9 @@ fn storage_version(o: &Value) -> Option<Value> {
 
 fn approval_rule(o: &Value, old: Option<&Value>, e: &mut Errors) {
     let Some((state, why)) = approval(o) else { return };
-    if old.is_some_and(|old| equality::same(annotations(old), annotations(o)) || approval(old).map(|a| a.0) == Some(state))
-    {
+    if old.is_some_and(|old| {
+        equality::same(annotations(old), annotations(o)) || approval(old).map(|a| a.0) == Some(state)
+    }) {
         return;
     }
     let at = Path::new("metadata").child("annotations").key(APPROVED_ANNOTATION);

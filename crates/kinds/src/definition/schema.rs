@@ -54,14 +54,20 @@ fn members<'v>(s: &'v Value, field: &str) -> impl Iterator<Item = (&'v str, &'v 
 
 /// Checks the schema of one version. `before` is the schema of that version in `old`, the definition
 /// that is replaced: what it broke already may stay broken.
-pub(super) fn validate(s: &Value, before: Option<&Value>, old: Option<&Value>, status: bool, at: &Path, e: &mut Errors) {
+pub(super) fn validate(
+    s: &Value,
+    before: Option<&Value>,
+    old: Option<&Value>,
+    status: bool,
+    at: &Path,
+    e: &mut Errors,
+) {
     let place = at.child("openAPIV3Schema");
     if status {
         for (name, v) in s.as_object().into_iter().flat_map(|m| m.iter()).filter(|(_, v)| !v.is_empty()) {
             if name == "type" {
                 if v.as_str() != Some("object") {
-                    let detail =
-                        "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled";
+                    let detail = "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled";
                     e.invalid(&place.child("type"), v.clone(), detail);
                     break;
                 }
@@ -276,8 +282,7 @@ fn map_list(s: &Value, keys: &[Value], items: Option<&Value>, at: &Path, e: &mut
                     e.invalid(&property.child("type"), kind, detail);
                 }
                 if !required.contains(key) && p.get("default").is_none_or(Value::is_null) {
-                    let detail =
-                        "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
+                    let detail = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
                     e.required(&property.child("default"), detail);
                 }
                 if flag(p, "nullable") {

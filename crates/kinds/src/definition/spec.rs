@@ -148,7 +148,10 @@ fn selectable(fields: &[Value], schema: &Schema, at: &Path, e: &mut Errors) {
             e.required(&place, "");
             continue;
         }
-        let simple = path.starts_with('.') && path.len() > 1 && !path.contains(['[', ']']) && !path[1..].split('.').any(str::is_empty);
+        let simple = path.starts_with('.')
+            && path.len() > 1
+            && !path.contains(['[', ']'])
+            && !path[1..].split('.').any(str::is_empty);
         let found = if simple { schema.at(path) } else { None };
         let Some(found) = found else {
             let why = if path.contains('[') {

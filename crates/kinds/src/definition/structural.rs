@@ -120,11 +120,11 @@ fn metadata(s: &Value, level: Level, embedded: bool, at: &Path, e: &mut Errors) 
     }
     let only_names = members(meta, "properties").all(|(k, _)| matches!(k, "name" | "generateName"));
     let nothing_else = meta.as_object().is_none_or(|m| {
-        m.keys().all(|k| matches!(k.as_ref(), "type" | "properties" | "default" | "description" | "title") || is_value(k))
+        m.keys()
+            .all(|k| matches!(k.as_ref(), "type" | "properties" | "default" | "description" | "title") || is_value(k))
     });
     if !(only_names && nothing_else) || !text(meta, "description").is_empty() || !text(meta, "title").is_empty() {
-        let detail =
-            "must not specify anything other than name and generateName, but metadata is implicitly specified";
+        let detail = "must not specify anything other than name and generateName, but metadata is implicitly specified";
         e.forbidden(&place, detail);
     }
 }

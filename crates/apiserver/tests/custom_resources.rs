@@ -1,0 +1,465 @@
+//! Custom resources over HTTP: the life of a definition, what its schema does to objects, versions,
+//! subresources, discovery and the documents that are published.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::{Http, cluster};
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const WIDGETS: &str = "/apis/shop.example.com/v1/namespaces/default/widgets";
+
+fn schema() -> Value {
+    json!({
+        "type": "object",
+        "description": "A thing to sell.",
+        "properties": {
+            "spec": {
+                "type": "object",
+                "required": ["size"],
+                "properties": {
+                    "size": { "type": "integer", "minimum": 1, "maximum": 10 },
+                    "color": { "type": "string", "enum": ["red", "green"], "default": "red" },
+                    "code": { "type": "string", "pattern": "^[a-z]+$", "maxLength": 5 },
+                    "replicas": { "type": "integer" },
+                    "port": { "x-kubernetes-int-or-string": true },
+                    "tags": { "type": "array", "x-kubernetes-list-type": "set", "items": { "type": "string" } },
+                    "parts": {
+                        "type": "array",
+                        "x-kubernetes-list-type": "map",
+                        "x-kubernetes-list-map-keys": ["name"],
+                        "items": { "type": "object", "required": ["name"], "properties": {
+                            "name": { "type": "string" }, "weight": { "type": "integer", "default": 7 }
+                        } }
+                    },
+                    "free": { "type": "object", "x-kubernetes-preserve-unknown-fields": true }
+                }
+            },
+            "status": { "type": "object", "properties": {
+                "phase": { "type": "string" }, "replicas": { "type": "integer" }, "selector": { "type": "string" }
+            } }
+        }
+    })
+}
+
+fn definition() -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": { "name": "widgets.shop.example.com" },
+        "spec": {
+            "group": "shop.example.com",
+            "scope": "Namespaced",
+            "names": { "plural": "widgets", "kind": "Widget", "shortNames": ["wd"], "categories": ["shop"] },
+            "versions": [{
+                "name": "v1", "served": true, "storage": true,
+                "schema": { "openAPIV3Schema": schema() },
+                "subresources": {
+                    "status": {},
+                    "scale": {
+                        "specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas",
+                        "labelSelectorPath": ".status.selector"
+                    }
+                },
+                "additionalPrinterColumns": [
+                    { "name": "Size", "type": "integer", "jsonPath": ".spec.size" },
+                    { "name": "Color", "type": "string", "jsonPath": ".spec.color", "description": "Its paint" }
+                ],
+                "selectableFields": [{ "jsonPath": ".spec.color" }]
+            }]
+        }
+    })
+}
+
+fn widget(name: &str, spec: Value) -> Value {
+    json!({ "apiVersion": "shop.example.com/v1", "kind": "Widget", "metadata": { "name": name }, "spec": spec })
+}
+
+fn condition<'v>(definition: &'v Value, kind: &str) -> &'v Value {
+    let all = definition["status"]["conditions"].as_array().unwrap();
+    all.iter().find(|c| c["type"] == kind).unwrap_or(&Value::Null)
+}
+
+/// Creates a definition, and waits until it is established.
+async fn establish(http: &Http, definition: &Value) -> Value {
+    let name = definition["metadata"]["name"].as_str().unwrap();
+    let mut watch = http.watch(&format!("{DEFINITIONS}?watch=1&fieldSelector=metadata.name%3D{name}")).await;
+    http.post(DEFINITIONS, definition).await.expect(201);
+    loop {
+        let object = watch.next().await.unwrap()["object"].clone();
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        if conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True") {
+            return object;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_definition_lives_serves_and_dies() {
+    let cluster = cluster().await;
+    let http = cluster.admin();
+    http.get(WIDGETS).await.refused(404, "NotFound", "the server could not find the requested resource");
+    let made = establish(&http, &definition()).await;
+    assert_eq!(made["spec"]["names"]["singular"], "widget");
+    assert_eq!(made["spec"]["names"]["listKind"], "WidgetList");
+    assert_eq!(made["spec"]["conversion"]["strategy"], "None");
+    assert_eq!(made["status"]["storedVersions"], json!(["v1"]));
+    assert_eq!(made["status"]["acceptedNames"]["plural"], "widgets");
+    assert_eq!(condition(&made, "NamesAccepted")["reason"], "NoConflicts");
+
+    let object = http.post(WIDGETS, &widget("a", json!({ "size": 3 }))).await.expect(201);
+    assert_eq!(object["spec"], json!({ "size": 3, "color": "red" }));
+    assert_eq!(object["metadata"]["generation"], 1);
+    let list = http.get(WIDGETS).await.expect(200);
+    assert_eq!(list["kind"], "WidgetList");
+    assert_eq!(list["items"][0]["metadata"]["name"], "a");
+
+    let mut held = widget("held", json!({ "size": 1 }));
+    held["metadata"]["finalizers"] = json!(["shop.example.com/hold"]);
+    http.post(WIDGETS, &held).await.expect(201);
+    let mut watch = http.watch(&format!("{WIDGETS}?watch=1")).await;
+    assert_eq!(watch.next().await.unwrap()["type"], "ADDED");
+    let path = format!("{DEFINITIONS}/widgets.shop.example.com");
+    let going = http.delete(&path).await.expect(200);
+    assert_eq!(going["metadata"]["finalizers"], json!(["customresourcecleanup.apiextensions.k8s.io"]));
+    // The object that is held keeps the definition.
+    loop {
+        let event = watch.next().await.unwrap();
+        if event["object"]["metadata"]["name"] == "held" && event["object"]["metadata"]["deletionTimestamp"].is_string()
+        {
+            break;
+        }
+    }
+    http.post(WIDGETS, &widget("late", json!({ "size": 1 }))).await.refused(
+        405,
+        "MethodNotAllowed",
+        "create not allowed while custom resource definition is terminating",
+    );
+    let patch = json!({ "metadata": { "finalizers": null } });
+    http.patch(&format!("{WIDGETS}/held"), "application/merge-patch+json", &patch).await.expect(200);
+    // The watch of what is served no longer ends.
+    while watch.next().await.is_some() {}
+    let mut gone = http.get(&path).await;
+    for _ in 0..500 {
+        if gone.status == 404 && http.get(WIDGETS).await.status == 404 {
+            break;
+        }
+        tokio::task::yield_now().await;
+        gone = http.get(&path).await;
+    }
+    gone.refused(
+        404,
+        "NotFound",
+        "customresourcedefinitions.apiextensions.k8s.io \"widgets.shop.example.com\" not found",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_are_held_to_their_schema() {
+    let cluster = cluster().await;
+    let http = cluster.admin();
+    establish(&http, &definition()).await;
+    let refused = |spec: Value| {
+        let http = http.clone();
+        async move { http.post(WIDGETS, &widget("x", spec)).await.expect(422) }
+    };
+    let check = |body: &Value, cause: (&str, &str, &str)| {
+        let causes = body["details"]["causes"].as_array().unwrap();
+        let wanted = json!({ "reason": cause.0, "field": cause.1, "message": cause.2 });
+        assert!(causes.contains(&wanted), "{causes:#?}\nlacks {wanted:#}");
+    };
+    let body = refused(json!({})).await;
+    check(&body, ("FieldValueRequired", "spec.size", "Required value"));
+    assert_eq!(body["message"], "Widget.shop.example.com \"x\" is invalid: spec.size: Required value");
+    let body = refused(json!({ "size": "big" })).await;
+    let message = "Invalid value: \"string\": spec.size in body must be of type integer: \"string\"";
+    check(&body, ("FieldValueTypeInvalid", "spec.size", message));
+    let body = refused(json!({ "size": 11, "color": "blue", "code": "ABCDEF", "port": true })).await;
+    let message = "Invalid value: 11: spec.size in body should be less than or equal to 10";
+    check(&body, ("FieldValueInvalid", "spec.size", message));
+    let message = "Unsupported value: \"blue\": supported values: \"red\", \"green\"";
+    check(&body, ("FieldValueNotSupported", "spec.color", message));
+    check(&body, ("FieldValueTooLong", "spec.code", "Too long: may not be more than 5 bytes"));
+    let message = "Invalid value: \"ABCDEF\": spec.code in body should match '^[a-z]+$'";
+    check(&body, ("FieldValueInvalid", "spec.code", message));
+    let message = "Invalid value: \"boolean\": spec.port in body must be of type integer,string: \"boolean\"";
+    check(&body, ("FieldValueTypeInvalid", "spec.port", message));
+    let body = refused(json!({ "size": 1, "tags": ["a", "a"], "parts": [{ "name": "p" }, { "name": "p" }] })).await;
+    check(&body, ("FieldValueDuplicate", "spec.tags[1]", "Duplicate value: \"a\""));
+    check(&body, ("FieldValueDuplicate", "spec.parts[1]", "Duplicate value: {\"name\":\"p\"}"));
+
+    // Pruning, and strictness about what would be pruned.
+    let odd = widget(
+        "odd",
+        json!({ "size": 1, "colour": "red", "free": { "any": [1] }, "parts": [{ "name": "p", "x": 1 }] }),
+    );
+    let strict = format!("{WIDGETS}?fieldValidation=Strict");
+    let why = "strict decoding error: unknown field \"spec.colour\", unknown field \"spec.parts[0].x\"";
+    http.post(&strict, &odd).await.refused(400, "BadRequest", why);
+    let answer = http.post(WIDGETS, &odd).await;
+    assert!(answer.headers.get_all("warning").iter().any(|w| w.to_str().unwrap().contains("unknown field")));
+    let made = answer.expect(201);
+    let wanted = json!({ "size": 1, "color": "red", "free": { "any": [1] }, "parts": [{ "name": "p", "weight": 7 }] });
+    assert_eq!(made["spec"], wanted);
+
+    // What is wrong already may stay, elsewhere changes go on.
+    let mut looser = definition();
+    looser["metadata"]["name"] = "widgets.shop.example.com".into();
+    let path = format!("{DEFINITIONS}/widgets.shop.example.com");
+    let tighter = json!([{ "op": "replace",
+        "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/size/minimum", "value": 2 }]);
+    let mut watch = http.watch(&format!("{WIDGETS}?watch=1")).await;
+    watch.next().await.unwrap();
+    http.patch(&path, "application/json-patch+json", &tighter).await.expect(200);
+    // A definition that changes ends the watches of its objects.
+    while watch.next().await.is_some() {}
+    let label = json!({ "metadata": { "labels": { "a": "b" } } });
+    http.patch(&format!("{WIDGETS}/odd"), "application/merge-patch+json", &label).await.expect(200);
+    let bad = json!({ "spec": { "size": 0 } });
+    http.patch(&format!("{WIDGETS}/odd"), "application/merge-patch+json", &bad).await.refused(
+        422,
+        "Invalid",
+        "spec.size in body should be greater than or equal to 2",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subresources_columns_selectors_and_patches() {
+    let cluster = cluster().await;
+    let http = cluster.admin();
+    establish(&http, &definition()).await;
+    let one = format!("{WIDGETS}/one");
+    let mut object = widget("one", json!({ "size": 3, "replicas": 2 }));
+    object["status"] = json!({ "phase": "Forged" });
+    let made = http.post(WIDGETS, &object).await.expect(201);
+    assert_eq!(made.get("status"), None);
+    http.post(WIDGETS, &widget("two", json!({ "size": 4, "color": "green" }))).await.expect(201);
+
+    let status = json!({ "status": { "phase": "Ready", "replicas": 2, "selector": "a=b" }, "spec": { "size": 9 } });
+    let after = http.patch(&format!("{one}/status"), "application/merge-patch+json", &status).await.expect(200);
+    assert_eq!((&after["spec"]["size"], &after["metadata"]["generation"]), (&json!(3), &json!(1)));
+    assert_eq!(after["status"]["phase"], "Ready");
+    let after = http.patch(&one, "application/merge-patch+json", &json!({ "spec": { "size": 5 } })).await.expect(200);
+    assert_eq!(after["metadata"]["generation"], 2);
+
+    let scale = http.get(&format!("{one}/scale")).await.expect(200);
+    assert_eq!((&scale["kind"], &scale["spec"]["replicas"]), (&json!("Scale"), &json!(2)));
+    assert_eq!(scale["status"], json!({ "replicas": 2, "selector": "a=b" }));
+    let up = json!({ "spec": { "replicas": 6 } });
+    http.patch(&format!("{one}/scale"), "application/merge-patch+json", &up).await.expect(200);
+    assert_eq!(http.get(&one).await.expect(200)["spec"]["replicas"], 6);
+
+    let table = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let table = http.send(http::Method::GET, WIDGETS, &table, "").await.expect(200);
+    let names: Vec<&str> =
+        table["columnDefinitions"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["Name", "Size", "Color"]);
+    assert_eq!(table["rows"][0]["cells"], json!(["one", 5, "red"]));
+
+    let green = http.get(&format!("{WIDGETS}?fieldSelector=spec.color%3Dgreen")).await.expect(200);
+    assert_eq!(green["items"].as_array().unwrap().len(), 1);
+    http.get(&format!("{WIDGETS}?fieldSelector=spec.size%3D5")).await.refused(
+        400,
+        "BadRequest",
+        "field label not supported: spec.size",
+    );
+    let strategic = "application/strategic-merge-patch+json";
+    assert_eq!(http.patch(&one, strategic, &up).await.status, 415);
+    let protobuf = [("accept", "application/vnd.kubernetes.protobuf")];
+    assert_eq!(http.send(http::Method::GET, &one, &protobuf, "").await.status, 406);
+    let both = [("accept", "application/vnd.kubernetes.protobuf,application/json")];
+    http.send(http::Method::GET, &one, &both, "").await.expect(200);
+
+    let applied = json!({ "apiVersion": "shop.example.com/v1", "kind": "Widget", "metadata": { "name": "three" },
+        "spec": { "size": 2, "parts": [{ "name": "p", "weight": 1 }] } });
+    let apply = |who: &str, body: Value| {
+        let (http, path) = (http.clone(), format!("{WIDGETS}/three?fieldManager={who}"));
+        async move { http.patch(&path, "application/apply-patch+yaml", &body).await }
+    };
+    apply("a", applied.clone()).await.expect(201);
+    let mut other = applied.clone();
+    other["spec"] = json!({ "size": 2, "parts": [{ "name": "q", "weight": 2 }] });
+    let both = apply("b", other).await.expect(200);
+    assert_eq!(both["spec"]["parts"].as_array().unwrap().len(), 2, "{both:#}");
+    let mut rival = applied;
+    rival["spec"]["parts"][0]["weight"] = 9.into();
+    apply("c", rival).await.refused(409, "Conflict", "conflict with \"a\"");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn discovery_and_documents_show_what_is_served() {
+    let cluster = cluster().await;
+    let http = cluster.admin();
+    establish(&http, &definition()).await;
+    let list = http.get("/apis/shop.example.com/v1").await.expect(200);
+    let found: Vec<&str> = list["resources"].as_array().unwrap().iter().map(|r| r["name"].as_str().unwrap()).collect();
+    assert_eq!(found, ["widgets", "widgets/status", "widgets/scale"]);
+    assert_eq!(list["resources"][0]["shortNames"], json!(["wd"]));
+    assert_eq!(list["resources"][0]["categories"], json!(["shop"]));
+    let groups = http.get("/apis").await.expect(200);
+    assert!(groups["groups"].as_array().unwrap().iter().any(|g| g["name"] == "shop.example.com"));
+    let accept = [("accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")];
+    let all = http.send(http::Method::GET, "/apis", &accept, "").await.expect(200);
+    let group = all["items"].as_array().unwrap().iter().find(|g| g["metadata"]["name"] == "shop.example.com").unwrap();
+    assert_eq!(group["versions"][0]["freshness"], "Current");
+    assert_eq!(group["versions"][0]["resources"][0]["responseKind"]["kind"], "Widget");
+
+    let index = http.get("/openapi/v3").await.expect(200);
+    let url = index["paths"]["apis/shop.example.com/v1"]["serverRelativeURL"].as_str().unwrap().to_owned();
+    let document = http.get(&url).await.expect(200);
+    let published = &document["components"]["schemas"]["com.example.shop.v1.Widget"];
+    assert_eq!(published["description"], "A thing to sell.");
+    assert_eq!(published["properties"]["spec"]["properties"]["color"]["default"], "red");
+    let swagger = http.get("/openapi/v2").await.expect(200);
+    assert_eq!(swagger["definitions"]["com.example.shop.v1.Widget"]["properties"]["spec"]["required"], json!(["size"]));
+    http.delete(&format!("{DEFINITIONS}/widgets.shop.example.com")).await.expect(200);
+    for _ in 0..1000 {
+        if http.get("/apis/shop.example.com/v1").await.status == 404 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    http.get("/apis/shop.example.com").await.refused(404, "NotFound", "");
+    assert!(http.get("/openapi/v2").await.expect(200)["definitions"].get("com.example.shop.v1.Widget").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_conflict_and_become_free() {
+    let cluster = cluster().await;
+    let http = cluster.admin();
+    establish(&http, &definition()).await;
+    let mut rival = definition();
+    rival["metadata"]["name"] = "gadgets.shop.example.com".into();
+    rival["spec"]["names"] = json!({ "plural": "gadgets", "kind": "Widget", "shortNames": ["wd"] });
+    let path = format!("{DEFINITIONS}?watch=1&fieldSelector=metadata.name%3Dgadgets.shop.example.com");
+    let mut watch = http.watch(&path).await;
+    http.post(DEFINITIONS, &rival).await.expect(201);
+    loop {
+        let object = watch.next().await.unwrap()["object"].clone();
+        if object["status"]["conditions"].is_array() {
+            let names = condition(&object, "NamesAccepted");
+            assert_eq!((&names["status"], &names["reason"]), (&json!("False"), &json!("ListKindConflict")));
+            assert_eq!(condition(&object, "Established")["reason"], "NotAccepted");
+            break;
+        }
+    }
+    http.delete(&format!("{DEFINITIONS}/widgets.shop.example.com")).await.expect(200);
+    loop {
+        let object = watch.next().await.unwrap()["object"].clone();
+        if condition(&object, "Established")["status"] == "True" {
+            break;
+        }
+    }
+    http.get("/apis/shop.example.com/v1/gadgets").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn versions_share_what_is_stored_and_survive_a_restart() {
+    let cluster = cluster().await;
+    let http = cluster.admin();
+    let mut two = definition();
+    let mut v2 = two["spec"]["versions"][0].clone();
+    v2["name"] = "v2".into();
+    v2["storage"] = false.into();
+    v2["deprecated"] = true.into();
+    v2["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["color"]["default"] = "green".into();
+    two["spec"]["versions"].as_array_mut().unwrap().push(v2);
+    establish(&http, &two).await;
+    http.post(WIDGETS, &widget("a", json!({ "size": 3 }))).await.expect(201);
+    let v2 = "/apis/shop.example.com/v2/namespaces/default/widgets/a";
+    let answer = http.get(v2).await;
+    assert!(answer.headers["warning"].to_str().unwrap().contains("shop.example.com/v2 Widget is deprecated"));
+    assert_eq!(answer.expect(200)["apiVersion"], "shop.example.com/v2");
+    let group = http.get("/apis/shop.example.com").await.expect(200);
+    assert_eq!(group["preferredVersion"]["version"], "v2");
+
+    // The other version becomes the stored one; what is there is served as before.
+    let path = format!("{DEFINITIONS}/widgets.shop.example.com");
+    let swap = json!([
+        { "op": "replace", "path": "/spec/versions/0/storage", "value": false },
+        { "op": "replace", "path": "/spec/versions/1/storage", "value": true },
+    ]);
+    let after = http.patch(&path, "application/json-patch+json", &swap).await.expect(200);
+    assert_eq!(after["status"]["storedVersions"], json!(["v1", "v2"]));
+    assert_eq!(http.get(&format!("{WIDGETS}/a")).await.expect(200)["apiVersion"], "shop.example.com/v1");
+    let drop = json!([{ "op": "remove", "path": "/spec/versions/0" }]);
+    http.patch(&path, "application/json-patch+json", &drop).await.refused(
+        422,
+        "Invalid",
+        "status.storedVersions[0]: Invalid value: \"v1\": missing from spec.versions",
+    );
+
+    drop(http);
+    let cluster = cluster.restart().await;
+    let http = cluster.admin();
+    assert_eq!(http.get(v2).await.expect(200)["spec"]["size"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_definitions_are_refused() {
+    let cluster = cluster().await;
+    let http = cluster.admin();
+    let refused = |change: fn(&mut Value)| {
+        let http = http.clone();
+        async move {
+            let mut bad = definition();
+            change(&mut bad);
+            let body = http.post(DEFINITIONS, &bad).await.expect(422);
+            body["message"].as_str().unwrap().to_owned()
+        }
+    };
+    fn root(d: &mut Value) -> &mut Value {
+        &mut d["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    }
+    fn size(d: &mut Value) -> &mut Value {
+        &mut root(d)["properties"]["spec"]["properties"]["size"]
+    }
+    let at = "spec.versions[0].schema.openAPIV3Schema";
+    let check = |found: String, wanted: String| assert!(found.contains(&wanted), "{found}\nlacks {wanted}");
+    let found = refused(|d| d["metadata"]["name"] = "other.shop.example.com".into()).await;
+    check(found, "must be spec.names.plural+\".\"+spec.group".into());
+    let found = refused(|d| d["spec"]["versions"][0]["storage"] = false.into()).await;
+    check(found, "must have exactly one version marked as storage version".into());
+    let found = refused(|d| root(d)["type"] = "string".into()).await;
+    check(found, format!("{at}.type: Invalid value: \"string\": must be object at the root"));
+    let found = refused(|d| drop(size(d).as_object_mut().unwrap().remove("type"))).await;
+    check(
+        found,
+        format!(
+            "{at}.properties[spec].properties[size].type: Required value: must not be empty for specified object fields"
+        ),
+    );
+    let found = refused(|d| size(d)["uniqueItems"] = true.into()).await;
+    check(found, "uniqueItems cannot be set to true since the runtime complexity becomes quadratic".into());
+    let found = refused(|d| size(d)["default"] = 99.into()).await;
+    check(found, format!("{at}.properties[spec].properties[size].default: Invalid value: 99"));
+    let found = refused(|d| size(d)["anyOf"] = json!([{ "type": "integer" }, { "minimum": 2 }])).await;
+    check(found, "anyOf[0].type: Forbidden: must be empty to be structural".into());
+    let found = refused(|d| d["spec"]["group"] = "nodots".into()).await;
+    check(found, "should be a domain with at least one dot".into());
+    let found = refused(|d| {
+        d["spec"]["group"] = "shop.k8s.io".into();
+        d["metadata"]["name"] = "widgets.shop.k8s.io".into();
+    })
+    .await;
+    check(found, "metadata.annotations[api-approved.kubernetes.io]: Required value: protected groups".into());
+    let found = refused(|d| d["spec"]["versions"][0]["selectableFields"][0]["jsonPath"] = ".spec.missing".into()).await;
+    check(
+        found,
+        "spec.versions[0].selectableFields[0].jsonPath: Invalid value: \".spec.missing\": is an invalid path".into(),
+    );
+    let found = refused(|d| d["spec"]["conversion"] = json!({ "strategy": "Webhook" })).await;
+    check(
+        found,
+        "spec.conversion.webhookClientConfig: Required value: required when strategy is set to Webhook".into(),
+    );
+    establish(&http, &definition()).await;
+    let scope = json!({ "spec": { "scope": "Cluster" } });
+    let path = format!("{DEFINITIONS}/widgets.shop.example.com");
+    http.patch(&path, "application/merge-patch+json", &scope).await.refused(
+        422,
+        "Invalid",
+        "spec.scope: Invalid value",
+    );
+}
