@@ -20,6 +20,11 @@ pub enum PatchError {
 }
 
 impl PatchError {
+    /// Whether a `test` operation did not hold.
+    pub fn is_failed_test(&self) -> bool {
+        matches!(self, PatchError::Inapplicable(why) if why.contains("testing value") || why.ends_with("test failed"))
+    }
+
     /// 400, 413 or 422.
     pub fn status(&self) -> u16 {
         match self {
