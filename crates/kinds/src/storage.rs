@@ -3,6 +3,9 @@
 use ironkeel_object::{ObjectMeta, Value};
 
 use crate::error::Errors;
+use crate::pod_spec::storage_sources;
+use crate::rules::Generation;
+use crate::structural::Depth;
 use crate::{Path, TableContext, names, pod_spec, print, resources, rules, strategy};
 
 fn immutable(o: &Value, old: &Value, fields: &[&str], e: &mut Errors) {
@@ -24,23 +27,27 @@ impl rules::Rules for Class {
     fn validate(&self, o: &Value, e: &mut Errors) {
         let p = o.str_at(&["provisioner"]).unwrap_or_default();
         if !p.is_empty() {
-            e.invalid_each(&Path::new("provisioner"), p, names::qualified(&p.to_lowercase()));
+            let p = p.to_lowercase();
+            e.invalid_each(&Path::new("provisioner"), &p, names::qualified(&p));
+        } else {
+            e.required(&Path::new("provisioner"), "");
         }
+        parameters(o, true, e);
         let policy = o.str_at(&["reclaimPolicy"]).unwrap_or_default();
         if !matches!(policy, "" | "Delete" | "Retain") {
             e.not_supported(&Path::new("reclaimPolicy"), policy, &["Delete", "Retain"]);
         }
+        let mode = o.str_at(&["volumeBindingMode"]).unwrap_or_default();
+        if !matches!(mode, "Immediate" | "WaitForFirstConsumer") {
+            e.not_supported(&Path::new("volumeBindingMode"), mode, &["Immediate", "WaitForFirstConsumer"]);
+        }
+        topologies(o.items_at(&["allowedTopologies"]), &Path::new("allowedTopologies"), e);
     }
     fn validate_update(&self, o: &Value, old: &Value, _subresource: Option<&str>, e: &mut Errors) {
-        for f in ["parameters", "provisioner"] {
-            if !crate::equality::same(o.get(f), old.get(f)) {
-                e.forbidden(&Path::new(f), &format!("updates to {f} are forbidden."));
-            }
-        }
-        if !crate::equality::same(o.get("reclaimPolicy"), old.get("reclaimPolicy")) {
-            e.forbidden(&Path::new("reclaimPolicy"), "updates to reclaimPolicy are forbidden.");
-        }
-        immutable(o, old, &["volumeBindingMode"], e);
+        immutable(o, old, &["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"], e);
+    }
+    fn depth(&self) -> Depth {
+        Depth::Nothing
     }
     fn columns(&self) -> &'static str {
         "storageClass"
@@ -60,6 +67,59 @@ impl rules::Rules for Class {
     }
 }
 
+const PARAMETERS_MAX: usize = 512;
+const PARAMETERS_MAX_BYTES: usize = 256 * 1024;
+
+/// Parameters of a class for its driver.
+fn parameters(o: &Value, may_be_empty: bool, e: &mut Errors) {
+    let at = Path::new("parameters");
+    let list = o.get("parameters").and_then(Value::as_object);
+    let count = list.map_or(0, |l| l.len());
+    if count > PARAMETERS_MAX {
+        e.too_long(&at, PARAMETERS_MAX);
+        return;
+    }
+    let mut bytes = 0;
+    for (k, v) in list.into_iter().flat_map(|m| m.iter()) {
+        if k.is_empty() {
+            e.invalid(&at, "", "field can not be empty.");
+        }
+        bytes += k.len() + v.as_str().map_or(0, str::len);
+    }
+    if bytes > PARAMETERS_MAX_BYTES {
+        e.too_long(&at, PARAMETERS_MAX_BYTES);
+    }
+    if count == 0 && !may_be_empty {
+        e.required(&at, "must contain at least one key/value pair");
+    }
+}
+
+fn topologies(list: &[Value], path: &Path, e: &mut Errors) {
+    for (i, t) in list.iter().enumerate() {
+        let at = path.index(i).child("matchLabelExpressions");
+        let all = t.items_at(&["matchLabelExpressions"]);
+        for (j, x) in all.iter().enumerate() {
+            let at = at.index(j);
+            let key = x.str_at(&["key"]).unwrap_or_default();
+            if all[..j].iter().any(|y| y["key"] == x["key"]) {
+                e.duplicate(&at.child("key"), key);
+            }
+            e.invalid_each(&at.child("key"), key, names::qualified(key));
+            let values = x.items_at(&["values"]);
+            if values.is_empty() {
+                e.required(&at.child("values"), "");
+            }
+            for (k, v) in values.iter().enumerate().filter(|(k, v)| values[..*k].contains(v)) {
+                e.duplicate(&at.child("values").index(k), v.clone());
+            }
+        }
+        let same = |x: &Value| x.items_at(&["matchLabelExpressions"]) == all;
+        if all.is_empty() || list[..i].iter().any(same) {
+            e.duplicate(&at, "");
+        }
+    }
+}
+
 /// The name, with a mark for the default class, as kubectl shows it.
 fn class_name(o: &Value) -> String {
     let keys = ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
@@ -70,12 +130,16 @@ fn class_name(o: &Value) -> String {
 /// VolumeAttributesClass.
 pub(crate) struct Attributes;
 impl rules::Rules for Attributes {
+    fn validate(&self, o: &Value, e: &mut Errors) {
+        let driver = o.str_at(&["driverName"]).unwrap_or_default();
+        storage_sources::csi_driver_name(driver, &Path::new("driverName"), e);
+        parameters(o, false, e);
+    }
     fn validate_update(&self, o: &Value, old: &Value, _subresource: Option<&str>, e: &mut Errors) {
-        for f in ["driverName", "parameters"] {
-            if !crate::equality::same(o.get(f), old.get(f)) {
-                e.forbidden(&Path::new(f), &format!("updates to {f} are forbidden."));
-            }
-        }
+        immutable(o, old, &["driverName", "parameters"], e);
+    }
+    fn depth(&self) -> Depth {
+        Depth::Nothing
     }
     fn columns(&self) -> &'static str {
         "volumeAttributesClass"
@@ -97,10 +161,34 @@ impl rules::Rules for Attachment {
     fn unconditional_update(&self) -> bool {
         false
     }
+    fn validate(&self, o: &Value, e: &mut Errors) {
+        let at = Path::new("spec");
+        let spec = &o["spec"];
+        let text = |f: &str| spec.str_at(&[f]).unwrap_or_default();
+        storage_sources::csi_driver_name(text("attacher"), &at.child("attacher"), e);
+        e.invalid_each(&at.child("nodeName"), text("nodeName"), names::subdomain(text("nodeName")));
+        let source = at.child("source");
+        let inline = spec.at(&["source", "inlineVolumeSpec"]).is_some_and(|i| !i.is_null());
+        let only_one = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+        match (spec.str_at(&["source", "persistentVolumeName"]), inline) {
+            (None, false) => e.required(&source, only_one),
+            (Some(_), true) => e.forbidden(&source, only_one),
+            (Some(""), false) => {
+                e.required(&source.child("persistentVolumeName"), "must specify non empty persistentVolumeName");
+            }
+            _ => {}
+        }
+        if let Some(n) = spec.str_at(&["source", "persistentVolumeName"]) {
+            e.invalid_each(&source.child("persistentVolumeName"), n, names::subdomain(n));
+        }
+    }
     fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
         if subresource.is_none() {
             immutable(o, old, &["spec"], e);
         }
+    }
+    fn depth(&self) -> Depth {
+        Depth::Nothing
     }
     fn columns(&self) -> &'static str {
         "volumeAttachment"
@@ -143,6 +231,53 @@ impl rules::Rules for Driver {
     fn unconditional_update(&self) -> bool {
         false
     }
+    fn generation(&self) -> Generation {
+        Generation::Of(&["spec"])
+    }
+    fn validate(&self, o: &Value, e: &mut Errors) {
+        let at = Path::new("spec");
+        let spec = &o["spec"];
+        if let Some(p) = spec.str_at(&["fsGroupPolicy"])
+            && !matches!(p, "File" | "None" | "ReadWriteOnceWithFSType")
+        {
+            e.not_supported(&at.child("fsGroupPolicy"), p, &["File", "None", "ReadWriteOnceWithFSType"]);
+        }
+        let list = spec.items_at(&["tokenRequests"]);
+        for (i, t) in list.iter().enumerate() {
+            let at = at.child("tokenRequests").index(i);
+            let audience = |v: &Value| v.str_at(&["audience"]).unwrap_or_default().to_owned();
+            if list[..i].iter().any(|x| audience(x) == audience(t)) {
+                e.duplicate(&at.child("audience"), audience(t));
+                continue;
+            }
+            let Some(s) = t.i64_at(&["expirationSeconds"]) else { continue };
+            let at = at.child("expirationSeconds");
+            if s < 600 {
+                e.invalid(&at, s, "may not specify a duration less than 10 minutes");
+            }
+            if s > 1 << 32 {
+                e.invalid(&at, s, "may not specify a duration larger than 2^32 seconds");
+            }
+        }
+        for m in spec.items_at(&["volumeLifecycleModes"]).iter().filter_map(Value::as_str) {
+            if !matches!(m, "Persistent" | "Ephemeral") {
+                e.not_supported(&at.child("volumeLifecycleModes"), m, &["Persistent", "Ephemeral"]);
+            }
+        }
+        if let Some(s) = spec.i64_at(&["nodeAllocatableUpdatePeriodSeconds"]).filter(|s| *s < 10) {
+            let text = "must be greater than or equal to 10 seconds";
+            e.invalid(&at.child("nodeAllocatableUpdatePeriodSeconds"), s, text);
+        }
+    }
+    fn validate_update(&self, o: &Value, old: &Value, _subresource: Option<&str>, e: &mut Errors) {
+        let at = Path::new("spec");
+        for (f, shown) in [("attachRequired", "attachedRequired"), ("volumeLifecycleModes", "volumeLifecycleModes")] {
+            e.immutable(&at.child(shown), o.at(&["spec", f]), old.at(&["spec", f]));
+        }
+    }
+    fn depth(&self) -> Depth {
+        Depth::Nothing
+    }
     fn columns(&self) -> &'static str {
         "csiDriver"
     }
@@ -152,9 +287,63 @@ impl rules::Rules for Driver {
     }
 }
 
+/// Characters of a node's name at its driver.
+const NODE_ID_MAX: usize = 256;
+
 /// CSINode.
 pub(crate) struct Node;
 impl rules::Rules for Node {
+    fn validate(&self, o: &Value, e: &mut Errors) {
+        let path = Path::new("spec").child("drivers");
+        let list = o.items_at(&["spec", "drivers"]);
+        for (i, d) in list.iter().enumerate() {
+            let at = path.index(i);
+            let name = d.str_at(&["name"]).unwrap_or_default();
+            storage_sources::csi_driver_name(name, &at.child("name"), e);
+            match d.str_at(&["nodeID"]).unwrap_or_default() {
+                "" => e.required(&at.child("nodeID"), ""),
+                id if id.len() > NODE_ID_MAX => {
+                    e.invalid(&at.child("nodeID"), id, &format!("must be {NODE_ID_MAX} characters or less"));
+                }
+                _ => {}
+            }
+            e.non_negative(&at.child("allocatable").child("count"), d.i64_at(&["allocatable", "count"]));
+            if list[..i].iter().any(|x| x.str_at(&["name"]).unwrap_or_default() == name) {
+                e.duplicate(&at.child("name"), name);
+            }
+            let keys = d.items_at(&["topologyKeys"]);
+            for (j, k) in keys.iter().enumerate() {
+                let key = k.as_str().unwrap_or_default();
+                if key.is_empty() {
+                    e.required(&at, "");
+                }
+                if keys[..j].contains(k) {
+                    e.duplicate(&at, key);
+                }
+                e.invalid_each(&at, key, names::qualified(key));
+            }
+        }
+    }
+    fn validate_update(&self, o: &Value, old: &Value, _subresource: Option<&str>, e: &mut Errors) {
+        let path = Path::new("spec").child("drivers");
+        let fixed = |d: &Value| {
+            let mut d = d.clone();
+            if let Some(m) = d.as_object_mut() {
+                m.remove("allocatable");
+            }
+            d
+        };
+        for d in old.items_at(&["spec", "drivers"]) {
+            for n in o.items_at(&["spec", "drivers"]).iter().filter(|n| n["name"] == d["name"]) {
+                if !crate::equality::equal(&fixed(n), &fixed(d)) {
+                    e.invalid(&path, fixed(n), "field is immutable");
+                }
+            }
+        }
+    }
+    fn depth(&self) -> Depth {
+        Depth::Nothing
+    }
     fn unconditional_update(&self) -> bool {
         false
     }
@@ -169,6 +358,22 @@ impl rules::Rules for Node {
 /// CSIStorageCapacity.
 pub(crate) struct Capacity;
 impl rules::Rules for Capacity {
+    fn validate(&self, o: &Value, e: &mut Errors) {
+        crate::selector::label_selector(o.get("nodeTopology"), &Path::new("nodeTopology"), e);
+        let class = o.str_at(&["storageClassName"]).unwrap_or_default();
+        e.invalid_each(&Path::new("storageClassName"), class, names::subdomain(class));
+        for f in ["capacity", "maximumVolumeSize"] {
+            if resources::quantity(o.get(f)).is_some_and(|q| q.signum() < 0) {
+                e.invalid(&Path::new(f), print::scalar(o.get(f)), "must be greater than or equal to 0");
+            }
+        }
+    }
+    fn validate_update(&self, o: &Value, old: &Value, _subresource: Option<&str>, e: &mut Errors) {
+        immutable(o, old, &["nodeTopology", "storageClassName"], e);
+    }
+    fn depth(&self) -> Depth {
+        Depth::Nothing
+    }
     fn unconditional_update(&self) -> bool {
         false
     }

@@ -43,7 +43,7 @@ pub fn kind_for_gvk(group: &str, version: &str, kind: &str) -> Option<&'static K
 
 fn rules(r: &Resource) -> &'static dyn Rules {
     use crate::{apps, autoscaling, batch, coordination, core, devices::Devices, discovery, networking, policy, rbac};
-    use crate::{registration, scheduling, storage};
+    use crate::{flowcontrol, migration, registration, scheduling, storage};
     match (r.group, r.plural) {
         ("", "componentstatuses") => &core::service_account::Component,
         ("", "configmaps") => &core::config_map::Rules,
@@ -96,6 +96,10 @@ fn rules(r: &Resource) -> &'static dyn Rules {
         ("admissionregistration.k8s.io", _) => &registration::Policy,
         ("apiextensions.k8s.io", _) => &crate::definition::Rules,
         ("scheduling.k8s.io", "priorityclasses") => &scheduling::Class,
+        ("flowcontrol.apiserver.k8s.io", "flowschemas") => &flowcontrol::Flow,
+        ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => &flowcontrol::Level,
+        ("storagemigration.k8s.io", "storageversionmigrations") => &migration::Migration,
+        ("internal.apiserver.k8s.io", "storageversions") => &migration::Version,
         ("coordination.k8s.io", "leases") => &coordination::Lease,
         ("coordination.k8s.io", "leasecandidates") => &coordination::Candidate,
         ("node.k8s.io", "runtimeclasses") => &storage::Runtime,

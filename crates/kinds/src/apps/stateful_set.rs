@@ -111,7 +111,7 @@ impl rules::Rules for Rules {
                 e.not_supported(&at.child(f), p, &["Retain", "Delete"]);
             }
         }
-        for f in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
+        for f in ["replicas", "minReadySeconds"] {
             e.non_negative(&spec.child(f), o.i64_at(&["spec", f]));
         }
         e.non_negative(&spec.child("ordinals").child("start"), o.i64_at(&["spec", "ordinals", "start"]));
@@ -120,10 +120,13 @@ impl rules::Rules for Rules {
         } else {
             pod_template::unusable_selector(o, "", e);
         }
+        validate_template(o, e);
+    }
+    fn validate_create(&self, o: &Value, e: &mut Errors) {
+        let spec = Path::new("spec");
         if let Some(n) = o.str_at(&["spec", "serviceName"]).filter(|n| !n.is_empty()) {
             e.invalid_each(&spec.child("serviceName"), n, names::label(n));
         }
-        validate_template(o, e);
         for (i, t) in o.items_at(&["spec", "volumeClaimTemplates"]).iter().enumerate() {
             let at = spec.child("volumeClaimTemplates").index(i).child("spec");
             claim::validate_spec(t.get("spec").unwrap_or(&Value::Null), &at, e);
@@ -138,6 +141,16 @@ impl rules::Rules for Rules {
                 if count(f) > count("replicas") {
                     e.invalid(&status.child(f), count(f), "cannot be greater than status.replicas");
                 }
+            }
+            for f in ["observedGeneration", "collisionCount"] {
+                e.non_negative(&status.child(f), Some(count(f)));
+            }
+            if count("availableReplicas") > count("readyReplicas") {
+                let at = status.child("availableReplicas");
+                e.invalid(&at, count("availableReplicas"), "cannot be greater than status.readyReplicas");
+            }
+            if count("collisionCount") < print::number(old, &["status", "collisionCount"]) {
+                e.invalid(&status.child("collisionCount"), count("collisionCount"), "cannot be decremented");
             }
             return;
         }

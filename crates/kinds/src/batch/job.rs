@@ -25,13 +25,13 @@ pub(crate) fn default_spec(spec: &mut ironkeel_object::Map) {
         let unlimited = !absent(spec, "backoffLimitPerIndex");
         spec.insert("backoffLimit", if unlimited { i64::from(i32::MAX) } else { 6 });
     }
-    if spec.str("completionMode").unwrap_or_default().is_empty() {
+    if absent(spec, "completionMode") {
         spec.insert("completionMode", "NonIndexed");
     }
     if absent(spec, "suspend") {
         spec.insert("suspend", false);
     }
-    if spec.str("podReplacementPolicy").unwrap_or_default().is_empty() {
+    if absent(spec, "podReplacementPolicy") {
         let policy = if absent(spec, "podFailurePolicy") { "TerminatingOrFailed" } else { "Failed" };
         spec.insert("podReplacementPolicy", policy);
     }
@@ -160,6 +160,9 @@ fn generate_selector(o: &mut Value) {
     if o.at(&["spec", "manualSelector"]).and_then(Value::as_bool) == Some(true) {
         return;
     }
+    if o.at(&["spec", "manualSelector"]).is_none_or(Value::is_null) {
+        *o.slot(&["spec", "manualSelector"]) = false.into();
+    }
     let (uid, name) = (o.uid().to_owned(), o.name().to_owned());
     if uid.is_empty() {
         return;
@@ -189,6 +192,113 @@ fn generate_selector(o: &mut Value) {
     }
 }
 
+/// A template is fixed, but a suspended Job may still say where its pods run and what they get.
+fn template_change(o: &Value, old: &Value, at: &Path, e: &mut Errors) {
+    let mut template = o.at(&["spec", "template"]).cloned().unwrap_or_default();
+    let before = old.at(&["spec", "template"]).cloned().unwrap_or_default();
+    let suspended = old.at(&["spec", "suspend"]).and_then(Value::as_bool) == Some(true);
+    if !suspended {
+        if !equality::equal_as("core/v1.PodTemplateSpec", &template, &before) {
+            e.invalid(&at.child("template"), template, "field is immutable");
+        }
+        return;
+    }
+    let Some(spec) = template.get_mut("spec") else { return };
+    let asked = spec.clone();
+    let had = &before["spec"];
+    if old.at(&["status", "startTime"]).is_none_or(Value::is_null) {
+        for f in ["nodeSelector", "tolerations", "schedulingGates"] {
+            strategy::keep(spec, had, f);
+        }
+        // Of the affinity, only that to nodes.
+        let only_nodes = |a: &Value| ["podAffinity", "podAntiAffinity"].iter().all(|f| present(a, f).is_none());
+        let (now, then) = (&asked["affinity"], &had["affinity"]);
+        if only_nodes(now) && only_nodes(then) {
+            strategy::keep(spec, had, "affinity");
+        } else if let Some(a) = spec.get_mut("affinity").filter(|a| !a.is_null()) {
+            strategy::keep(a, then, "nodeAffinity");
+        }
+    }
+    for list in ["containers", "initContainers"] {
+        let was = had.items_at(&[list]);
+        let now = spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
+        for (c, b) in now.zip(was) {
+            strategy::keep(c, b, "resources");
+        }
+    }
+    if !equality::equal_as("core/v1.PodSpec", spec, had) {
+        e.invalid(&at.child("template").child("spec"), asked, "field is immutable");
+    }
+}
+
+fn validate_status(o: &Value, e: &mut Errors) {
+    let at = Path::new("status");
+    for f in ["active", "succeeded", "failed", "ready", "terminating"] {
+        e.non_negative(&at.child(f), o.i64_at(&["status", f]));
+    }
+    let ready = print::number(o, &["status", "ready"]);
+    if ready > print::number(o, &["status", "active"]) {
+        e.invalid(&at.child("ready"), ready, "cannot set more ready pods than active");
+    }
+    let indexed = o.str_at(&["spec", "completionMode"]) == Some("Indexed");
+    let done = o.str_at(&["status", "completedIndexes"]).filter(|s| !s.is_empty());
+    if let Some(d) = done.filter(|_| !indexed) {
+        let text = "cannot set non-empty completedIndexes when non-indexed completion mode";
+        e.invalid(&at.child("completedIndexes"), d, text);
+    }
+    let completions = print::number(o, &["spec", "completions"]);
+    for (f, text) in [("completedIndexes", done), ("failedIndexes", o.str_at(&["status", "failedIndexes"]))] {
+        let Some(text) = text else { continue };
+        if f == "failedIndexes" && o.i64_at(&["spec", "backoffLimitPerIndex"]).is_none() {
+            let why = "cannot set non-null failedIndexes when backoffLimitPerIndex is null";
+            e.invalid(&at.child(f), text, why);
+        }
+        if f == "failedIndexes" && !indexed {
+            continue;
+        }
+        if let Err(why) = job_policies::count_indexes(text, completions) {
+            e.invalid(&at.child(f), text, &format!("error parsing {f}: {why}"));
+        }
+    }
+    let complete = o
+        .items_at(&["status", "conditions"])
+        .iter()
+        .any(|c| c.str_at(&["type"]) == Some("Complete") && c.str_at(&["status"]) == Some("True"));
+    if let Some(t) = o.str_at(&["status", "completionTime"]).filter(|_| !complete) {
+        let text = "cannot set completionTime when there is no Complete=True condition";
+        e.invalid(&at.child("completionTime"), t, text);
+    }
+}
+
+/// The selector and labels that a Job gets by itself are all there.
+fn validate_generated(o: &Value, e: &mut Errors) {
+    let manual = o.at(&["spec", "manualSelector"]).and_then(Value::as_bool) == Some(true);
+    let Some(selector) = o.at(&["spec", "selector"]).filter(|s| !manual && !s.is_null()) else { return };
+    let (uid, name) = (o.uid(), o.name());
+    let wanted = [
+        ("controller-uid", uid),
+        ("job-name", name),
+        ("batch.kubernetes.io/controller-uid", uid),
+        ("batch.kubernetes.io/job-name", name),
+    ];
+    let at = Path::new("spec").child("template").child("metadata").child("labels");
+    let labels = pod_template::template_labels(o);
+    let mut generated = ironkeel_object::Map::new();
+    for (key, value) in wanted {
+        generated.insert(key, value);
+        match labels.and_then(|l| l.get(key)).and_then(Value::as_str) {
+            None => e.required(&at.key(key), &format!("must be '{value}'")),
+            Some(v) if v != value => {
+                e.invalid(&at.key(key), labels.cloned().unwrap_or_default(), &format!("must be '{value}'"));
+            }
+            Some(_) => {}
+        }
+    }
+    if !selector::matches(selector, Some(&generated.into())) {
+        e.invalid(&Path::new("spec").child("selector"), selector.clone(), "`selector` not auto-generated");
+    }
+}
+
 impl rules::Rules for Rules {
     fn default(&self, o: &mut Value) {
         if let Some(spec) = strategy::spec(o) {
@@ -204,7 +314,13 @@ impl rules::Rules for Rules {
     }
     fn prepare_create(&self, o: &mut Value) {
         *o.slot(&["status"]) = Value::object();
+        // Labels that were taken over from the template follow it.
+        let shared =
+            pod_template::template_labels(o).is_some_and(|l| !l.is_empty() && o.at(&["metadata", "labels"]) == Some(l));
         generate_selector(o);
+        if let Some(l) = pod_template::template_labels(o).cloned().filter(|_| shared) {
+            o.meta_mut().insert("labels", l);
+        }
     }
     fn validate(&self, o: &Value, e: &mut Errors) {
         let at = Path::new("spec");
@@ -215,6 +331,7 @@ impl rules::Rules for Rules {
             selector::label_selector(spec.get("selector"), &at.child("selector"), e);
             pod_template::validate_labels(o, e);
         }
+        validate_generated(o, e);
         validate_spec(spec, &at, e);
         if let Some(n) = spec.i64_at(&["completions"]).filter(|n| *n > 0)
             && spec.str_at(&["completionMode"]) == Some("Indexed")
@@ -228,42 +345,30 @@ impl rules::Rules for Rules {
     }
     fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
         if subresource == Some("status") {
-            for f in ["active", "succeeded", "failed", "ready", "terminating"] {
-                e.non_negative(&Path::new("status").child(f), o.i64_at(&["status", f]));
-            }
+            validate_status(o, e);
             return;
         }
         let at = Path::new("spec");
-        let indexed = o.str_at(&["spec", "completionMode"]) == Some("Indexed");
-        let elastic = indexed && o.at(&["spec", "completions"]) == o.at(&["spec", "parallelism"]);
-        let never = o.at(&["spec", "parallelism"]).is_some_and(Value::is_null);
-        if !elastic || never {
-            e.immutable(&at.child("completions"), o.at(&["spec", "completions"]), old.at(&["spec", "completions"]));
+        let (new, before) = (&o["spec"], &old["spec"]);
+        let indexed = new.str_at(&["completionMode"]) == Some("Indexed");
+        let path = at.child("completions");
+        if !indexed {
+            e.immutable(&path, new.get("completions"), before.get("completions"));
+        } else if let Some(c) = new.i64_at(&["completions"])
+            && Some(c) != before.i64_at(&["completions"])
+            && Some(c) != new.i64_at(&["parallelism"])
+        {
+            e.invalid(&path, c, "can only be modified in tandem with spec.parallelism");
         }
+        let id = ironkeel_schema::type_by_name("batch/v1.JobSpec");
         for f in
             ["selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"]
         {
-            e.immutable(&at.child(f), o.at(&["spec", f]), old.at(&["spec", f]));
-        }
-        let mut template = o.at(&["spec", "template"]).cloned().unwrap_or_default();
-        let before = old.at(&["spec", "template"]).cloned().unwrap_or_default();
-        let suspended = old.at(&["spec", "suspend"]).and_then(Value::as_bool) == Some(true);
-        if suspended && old.at(&["status", "startTime"]).is_none() {
-            for f in ["annotations", "labels"] {
-                if let (Some(m), Some(b)) = (template.get_mut("metadata"), before.get("metadata")) {
-                    strategy::keep(m, b, f);
-                }
-            }
-            if let (Some(s), Some(b)) = (template.get_mut("spec"), before.get("spec")) {
-                for f in ["affinity", "nodeSelector", "tolerations", "schedulingGates"] {
-                    strategy::keep(s, b, f);
-                }
+            if id.is_some_and(|id| !equality::same_member(id, f, new, before)) {
+                e.invalid(&at.child(f), new.get(f).cloned().unwrap_or_default(), "field is immutable");
             }
         }
-        if !equality::equal_as("core/v1.PodTemplateSpec", &template, &before) {
-            let shown = o.at(&["spec", "template"]).cloned().unwrap_or_default();
-            e.invalid(&at.child("template"), shown, "field is immutable");
-        }
+        template_change(o, old, &at, e);
     }
     fn depth(&self) -> Depth {
         Depth::Nothing

@@ -142,7 +142,7 @@ pub(super) fn success(spec: &Value, at: &Path, e: &mut Errors) {
 }
 
 /// How many indexes `0-2,5` names; what is wrong with it otherwise.
-fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
+pub(super) fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
     if text.is_empty() {
         return Ok(0);
     }

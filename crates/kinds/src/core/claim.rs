@@ -52,21 +52,20 @@ pub(crate) fn validate_spec(spec: &Value, at: &Path, e: &mut Errors) {
     let far = new.is_some_and(|n| string(n, "namespace").is_some());
     match (old, new) {
         (Some(_), Some(_)) if far => {
-            e.invalid_as(at, &shown_path(at), "may not be specified when dataSourceRef.namespace is specified");
+            e.invalid_as(
+                at,
+                &format!("\"{at}.dataSource\""),
+                "may not be specified when dataSourceRef.namespace is specified",
+            );
         }
         (Some(o), Some(n)) => {
             let text = |v: &Value, f: &str| v.str_at(&[f]).unwrap_or_default().to_owned();
             if ["apiGroup", "kind", "name"].iter().any(|f| text(o, f) != text(n, f)) {
-                e.invalid_as(at, &shown_path(at), "must match dataSourceRef");
+                e.invalid_as(at, &format!("\"{at}.dataSource\""), "must match dataSourceRef");
             }
         }
         _ => {}
     }
-}
-
-/// Upstream shows the path of `dataSource` in the place of a value.
-fn shown_path(_at: &Path) -> String {
-    "{}".into()
 }
 
 fn data_source(s: &Value, at: &Path, e: &mut Errors) {
@@ -167,7 +166,7 @@ impl rules::Rules for Rules {
         if string(&before, "volumeName").is_none() {
             strategy::keep(&mut new, &before, "volumeName");
         }
-        if bound && let (Some(r), Some(b)) = (new.get_mut("resources"), before.get("resources")) {
+        if let (true, Some(r), Some(b)) = (bound, new.get_mut("resources"), before.get("resources")) {
             strategy::keep(r, b, "requests");
         }
         strategy::keep(&mut new, &before, "volumeAttributesClassName");
@@ -190,6 +189,14 @@ impl rules::Rules for Rules {
     }
     fn depth(&self) -> Depth {
         Depth::Nothing
+    }
+    fn warnings(&self, o: &Value) -> Vec<String> {
+        let mut w = Vec::new();
+        for kind in ["requests", "limits"] {
+            let list = o.at(&["spec", "resources", kind]);
+            crate::pod_spec::fractions(list, &format!("spec.resources.{kind}"), &mut w);
+        }
+        w
     }
     fn columns(&self) -> &'static str {
         "persistentVolumeClaim"

@@ -4,7 +4,7 @@
 use ironkeel_object::{ObjectMeta, Value};
 
 use crate::error::Errors;
-use crate::{Path, equality, pod_spec, strategy};
+use crate::{Path, equality, names, pod_spec, status, strategy};
 
 const POD_SPEC: &str = "core/v1.PodSpec";
 
@@ -18,6 +18,7 @@ pub(crate) fn prepare(o: &mut Value, old: &Value, subresource: Option<&str>) {
                 old,
                 &["deletionTimestamp", "deletionGracePeriodSeconds", "ownerReferences", "generation"],
             );
+            mirror_pod_ip(o);
             if o.str_at(&["status", "qosClass"]).unwrap_or_default().is_empty()
                 && let Some(q) = old.at(&["status", "qosClass"]).cloned()
             {
@@ -67,6 +68,20 @@ pub(crate) fn prepare(o: &mut Value, old: &Value, subresource: Option<&str>) {
     let generation = old.generation() + i64::from(changed);
     if generation > 0 {
         o.meta_mut().insert("generation", generation);
+    }
+}
+
+/// `podIP` is the first of `podIPs`; clients may write either.
+fn mirror_pod_ip(o: &mut Value) {
+    let one = o.str_at(&["status", "podIP"]).unwrap_or_default().to_owned();
+    let first =
+        o.items_at(&["status", "podIPs"]).first().and_then(|i| i.str_at(&["ip"])).unwrap_or_default().to_owned();
+    if one.is_empty() && !first.is_empty() {
+        *o.slot(&["status", "podIP"]) = first.into();
+    } else if !one.is_empty() && one != first {
+        let mut ip = Value::object();
+        *ip.slot(&["ip"]) = one.into();
+        *o.slot(&["status", "podIPs"]) = vec![ip].into();
     }
 }
 
@@ -230,13 +245,35 @@ fn validate_status(o: &Value, old: &Value, e: &mut Errors) {
     if !equality::same(o.at(&["spec", "nodeName"]), old.at(&["spec", "nodeName"])) {
         e.forbidden(&Path::new("status").child("nodeName"), "may not be changed directly");
     }
-    let nominated = o.str_at(&["status", "nominatedNodeName"]).unwrap_or_default();
-    if !nominated.is_empty() {
-        e.invalid_each(&at.child("nominatedNodeName"), nominated, crate::names::subdomain(nominated));
+    for (i, c) in o.items_at(&["status", "conditions"]).iter().enumerate() {
+        let kind = c.str_at(&["type"]).unwrap_or_default();
+        e.invalid_each(&at.child("conditions").index(i).child("Type"), kind, names::qualified(kind));
     }
-    for (i, ip) in o.items_at(&["status", "podIPs"]).iter().enumerate() {
-        let text = ip.str_at(&["ip"]).unwrap_or_default();
-        e.invalid_each(&at.child("podIPs").index(i), text, crate::names::ip(text));
+    let nominated = |v: &Value| v.str_at(&["status", "nominatedNodeName"]).unwrap_or_default().to_owned();
+    if !nominated(o).is_empty() && nominated(o) != nominated(old) {
+        let path = at.child("nominatedNodeName");
+        e.invalid_each(&path, &nominated(o), names::subdomain(&nominated(o)));
+        if old.str_at(&["spec", "nodeName"]).is_some_and(|n| !n.is_empty()) {
+            e.forbidden(&path, "may not be set on pods that are already bound to a node");
+        }
+    }
+    if let Some(g) = o.i64_at(&["status", "observedGeneration"]).filter(|g| *g < 0) {
+        e.invalid(&at.child("observedGeneration"), g, "must be a non-negative integer");
+    }
+    status::addresses(o, "podIPs", e);
+    if let Some(first) = o.items_at(&["status", "hostIPs"]).first() {
+        let ip = first.str_at(&["ip"]).unwrap_or_default();
+        if o.str_at(&["status", "hostIP"]).unwrap_or_default() != ip {
+            e.invalid(&at.child("hostIPs").index(0).child("ip"), ip, "must be equal to `hostIP`");
+        }
+        status::addresses(o, "hostIPs", e);
+    }
+    for (i, c) in o.items_at(&["status", "resourceClaimStatuses"]).iter().enumerate() {
+        if !o.items_at(&["spec", "resourceClaims"]).iter().any(|s| s["name"] == c["name"]) {
+            let name = c.str_at(&["name"]).unwrap_or_default();
+            let text = "must match the name of an entry in `spec.resourceClaims`";
+            e.invalid(&at.child("resourceClaimStatuses").index(i).child("name"), name, text);
+        }
     }
     let class = |v: &Value| v.str_at(&["status", "qosClass"]).unwrap_or_default().to_owned();
     if !class(old).is_empty() && class(o) != class(old) {

@@ -77,6 +77,15 @@ impl rules::Rules for Rules {
     }
 
     fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
+        if subresource == Some("status") {
+            let at = Path::new("status").child("loadBalancer").child("ingress");
+            let list = o.items_at(&["status", "loadBalancer", "ingress"]);
+            if !list.is_empty() && o.str_at(&["spec", "type"]) != Some("LoadBalancer") {
+                e.forbidden(&at, "may only be used when `spec.type` is 'LoadBalancer'");
+            } else {
+                crate::status::load_balancer(o, true, e);
+            }
+        }
         if subresource.is_some() {
             return;
         }
@@ -115,15 +124,21 @@ impl rules::Rules for Rules {
     fn warnings(&self, o: &Value) -> Vec<String> {
         let mut w = Vec::new();
         if o.annotation("service.kubernetes.io/topology-aware-hints").is_some() {
-            w.push("metadata.annotations[service.kubernetes.io/topology-aware-hints]: deprecated in v1.27, please use service.kubernetes.io/topology-mode instead".into());
+            w.push("annotation service.kubernetes.io/topology-aware-hints is deprecated, please use service.kubernetes.io/topology-mode instead".into());
         }
         if !o.items_at(&["spec", "externalIPs"]).is_empty() {
-            w.push("spec.externalIPs is deprecated and will be disabled by default in a future release; see https://kep.k8s.io/5707".into());
-        }
-        if o.str_at(&["spec", "loadBalancerIP"]).is_some_and(|s| !s.is_empty()) {
-            w.push("spec.loadBalancerIP is deprecated since v1.24".into());
+            w.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".into());
         }
         let headless = headless(o);
+        if headless && o.str_at(&["spec", "loadBalancerIP"]).is_some_and(|s| !s.is_empty()) {
+            w.push("spec.loadBalancerIP is ignored for headless services".into());
+        }
+        if headless && !o.items_at(&["spec", "externalIPs"]).is_empty() {
+            w.push("spec.externalIPs is ignored for headless services".into());
+        }
+        if o.str_at(&["spec", "trafficDistribution"]) == Some("PreferClose") {
+            w.push("spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"".into());
+        }
         if headless && o.str_at(&["spec", "sessionAffinity"]).is_some_and(|s| s != "None" && !s.is_empty()) {
             w.push("spec.SessionAffinity is ignored for headless services".into());
         }

@@ -126,6 +126,11 @@ impl rules::Rules for Rules {
             e.invalid_each(&at.child("ingressClassName"), c, names::subdomain(c));
         }
     }
+    fn validate_update(&self, o: &Value, _old: &Value, subresource: Option<&str>, e: &mut Errors) {
+        if subresource == Some("status") {
+            crate::status::load_balancer(o, false, e);
+        }
+    }
     fn depth(&self) -> Depth {
         Depth::Nothing
     }

@@ -18,7 +18,7 @@ use crate::error::{Errors, shown};
 use crate::{Path, names, resources, selector};
 
 pub(crate) use scheduling::{node_selector, taint_effect, tolerations};
-pub(crate) use warnings::warnings;
+pub(crate) use warnings::{fractions, warnings};
 
 /// Where a pod spec stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

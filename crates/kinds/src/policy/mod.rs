@@ -43,6 +43,15 @@ impl rules::Rules for Budget {
     fn name_rule(&self) -> crate::names::NameRule {
         crate::names::NameRule::PathSegment
     }
+    fn validate_update(&self, o: &Value, _old: &Value, subresource: Option<&str>, e: &mut Errors) {
+        if subresource == Some("status") {
+            let at = Path::new("status");
+            for f in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
+                e.non_negative(&at.child(f), o.i64_at(&["status", f]));
+            }
+            crate::status::conditions(o.items_at(&["status", "conditions"]), &at.child("conditions"), e);
+        }
+    }
     fn depth(&self) -> Depth {
         Depth::Nothing
     }
