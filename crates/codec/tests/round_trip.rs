@@ -239,3 +239,17 @@ fn floats_are_written_as_go_does() {
         assert_eq!(String::from_utf8_lossy(&out), written, "{text}");
     }
 }
+
+#[test]
+fn yaml_with_names_too_long_for_simple_keys_is_read_again() {
+    let long = "x".repeat(2000);
+    let value = ironkeel_object::object!({"outer": [1]});
+    let mut map = ironkeel_object::Map::new();
+    map.insert(long.clone(), value.clone());
+    map.insert(format!("{long}y"), ironkeel_object::object!([1, 2]));
+    map.insert(format!("{long}z"), "text");
+    let value = ironkeel_object::object!({"a": (ironkeel_object::Value::Object(map)), "b": 1});
+    let mut out = Vec::new();
+    ironkeel_codec::encode_yaml(&value, &mut out);
+    assert_eq!(ironkeel_codec::decode_yaml(&out, None).expect("own YAML is read").0, value);
+}

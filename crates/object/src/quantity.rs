@@ -12,7 +12,10 @@ const NANOS: i128 = 1_000_000_000;
 /// What a quantity is capped at when it does not fit: 2^63-1 wholes.
 const MAX_NANOS: i128 = i64::MAX as i128 * NANOS;
 /// Digits of a number that are looked at; more can only be beyond the cap or below a nano.
-const MAX_DIGITS: usize = 27;
+const MAX_DIGITS: usize = 37;
+
+/// Numbers of up to so many digits are not capped.
+const UNCAPPED_DIGITS: usize = 18;
 
 /// Why a text is not a quantity; worded as upstream does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,8 +99,12 @@ impl Quantity {
         let (base, exponent, mut format) = suffix_of(suffix)?;
         let whole = whole.trim_start_matches('0');
         fraction = fraction.trim_end_matches('0');
-        let nanos =
+        let mut nanos =
             if base == 2 { binary_nanos(whole, fraction, exponent) } else { decimal_nanos(whole, fraction, exponent) };
+        // As upstream: what has few digits keeps its value, however large its suffix.
+        if whole.len() + fraction.len() > UNCAPPED_DIGITS {
+            nanos = nanos.min(MAX_NANOS);
+        }
         if format == QuantityFormat::BinarySi && nanos < NANOS {
             format = QuantityFormat::DecimalSi;
         }
@@ -356,6 +363,19 @@ mod tests {
         }
         for text in ["1kM", "1mi", "1K", "1e", "1ee3"] {
             assert_eq!(canonical(text), "Suffix", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_canonical_text_is_canonical() {
+        for (text, canonical) in [
+            ("22222222222222222222222221.3", "9223372036854775807"),
+            ("5222222222222222222.5552222222222222", "5222222222222222222555222223n"),
+            ("100E", "100E"),
+        ] {
+            let first = Quantity::parse(text).expect("a quantity").to_string();
+            assert_eq!(first, canonical);
+            assert_eq!(Quantity::parse(&first).expect("a quantity").to_string(), first);
         }
     }
 

@@ -113,9 +113,11 @@ impl Builder {
                 self.add(value, None, line)
             }
             Event::SequenceStart(anchor, _) => self.begin(anchor, line, OpenKind::Sequence(Vec::new())),
-            Event::MappingStart(anchor, _) => {
-                self.begin(anchor, line, OpenKind::Mapping { members: Vec::new(), lines: Vec::new(), key: None, merges: Vec::new() })
-            }
+            Event::MappingStart(anchor, _) => self.begin(
+                anchor,
+                line,
+                OpenKind::Mapping { members: Vec::new(), lines: Vec::new(), key: None, merges: Vec::new() },
+            ),
             Event::SequenceEnd | Event::MappingEnd => self.end(),
             _ => Ok(()),
         }

@@ -5,6 +5,10 @@ use ironkeel_object::Value;
 use super::scalar;
 use crate::{encode_json, write_json_string};
 
+/// Longer names of members are written behind a question mark, as Go's library does; readers take no
+/// more than 1,024 characters otherwise.
+const MAX_SIMPLE_KEY_BYTES: usize = 128;
+
 /// Appends a value as a YAML document.
 pub fn encode_yaml(value: &Value, out: &mut Vec<u8>) {
     match value {
@@ -37,12 +41,22 @@ fn block(value: &Value, depth: usize, out: &mut Vec<u8>) {
                 if i > 0 {
                     indent(depth, out);
                 }
-                text(name, out);
+                let mut key = Vec::with_capacity(name.len() + 2);
+                text(name, &mut key);
+                let long = key.len() > MAX_SIMPLE_KEY_BYTES;
+                if long {
+                    out.extend_from_slice(b"? ");
+                }
+                out.append(&mut key);
+                if long {
+                    out.push(b'\n');
+                    indent(depth, out);
+                }
                 out.push(b':');
                 if is_block(member) {
                     out.push(b'\n');
                     // An array's dashes stand below its name, not indented.
-                    let depth = if matches!(member, Value::Array(_)) { depth } else { depth + 1 };
+                    let depth = if matches!(member, Value::Array(_)) && !long { depth } else { depth + 1 };
                     indent(depth, out);
                     block(member, depth, out);
                 } else {
