@@ -11,6 +11,8 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use ironkeel_registry::{ApiError, Reason};
 
+use crate::ending::Ending;
+
 /// Largest request body, in bytes.
 pub const BODY_LIMIT_BYTES: usize = 3 << 20;
 
@@ -53,6 +55,23 @@ impl Body {
         match &self.0 {
             Inner::Whole(bytes) => bytes.as_ref(),
             Inner::Stream(_) => None,
+        }
+    }
+
+    /// Shows every piece to `ending`, which is dropped with the body.
+    pub(crate) fn observed(self, mut ending: Ending) -> Self {
+        match self.0 {
+            Inner::Whole(bytes) => {
+                if let Some(bytes) = &bytes {
+                    ending.chunk(bytes);
+                }
+                Body(Inner::Whole(bytes))
+            }
+            Inner::Stream(stream) => Body::stream(stream.inspect(move |piece| {
+                if let Ok(bytes) = piece {
+                    ending.chunk(bytes);
+                }
+            })),
         }
     }
 

@@ -19,6 +19,9 @@ pub enum Error {
     /// A webhook or an issuer that cannot be asked.
     #[error("webhooks and issuers: {0}")]
     Delegates(String),
+    /// The audit policy or its backend is wrong.
+    #[error("auditing cannot be set up: {0}")]
+    Audit(#[from] ironkeel_audit::AuditError),
     /// An in-process upgrade failed.
     #[error("the in-process connection failed: {0}")]
     Connection(#[from] hyper::Error),

@@ -1,31 +1,36 @@
 //! The way of a request, from top to bottom. [`through`] is the list.
 
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use futures::FutureExt;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
+use ironkeel_audit::Stage;
 use ironkeel_auth::{Attributes, AuthError, AuthRequest, Decision, Peer, UserInfo, impersonate};
+use ironkeel_fairness::{Classified, Watched};
 use ironkeel_object::FieldSelector;
 use ironkeel_registry::{ApiError, Reason};
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
-use tokio::sync::SemaphorePermit;
 
+use crate::audit::{AUDIT_ID, Found, Recording};
 use crate::body::{self, Body};
 use crate::context::Context;
 use crate::dispatch::dispatch;
+use crate::ending::Ending;
 use crate::forward::PeerAddress;
+use crate::metrics::Labels;
 use crate::negotiate::Output;
 use crate::request_info::{Query, RequestInfo};
 use crate::server::Server;
-use crate::{answer, compress};
+use crate::trail::{self, Trail};
+use crate::{answer, audit, compress, flow};
 
-/// Longest wait for a place among the requests in flight, in seconds.
-const QUEUE_SECONDS: u64 = 15;
 /// Longest time for a request that is not long-running, in seconds (upstream's default).
 pub(crate) const REQUEST_SECONDS: u64 = 60;
 /// Most bytes of a request's path and query.
@@ -69,35 +74,136 @@ where
     }
     let query = Query::new(parts.uri.query());
     let info = Arc::new(RequestInfo::parse(&parts.method, parts.uri.path(), &query));
-    let row = if info.is_resource {
-        server.registry.row(&info.group, &info.version, &info.resource).map(|r| r.id)
-    } else {
-        None
-    };
+    let row = if info.is_resource { server.registry.row(&info.group, &info.version, &info.resource) } else { None };
+    let labels = Labels::new(&info, row.as_deref(), &parts.method, &parts.headers, &query);
+    let trail = Trail::new(started);
     let head = parts.method == http::Method::HEAD;
-    let warnings: Arc<Mutex<Vec<String>>> = Arc::default();
-    let counted = info.clone();
     let takes_gzip = compress::accepts(&parts.headers);
-    let mut output = Output::JSON;
-    let outcome = through(&server, caller, parts, body, info, query, &warnings, &mut output).await;
+    let agent = parts.headers.get(http::header::USER_AGENT).cloned();
+    let long = info.is_long_running();
+    let mut seen = Seen::new(&parts);
+    let way = through(&server, caller, parts, body, info.clone(), query.clone(), &trail, &mut seen);
+    let outcome = AssertUnwindSafe(trail::follow(trail.clone(), way)).catch_unwind().await;
     let mut response = match outcome {
-        Ok(response) => response,
-        Err(e) => answer::error(&e, &output),
+        Ok(Ok(response)) => response,
+        Ok(Err(e)) => {
+            if matches!(e.reason, Reason::TooManyRequests | Reason::Timeout) {
+                server.metrics.terminated(&labels, e.code());
+            }
+            answer::error(&e, &seen.output)
+        }
+        Err(_) => {
+            tracing::error!(verb = info.verb, path = %info.path, "a request caused a panic");
+            if let Some(recording) = &seen.recording {
+                recording.record(Stage::Panic).await;
+            }
+            let why = "This request caused apiserver to panic. Look in the logs for details.";
+            answer::error(&ApiError::new(Reason::InternalError, why), &seen.output)
+        }
     };
-    let warnings = warnings.lock();
+    let warnings = std::mem::take(&mut *seen.warnings.lock());
     if !warnings.is_empty() {
         answer::add_warnings(&mut response, &warnings);
     }
-    drop(warnings);
-    let headers = response.headers_mut();
-    headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    server.metrics.count(&counted, row, response.status().as_u16(), started.elapsed());
+    flow::mark(response.headers_mut(), seen.classified.as_ref());
+    response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    let code = response.status().as_u16();
+    let size = response.body().as_whole().map(Bytes::len);
+    server.metrics.answered(&labels, code, started.elapsed(), seen.waited, size, long);
+    if !long {
+        server.metrics.body(&labels, seen.body.len());
+        if info.is_mutating() && info.is_resource {
+            server.metrics.field_validation(&query, started.elapsed());
+        }
+        let agent = agent.as_ref().and_then(|a| a.to_str().ok()).unwrap_or_default();
+        trail.finish(info.verb, &info.path, code, agent);
+    }
+    let mut ending = Ending { watched: seen.watched.take(), ..Ending::default() };
+    if long && response.status().is_success() {
+        ending.long = Some(server.metrics.long_running(&labels));
+    }
+    if server.auditor.is_some() {
+        ending.audit = seen.answered(&mut response, long).await;
+    }
+    if !ending.is_empty() {
+        response = response.map(|body| body.observed(ending));
+    }
     if head {
         *response.body_mut() = Body::empty();
-    } else if takes_gzip && counted.verb != "watch" && !counted.is_long_running() {
+    } else if takes_gzip && !long {
         response = compress::gzip(response);
     }
     response
+}
+
+/// What is found out about a request on its way, for those who tell of it afterwards.
+struct Seen {
+    output: Output,
+    warnings: Arc<Mutex<Vec<String>>>,
+    annotations: Arc<Mutex<Vec<(String, String)>>>,
+    classified: Option<Classified>,
+    watched: Option<Watched>,
+    waited: Duration,
+    body: Bytes,
+    body_type: Option<HeaderValue>,
+    audit_id: Option<HeaderValue>,
+    /// As whom, where somebody is impersonated.
+    acting: Option<Arc<UserInfo>>,
+    decision: Option<(bool, Arc<str>)>,
+    recording: Option<Recording>,
+}
+
+impl Seen {
+    fn new(parts: &Parts) -> Self {
+        Seen {
+            output: Output::JSON,
+            warnings: Arc::default(),
+            annotations: Arc::default(),
+            classified: None,
+            watched: None,
+            waited: Duration::ZERO,
+            body: Bytes::new(),
+            body_type: parts.headers.get(http::header::CONTENT_TYPE).cloned(),
+            audit_id: parts.headers.get(&AUDIT_ID).cloned(),
+            acting: None,
+            decision: None,
+            recording: None,
+        }
+    }
+
+    /// Tells the audit log of the answer; what it still waits for comes back.
+    async fn answered(&mut self, response: &mut Response<Body>, long: bool) -> Option<audit::Ending> {
+        if let Some(id) = self.audit_id.take() {
+            response.headers_mut().insert(AUDIT_ID.clone(), id);
+        }
+        let mut recording = self.recording.take()?;
+        if let Ok(id) = HeaderValue::from_str(recording.id()) {
+            response.headers_mut().insert(AUDIT_ID.clone(), id);
+        }
+        recording.learn(&Found {
+            acting: self.acting.as_deref(),
+            decision: self.decision.as_ref(),
+            body: &self.body,
+            body_type: self.body_type.as_ref().and_then(|t| t.to_str().ok()).unwrap_or_default(),
+            annotations: Some(&self.annotations),
+        });
+        recording.answered(response.status().as_u16());
+        let media_type = audit::media_type(response.headers()).to_owned();
+        let whole = response.body().as_whole().cloned();
+        if let Some(bytes) = &whole
+            && (recording.wants_body() || !response.status().is_success())
+        {
+            recording.body(bytes, &media_type);
+        }
+        if long {
+            recording.record(Stage::ResponseStarted).await;
+        }
+        if whole.is_none() && !http_body::Body::is_end_stream(response.body()) {
+            return Some(audit::Ending::new(recording, &media_type));
+        }
+        recording.record(Stage::ResponseComplete).await;
+        None
+    }
 }
 
 /// The list of layers.
@@ -109,19 +215,41 @@ async fn through<B>(
     body: B,
     info: Arc<RequestInfo>,
     query: Query,
-    warnings: &Arc<Mutex<Vec<String>>>,
-    output: &mut Output,
+    trail: &Trail,
+    seen: &mut Seen,
 ) -> Result<Response<Body>, ApiError>
 where
     B: http_body::Body + Send + 'static,
     B::Data: Send,
     B::Error: std::fmt::Display,
 {
-    *output = negotiate(&parts, &info, &query)?;
-    let user = authenticate(server, caller, &parts).await?;
-    let user = act_as(server, user, &parts).await?;
-    let _place = limit(server, &info).await?;
-    authorize(server, &user, &info, &query).await?;
+    seen.output = negotiate(&parts, &info, &query)?;
+    let received = server.auditor.as_ref().map(|_| jiff::Timestamp::now()).unwrap_or_default();
+    let asked = Instant::now();
+    let user = match authenticate(server, caller, &parts).await {
+        Ok(user) => user,
+        Err(error) => {
+            server.metrics.authenticated(None, asked.elapsed());
+            seen.recording = Recording::begin(server, &parts, &info, None, received).await?;
+            return Err(error);
+        }
+    };
+    server.metrics.authenticated(Some(&user.name), asked.elapsed());
+    trail.done("authenticate");
+    seen.recording = Recording::begin(server, &parts, &info, Some(&user), received).await?;
+    let acting = act_as(server, user.clone(), &parts).await?;
+    if !Arc::ptr_eq(&acting, &user) {
+        seen.acting = Some(acting.clone());
+    }
+    let user = acting;
+    let place = flow::place(server, &user, &info, &query, &mut seen.classified).await?;
+    seen.waited = place.as_ref().map(flow::Place::waited).unwrap_or_default();
+    trail.done("wait for a seat");
+    let asked = Instant::now();
+    let decided = authorize(server, &user, &info, &query, &mut seen.decision).await;
+    server.metrics.authorized(decided.is_ok(), asked.elapsed());
+    decided?;
+    trail.done("authorize");
     let long = info.is_long_running();
     let passed_on = info.subresource == "proxy" || server.aggregator.remote(&info.group, &info.version).is_some();
     let (body, upload) = if passed_on {
@@ -131,6 +259,12 @@ where
     } else {
         (body::read(body).await?, None)
     };
+    trail.done("read the body");
+    seen.body = body.clone();
+    if info.verb == "watch" {
+        let selector = query.get("fieldSelector").unwrap_or_default();
+        seen.watched = Some(server.fairness.watches().register(&flow::digest(&user, &info), &selector));
+    }
     // Admission is part of the registry's write path, behind defaulting.
     let context = Context {
         server: server.clone(),
@@ -140,14 +274,16 @@ where
         parts,
         body,
         upload: Mutex::new(upload),
-        output: *output,
-        warnings: warnings.clone(),
-        annotations: Arc::default(),
+        output: seen.output,
+        warnings: seen.warnings.clone(),
+        annotations: seen.annotations.clone(),
     };
     if long {
         return dispatch(context).await;
     }
-    match tokio::time::timeout(server.request_timeout, dispatch(context)).await {
+    let answered = tokio::time::timeout(server.request_timeout, dispatch(context)).await;
+    trail.done(trail::HANDLE);
+    match answered {
         Ok(answer) => answer,
         Err(_) => Err(ApiError::new(Reason::Timeout, "Timeout: request did not complete within requested timeout")),
     }
@@ -237,48 +373,21 @@ async fn act_as(server: &Server, user: Arc<UserInfo>, parts: &Parts) -> Result<A
             name: &check.name,
             ..Attributes::for_resource(&user, "impersonate", check.group, check.version, check.resource)
         };
-        allow(server, &attributes).await?;
+        allow(server, &attributes, &mut None).await?;
     }
     Ok(Arc::new(wanted.user))
 }
 
-/// A place among the requests in flight, and its gauge.
-struct Place<'a> {
-    _permit: SemaphorePermit<'a>,
-    gauge: &'a std::sync::atomic::AtomicI64,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.gauge.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-async fn limit<'a>(server: &'a Server, info: &RequestInfo) -> Result<Option<Place<'a>>, ApiError> {
-    if info.is_long_running() {
-        return Ok(None);
-    }
-    let (places, gauge) = if info.is_mutating() {
-        (&server.mutating, &server.metrics.in_flight_mutating)
-    } else {
-        (&server.reading, &server.metrics.in_flight_reading)
-    };
-    let permit = match places.try_acquire() {
-        Ok(permit) => Some(permit),
-        Err(_) => {
-            let waited = tokio::time::timeout(Duration::from_secs(QUEUE_SECONDS), places.acquire()).await;
-            waited.ok().and_then(Result::ok)
-        }
-    };
-    let Some(permit) = permit else {
-        return Err(ApiError::too_many_requests("Too many requests, please try again later.", 1));
-    };
-    gauge.fetch_add(1, Ordering::Relaxed);
-    Ok(Some(Place { _permit: permit, gauge }))
-}
-
-async fn allow(server: &Server, attributes: &Attributes<'_>) -> Result<(), ApiError> {
+/// Whether somebody may; what was decided is kept for the audit log.
+async fn allow(
+    server: &Server,
+    attributes: &Attributes<'_>,
+    decided: &mut Option<(bool, Arc<str>)>,
+) -> Result<(), ApiError> {
     let decision = decide(server, attributes).await;
+    if server.auditor.is_some() {
+        *decided = Some((decision.is_allowed(), decision.reason().into()));
+    }
     if decision.is_allowed() {
         return Ok(());
     }
@@ -307,9 +416,15 @@ pub(crate) async fn decide(server: &Server, attributes: &Attributes<'_>) -> Deci
 }
 
 /// May they.
-async fn authorize(server: &Server, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<(), ApiError> {
+async fn authorize(
+    server: &Server,
+    user: &UserInfo,
+    info: &RequestInfo,
+    query: &Query,
+    decided: &mut Option<(bool, Arc<str>)>,
+) -> Result<(), ApiError> {
     if !info.is_resource {
-        return allow(server, &Attributes::for_path(user, info.verb, &info.path)).await;
+        return allow(server, &Attributes::for_path(user, info.verb, &info.path), decided).await;
     }
     let collection = matches!(info.verb, "list" | "watch" | "deletecollection");
     let selector = if collection { query.get("fieldSelector").unwrap_or_default() } else { "".into() };
@@ -327,6 +442,7 @@ async fn authorize(server: &Server, user: &UserInfo, info: &RequestInfo, query: 
             field_selector: &selector,
             ..Attributes::for_resource(user, info.verb, &info.group, &info.version, &info.resource)
         },
+        decided,
     )
     .await
 }

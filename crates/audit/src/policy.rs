@@ -153,7 +153,8 @@ fn rule(r: &Value, at: &str, policy: Verdict, faults: &mut Vec<String>) -> Rule 
         namespaces: strings(r, "namespaces"),
         paths: strings(r, "nonResourceURLs"),
     };
-    if !rule.paths.is_empty() && !(rule.resources.is_empty() && rule.namespaces.is_empty()) {
+    let about_resources = !rule.resources.is_empty() || !rule.namespaces.is_empty();
+    if about_resources && !rule.paths.is_empty() {
         faults.push(format!(
             "{at}nonResourceURLs: Invalid value: rules cannot apply to both regular resources and non-resource URLs"
         ));

@@ -64,11 +64,14 @@ struct ResourceRule {
     cluster: bool,
 }
 
+/// Verbs, and the paths that they may be used on.
+type PathRule = (Names, Box<[Box<str>]>);
+
 #[derive(Debug)]
 struct Rule {
     subjects: Box<[Subject]>,
     resources: Box<[ResourceRule]>,
-    paths: Box<[(Names, Box<[Box<str>]>)]>,
+    paths: Box<[PathRule]>,
 }
 
 /// A FlowSchema, compiled, with the level that it leads to.

@@ -34,6 +34,11 @@ pub async fn start(dir: Arc<tempfile::TempDir>) -> Cluster {
 }
 
 pub async fn start_with(dir: Arc<tempfile::TempDir>, options: Options) -> Cluster {
+    start_tuned(dir, options, |_| {}).await
+}
+
+/// With a configuration of one's own.
+pub async fn start_tuned(dir: Arc<tempfile::TempDir>, options: Options, tune: impl FnOnce(&mut Config)) -> Cluster {
     let store = Embedded::open(dir.path().join("store"), options).unwrap();
     let node_ips = vec![[127, 0, 0, 1].into()];
     let config = PkiConfig { node_name: "node-1".into(), node_ips, ..PkiConfig::default() };
@@ -60,6 +65,7 @@ pub async fn start_with(dir: Arc<tempfile::TempDir>, options: Options) -> Cluste
     let front = pki.front_proxy_client();
     let identity = ClientIdentity { chain: vec![front.cert_der.clone()], key: front.key_der() };
     config.proxy_client = Some(Arc::new(identity));
+    tune(&mut config);
     let api = ApiServer::start(config, store).await.unwrap();
     let shutdown = CancellationToken::new();
     let tls = pki.api_server_tls().unwrap();

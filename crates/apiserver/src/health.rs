@@ -1,0 +1,159 @@
+//! `/healthz`, `/livez` and `/readyz`, each with its checks one by one.
+
+use http::header::HeaderName;
+use http::{HeaderValue, Response};
+use ironkeel_registry::ApiError;
+
+use crate::answer;
+use crate::body::Body;
+use crate::context::Context;
+use crate::server::Server;
+
+/// One thing that must be well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    /// The server answers.
+    Ping,
+    /// Logging works; it cannot fail without the process.
+    Log,
+    /// The store answers.
+    Store,
+    /// The store answers, and has caught up.
+    StoreReadiness,
+    /// The watch cache follows the store.
+    Informers,
+    /// Written before anything is served.
+    Started(&'static str),
+    /// The server is not on its way down.
+    Shutdown,
+}
+
+impl Check {
+    fn name(self) -> &'static str {
+        match self {
+            Check::Ping => "ping",
+            Check::Log => "log",
+            Check::Store => "etcd",
+            Check::StoreReadiness => "etcd-readiness",
+            Check::Informers => "informer-sync",
+            Check::Started(name) => name,
+            Check::Shutdown => "shutdown",
+        }
+    }
+}
+
+const STARTED: &[&str] = &[
+    "poststarthook/start-system-namespaces-controller",
+    "poststarthook/rbac/bootstrap-roles",
+    "poststarthook/scheduling/bootstrap-system-priority-classes",
+    "poststarthook/priority-and-fairness-config-producer",
+    "poststarthook/priority-and-fairness-config-consumer",
+    "poststarthook/bootstrap-controller",
+    "poststarthook/start-cluster-authentication-info-controller",
+    "poststarthook/apiservice-registration-controller",
+];
+
+fn checks(family: &str) -> Vec<Check> {
+    let mut all = vec![Check::Ping, Check::Log, Check::Store];
+    if family == "readyz" {
+        all.extend([Check::StoreReadiness, Check::Informers]);
+    }
+    all.extend(STARTED.iter().map(|n| Check::Started(n)));
+    if family == "readyz" {
+        all.push(Check::Shutdown);
+    }
+    all
+}
+
+fn text(code: u16, text: String) -> Response<Body> {
+    let mut response = answer::with_type(code, "text/plain; charset=utf-8", text);
+    let sniff = HeaderName::from_static("x-content-type-options");
+    response.headers_mut().insert(sniff, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// What the checks need to know, asked once a request.
+struct Seen {
+    store: Result<(), String>,
+    caught_up: bool,
+    draining: bool,
+}
+
+impl Seen {
+    async fn look(server: &Server) -> Self {
+        let status = server.registry.store().status().await;
+        // The watch cache may lag behind by what is in flight, not by more.
+        let caught_up = status.as_ref().is_ok_and(|s| server.registry.revision() > 0 || s.revision == 0);
+        Seen {
+            store: status.map(drop).map_err(|e| e.to_string()),
+            caught_up,
+            draining: server.stopping.is_cancelled() || server.draining.is_cancelled(),
+        }
+    }
+
+    fn judge(&self, check: Check) -> Result<(), String> {
+        match check {
+            Check::Ping | Check::Log | Check::Started(_) => Ok(()),
+            Check::Store | Check::StoreReadiness => self.store.clone(),
+            Check::Informers if self.caught_up => Ok(()),
+            Check::Informers => Err("the watch cache has not caught up".to_owned()),
+            Check::Shutdown if self.draining => Err("process is shutting down".to_owned()),
+            Check::Shutdown => Ok(()),
+        }
+    }
+}
+
+/// Answers `/healthz`, `/livez`, `/readyz`, and what stands below them.
+pub(crate) async fn respond(c: &Context, parts: &[&str]) -> Result<Response<Body>, ApiError> {
+    let Some((family, rest)) = parts.split_first() else { return Err(ApiError::no_such_resource()) };
+    let all = checks(family);
+    let seen = Seen::look(&c.server).await;
+    let note = |check: Check, result: &Result<(), String>| {
+        c.server.metrics.health_check(check.name(), family, result.is_ok());
+    };
+    let wanted = rest.join("/");
+    if !wanted.is_empty() {
+        let Some(check) = all.into_iter().find(|check| check.name() == wanted) else {
+            return Err(ApiError::no_such_resource());
+        };
+        let result = seen.judge(check);
+        note(check, &result);
+        return Ok(match result {
+            Ok(()) => text(200, "ok".to_owned()),
+            Err(why) => text(500, format!("internal server error: {why}\n")),
+        });
+    }
+    let mut excluded = c.query.all("exclude");
+    let (mut lines, mut failed) = (String::new(), Vec::new());
+    for check in all {
+        let name = check.name();
+        if let Some(at) = excluded.iter().position(|e| e == name) {
+            excluded.swap_remove(at);
+            lines.push_str(&format!("[+]{name} excluded: ok\n"));
+            continue;
+        }
+        let result = seen.judge(check);
+        note(check, &result);
+        match result {
+            Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
+            Err(why) => {
+                lines.push_str(&format!("[-]{name} failed: reason withheld\n"));
+                failed.push(format!("{name}: {why}"));
+            }
+        }
+    }
+    excluded.retain(|e| !e.is_empty());
+    if !excluded.is_empty() {
+        excluded.sort();
+        let names: Vec<String> = excluded.iter().map(|e| format!("{e:?}")).collect();
+        lines.push_str(&format!("warn: some health checks cannot be excluded: no matches for {}\n", names.join(",")));
+    }
+    if !failed.is_empty() {
+        tracing::warn!(family, failed = failed.join(", "), "health check failed");
+        return Ok(text(500, format!("{lines}{family} check failed\n")));
+    }
+    if c.query.get("verbose").is_none() {
+        return Ok(text(200, "ok".to_owned()));
+    }
+    Ok(text(200, format!("{lines}{family} check passed\n")))
+}
