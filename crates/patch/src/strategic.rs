@@ -77,8 +77,13 @@ fn merge_map(target: &mut Map, patch: &Map, row: Option<TypeId>) -> Result<(), P
             }
             (Some(Value::Array(here)), Value::Array(change)) => {
                 let order = element_order(patch, name)?;
+                if let Some(order) = order {
+                    check_order(change, order, field.and_then(|f| f.merge_key))?;
+                }
                 merge_list(here, change, field, child, order)?;
             }
+            // There is nothing to delete.
+            (_, Value::Object(change)) if change.str(DIRECTIVE) == Some("delete") => _ = target.remove(name),
             (_, change) => {
                 let mut value = change.clone();
                 strip(&mut value);
@@ -111,6 +116,27 @@ fn element_order<'p>(patch: &'p Map, list: &str) -> Result<Option<&'p [Value]>, 
     }
 }
 
+/// What a patch sets in a list must stand in the order that it asks for.
+fn check_order(patch: &[Value], order: &[Value], merge_key: Option<&str>) -> Result<(), PatchError> {
+    let same = |a: &Value, b: &Value| match merge_key {
+        Some(key) if matches!(a, Value::Object(_)) => a.get(key) == b.get(key),
+        _ => a == b,
+    };
+    if order.is_empty() {
+        return Ok(());
+    }
+    let set = patch.iter().filter(|e| directive_of(e).is_none());
+    let mut rest = order.iter();
+    let mut ordered = true;
+    for element in set {
+        ordered &= rest.any(|o| same(element, o));
+    }
+    if ordered {
+        return Ok(());
+    }
+    Err(malformed("the order in patch list doesn't match $setElementOrder list".into()))
+}
+
 fn retain_keys(target: &mut Map, patch: &Map) -> Result<(), PatchError> {
     let Some(directive) = patch.get(RETAIN_KEYS) else { return Ok(()) };
     let Value::Array(names) = directive else {
@@ -119,7 +145,7 @@ fn retain_keys(target: &mut Map, patch: &Map) -> Result<(), PatchError> {
     let listed = |name: &str| names.iter().any(|n| n.as_str() == Some(name));
     let unlisted = patch.iter().any(|(name, change)| !name.starts_with('$') && !change.is_null() && !listed(name));
     if unlisted {
-        return Err(malformed("invalid patch format of retainKeys".into()));
+        return Err(PatchError::Inapplicable("patch content doesn't match retainKeys list".into()));
     }
     target.retain(|name, _| listed(name));
     Ok(())

@@ -149,3 +149,17 @@ fn strategic_merge_merges_and_deletes_primitives() {
     strategic_merge(&mut target, &patch, type_by_name("core/v1.Pod").unwrap()).unwrap();
     assert_eq!(target, object!({"metadata": {"finalizers": ["b", "c"]}}));
 }
+
+#[test]
+fn strategic_merge_refuses_what_contradicts_itself() {
+    let live = || object!({"containers": [{"name": "a"}, {"name": "b"}], "volumes": [{"name": "v", "emptyDir": {}}]});
+    let order = object!({"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}],
+        "containers": [{"name": "a", "image": "x"}, {"name": "b", "image": "y"}]});
+    let error = pod(live(), order).unwrap_err();
+    assert_eq!(error.status(), 400);
+    let retained = object!({"volumes": [{"name": "v", "$retainKeys": ["name"], "hostPath": {"path": "/"}}]});
+    let error = pod(live(), retained).unwrap_err();
+    assert_eq!((error.status(), error.to_string()), (422, "patch content doesn't match retainKeys list".to_owned()));
+    let absent = pod(live(), object!({"securityContext": {"$patch": "delete"}})).unwrap();
+    assert_eq!(absent, pod(live(), object!({})).unwrap());
+}

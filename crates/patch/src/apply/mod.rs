@@ -129,6 +129,44 @@ fn conflict_text(conflicts: &[Conflict]) -> String {
 /// The annotation in which client-side apply keeps its configuration.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
+/// Merges a configuration into an object that keeps no owners: what a mutating admission policy
+/// does. Nothing of an atomic list, map or object may be set; the error holds their paths.
+pub fn merge_configuration(target: &mut Value, config: &Value, schema: Schema<'_>) -> Result<(), Vec<String>> {
+    let mut atomics = Vec::new();
+    find_atomics(config, View::root(schema), &mut String::new(), &mut atomics);
+    if !atomics.is_empty() {
+        return Err(atomics);
+    }
+    merge::merge(target, config, View::root(schema));
+    Ok(())
+}
+
+/// Paths of what `view` sees whole.
+fn find_atomics(value: &Value, view: View<'_>, path: &mut String, found: &mut Vec<String>) {
+    let length = path.len();
+    match value {
+        Value::Object(members) if view.is_object(value) => {
+            for (name, member) in members.iter() {
+                path.push('.');
+                path.push_str(name);
+                find_atomics(member, view.member(name).view, path, found);
+                path.truncate(length);
+            }
+        }
+        Value::Array(elements) if view.is_list(value) => {
+            for (i, element) in elements.iter().enumerate() {
+                path.push_str(&format!("[{i}]"));
+                if !matches!(element, Value::Object(_)) || view.element().is_object(element) {
+                    find_atomics(element, view.element(), path, found);
+                }
+                path.truncate(length);
+            }
+        }
+        Value::Object(_) | Value::Array(_) => found.push(path.clone()),
+        _ => {}
+    }
+}
+
 /// Applies `config` on `live` (for a new object: an empty one without a uid). The answer is the
 /// whole object with its `managedFields`; equal to `live` where nothing changes.
 ///
