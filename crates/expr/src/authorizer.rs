@@ -60,7 +60,7 @@ pub struct AuthorizationDecision {
 
 /// The caller's authorizer. Called while the expression runs, so it must answer from memory or be
 /// called where blocking is allowed.
-pub trait AuthorizerHook {
+pub trait AuthorizerHook: Sync {
     /// Decides.
     fn authorize(&self, check: &AuthorizationCheck) -> AuthorizationDecision;
 }

@@ -4,7 +4,7 @@
 //! What does not live here: who asks (admission policies, CRD rules, match conditions), and the
 //! authorizer, which the caller brings as an [`AuthorizerHook`].
 //!
-//! ```ignore
+//! ```
 //! use ironkeel_expr::{Activation, Budget, Environment, Type};
 //! use ironkeel_object::object;
 //!
@@ -50,16 +50,41 @@
 //!   .property(json name) / .items() / .values() -> Option<&DeclType>  .max_elements() -> Option<u64>
 //! ```
 
+mod activation;
+mod ast;
 mod authorizer;
 mod budget;
+mod check;
+mod convert;
+mod cost;
+mod env;
 mod error;
 pub mod escaping;
+mod estimate;
+mod eval;
+mod functions;
+mod lexer;
+mod library;
+mod macros;
+mod parser;
+mod program;
+mod schema;
+mod source;
+mod time;
 mod types;
+mod unify;
+mod value;
 
+pub use activation::Activation;
 pub use authorizer::{AuthorizationCheck, AuthorizationDecision, AuthorizerHook, CheckTarget, ResourceCheck};
 pub use budget::Budget;
+pub use env::Environment;
 pub use error::{CompileError, EvalError, Issue, Issues};
+pub use estimate::CostEstimate;
+pub use program::Program;
+pub use schema::DeclType;
 pub use types::{Field, ListKind, ListType, ObjectType, Opaque, Type, TypeProvider};
+pub use value::{Entries, List, MapKey, MapVal, Message, OpaqueVal, Text, Val};
 
 /// Most that one run of one expression may cost; about 0.1 s upstream.
 pub const PER_CALL_LIMIT: u64 = 1_000_000;

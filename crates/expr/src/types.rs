@@ -93,10 +93,6 @@ pub enum Opaque {
     ResourceCheck,
     /// The answer of `check("get")`.
     Decision,
-    /// `JSONPatch{…}`.
-    JsonPatch,
-    /// `Object{…}` and what is below it: fields are not declared.
-    Patch,
 }
 
 impl Opaque {
@@ -114,8 +110,6 @@ impl Opaque {
             Opaque::GroupCheck => "kubernetes.authorization.GroupCheck",
             Opaque::ResourceCheck => "kubernetes.authorization.ResourceCheck",
             Opaque::Decision => "kubernetes.authorization.Decision",
-            Opaque::JsonPatch => "JSONPatch",
-            Opaque::Patch => "Object",
         }
     }
 }
@@ -202,6 +196,17 @@ impl Type {
     /// An object.
     pub fn object(of: ObjectType) -> Type {
         Type::Object(Arc::new(of))
+    }
+
+    /// What an apply configuration is: `Object{…}`.
+    pub fn patch_object() -> Type {
+        Type::object(ObjectType::new("Object"))
+    }
+
+    /// One operation of a JSON patch: `JSONPatch{op: "add", path: "/a", value: 1}`.
+    pub fn json_patch() -> Type {
+        let of = ObjectType::new("JSONPatch").field("op", Type::String).field("path", Type::String);
+        Type::object(of.field("from", Type::String).field("value", Type::Dyn))
     }
 
     /// The type of a type.
