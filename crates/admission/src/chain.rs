@@ -10,7 +10,8 @@ use ironkeel_webhook::WebhookClient;
 
 use crate::plugin_set::{Plugin, PluginSet};
 use crate::policy::Policies;
-use crate::webhook::{Rounds, Webhooks};
+use crate::reinvocation::Rounds;
+use crate::webhook::Webhooks;
 use crate::{
     Cluster, Config, certificates, creates_pod, default_toleration_seconds, deny_service_external_ips, ingress_class,
     limit_ranger, namespace_lifecycle, node_restriction, owner_references, pod_policies, pod_resize, pod_security,

@@ -6,7 +6,6 @@
 //! identity and permission (`auth`), how CEL works (`expr`), how a webhook is reached (`webhook`).
 
 mod attributes;
-#[path = "cel_stub.rs"]
 mod cel;
 mod certificates;
 mod chain;
@@ -25,6 +24,7 @@ mod pod_security;
 mod pod_topology_labels;
 mod policy;
 mod priority;
+mod reinvocation;
 mod resource_quota;
 mod runtime_class;
 mod service_account;

@@ -48,6 +48,7 @@ mod table;
 pub use error::{FieldError, FieldErrorKind, Path};
 pub use hooks::{ColumnDefinition, DeletePlan, Hooks, Scale, TableContext};
 pub use metadata::{ANNOTATIONS_MAX_BYTES, validate_metadata, validate_metadata_update};
+pub use registration::expressions as admission_expressions;
 pub use table::{kind, kind_for_gvk, kinds};
 
 use std::sync::Arc;

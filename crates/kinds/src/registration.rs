@@ -1,11 +1,18 @@
 //! What extends or guards the API: APIService, CustomResourceDefinition, webhook configurations,
 //! admission policies, certificate signing requests.
 
+mod constraints;
+pub mod expressions;
+mod policies;
+mod webhooks;
+
+pub(crate) use policies::{Policy, PolicyBinding};
+pub(crate) use webhooks::Webhooks;
+
 use ironkeel_object::{ObjectMeta, Value};
 
 use crate::error::Errors;
-use crate::pod_spec::{present, string};
-use crate::rules::Generation;
+use crate::pod_spec::string;
 use crate::structural::Depth;
 use crate::{Path, TableContext, names, print, rules, strategy};
 
@@ -63,160 +70,6 @@ impl rules::Rules for ApiService {
     }
     fn depth(&self) -> Depth {
         Depth::Enums
-    }
-}
-
-/// MutatingWebhookConfiguration and ValidatingWebhookConfiguration.
-pub(crate) struct Webhooks {
-    pub(crate) mutating: bool,
-}
-impl rules::Rules for Webhooks {
-    fn default(&self, o: &mut Value) {
-        for w in o.get_mut("webhooks").and_then(Value::as_array_mut).into_iter().flatten() {
-            let Some(m) = w.as_object_mut() else { continue };
-            for (f, v) in [("failurePolicy", "Fail"), ("matchPolicy", "Equivalent")] {
-                if m.get(f).is_none_or(Value::is_null) {
-                    m.insert(f, v);
-                }
-            }
-            for f in ["namespaceSelector", "objectSelector"] {
-                if m.get(f).is_none_or(Value::is_null) {
-                    m.insert(f, Value::object());
-                }
-            }
-            if m.get("timeoutSeconds").is_none_or(Value::is_null) {
-                m.insert("timeoutSeconds", 10_i64);
-            }
-            if self.mutating && m.get("reinvocationPolicy").is_none_or(Value::is_null) {
-                m.insert("reinvocationPolicy", "Never");
-            }
-            for r in m.get_mut("rules").and_then(Value::as_array_mut).into_iter().flatten() {
-                if r.get("scope").is_none_or(Value::is_null) {
-                    *r.slot(&["scope"]) = "*".into();
-                }
-            }
-            if let Some(s) = m.get_mut("clientConfig").and_then(|c| c.get_mut("service")).filter(|s| !s.is_null())
-                && s.get("port").is_none_or(Value::is_null)
-            {
-                *s.slot(&["port"]) = 443_i64.into();
-            }
-        }
-    }
-    fn generation(&self) -> Generation {
-        Generation::Of(&["webhooks"])
-    }
-    fn unconditional_update(&self) -> bool {
-        false
-    }
-    fn validate(&self, o: &Value, e: &mut Errors) {
-        let list = o.items_at(&["webhooks"]);
-        for (i, w) in list.iter().enumerate() {
-            let at = Path::new("webhooks").index(i);
-            let name = w.str_at(&["name"]).unwrap_or_default();
-            if name.is_empty() {
-                e.required(&at.child("name"), "");
-            } else if !names::subdomain(name).is_empty() {
-                e.invalid(&at.child("name"), name, &names::subdomain(name).join(","));
-            } else if name.split('.').count() < 3 {
-                e.invalid(&at.child("name"), name, "should be a domain with at least three segments separated by dots");
-            }
-            if list[..i].iter().any(|x| x["name"] == w["name"]) {
-                e.duplicate(&at.child("name"), name);
-            }
-            match w.str_at(&["sideEffects"]) {
-                None => e.required(&at.child("sideEffects"), "must specify one of None, NoneOnDryRun"),
-                Some("None" | "NoneOnDryRun") => {}
-                Some(s) => e.not_supported(&at.child("sideEffects"), s, &["None", "NoneOnDryRun"]),
-            }
-            if let Some(t) = w.i64_at(&["timeoutSeconds"]).filter(|t| !(1..=30).contains(t)) {
-                e.invalid(&at.child("timeoutSeconds"), t, "the timeout value must be between 1 and 30 seconds");
-            }
-            let versions = w.items_at(&["admissionReviewVersions"]);
-            if versions.is_empty() {
-                e.required(&at.child("admissionReviewVersions"), "must specify one of v1, v1beta1");
-            }
-            let config = w.get("clientConfig").unwrap_or(&Value::Null);
-            if string(config, "url").is_some() == present(config, "service").is_some() {
-                e.required(&at.child("clientConfig"), "exactly one of url or service is required");
-            }
-            for (j, r) in w.items_at(&["rules"]).iter().enumerate() {
-                for f in ["operations", "apiGroups", "apiVersions", "resources"] {
-                    if r.items_at(&[f]).is_empty() {
-                        e.required(&at.child("rules").index(j).child(f), "");
-                    }
-                }
-            }
-        }
-    }
-    fn depth(&self) -> Depth {
-        Depth::Enums
-    }
-    fn columns(&self) -> &'static str {
-        if self.mutating { "mutatingWebhook" } else { "validatingWebhook" }
-    }
-    fn cells(&self, o: &Value, c: &TableContext) -> Vec<Value> {
-        vec![(o.items_at(&["webhooks"]).len() as i64).into(), print::age(o, c)]
-    }
-}
-
-/// Admission policies of both sorts; their columns are the plain ones.
-pub(crate) struct Policy;
-impl rules::Rules for Policy {
-    fn default(&self, o: &mut Value) {
-        let Some(spec) = strategy::spec(o) else { return };
-        if spec.get("failurePolicy").is_none_or(Value::is_null) {
-            spec.insert("failurePolicy", "Fail");
-        }
-        if let Some(m) = spec.get_mut("matchConstraints").filter(|m| !m.is_null()) {
-            match_resources(m);
-        }
-    }
-    fn generation(&self) -> Generation {
-        Generation::Of(&["spec"])
-    }
-    fn unconditional_update(&self) -> bool {
-        false
-    }
-    fn storage_version(&self) -> Option<(&'static str, &'static str)> {
-        Some(("admissionregistration.k8s.io", "v1"))
-    }
-}
-
-/// Bindings of admission policies.
-pub(crate) struct PolicyBinding;
-impl rules::Rules for PolicyBinding {
-    fn default(&self, o: &mut Value) {
-        let m = o.get_mut("spec").and_then(|s| s.get_mut("matchResources")).filter(|m| !m.is_null());
-        if let Some(m) = m {
-            match_resources(m);
-        }
-    }
-    fn generation(&self) -> Generation {
-        Generation::Of(&["spec"])
-    }
-    fn unconditional_update(&self) -> bool {
-        false
-    }
-    fn storage_version(&self) -> Option<(&'static str, &'static str)> {
-        Some(("admissionregistration.k8s.io", "v1"))
-    }
-}
-
-fn match_resources(m: &mut Value) {
-    if m.get("matchPolicy").is_none_or(Value::is_null) {
-        *m.slot(&["matchPolicy"]) = "Equivalent".into();
-    }
-    for f in ["namespaceSelector", "objectSelector"] {
-        if m.get(f).is_none_or(Value::is_null) {
-            *m.slot(&[f]) = Value::object();
-        }
-    }
-    for list in ["resourceRules", "excludeResourceRules"] {
-        for r in m.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
-            if r.get("scope").is_none_or(Value::is_null) {
-                *r.slot(&["scope"]) = "*".into();
-            }
-        }
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod admit;
 mod cache;
+mod claims;
 mod clock;
 mod convert;
 mod create;
@@ -35,6 +36,7 @@ pub use cache::{Cache, Change as CacheChange, EventType, Snapshot, json_frame};
 pub use clock::{Clock, SystemClock, rfc3339};
 pub use convert::Converter;
 pub use create::name_suffix;
+pub use custom::{schema_of, structure_of};
 pub use entry::{Entry, Format, View};
 pub use error::{ApiError, Cause, Details, OPTIMISTIC_LOCK, Reason, qualified};
 pub use event_lease::EVENT_TTL_SECONDS;
@@ -46,6 +48,6 @@ pub use request::{DeleteOptions, Deleted, Propagation, WriteRequest, Written};
 pub use scale::{ScaleChange, ScaleWrite, scale_of};
 pub use selector::Selection;
 pub use services::ServiceAddresses;
-pub use storage::{CustomRows, KindRow, Row, Stored, object_key};
+pub use storage::{CustomRows, KindRow, Row, Stored, object_key, prefix_of};
 pub use update::{Change, Replace};
 pub use watch::{WatchStart, WatchedEvent, Watcher};

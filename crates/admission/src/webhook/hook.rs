@@ -5,7 +5,9 @@ use std::time::Duration;
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_webhook::{DEFAULT_SERVICE_PORT, Endpoint, Target};
 
-use crate::cel::{Condition, WEBHOOK};
+use ironkeel_kinds::admission_expressions::MATCH_CONDITIONS;
+
+use crate::cel::Condition;
 use crate::matching::Match;
 
 /// What a webhook waits for unless told otherwise, in seconds.
@@ -65,7 +67,7 @@ impl Hook {
             uid: format!("{configuration}/{name}/{index}"),
             target: target(w.get("clientConfig").unwrap_or(&Value::Null)),
             matcher: Match::of_webhook(w),
-            conditions: Condition::parse_all(w.items_at(&["matchConditions"]), &WEBHOOK),
+            conditions: Condition::parse_all(w.items_at(&["matchConditions"]), &MATCH_CONDITIONS),
             ignores: w.str_at(&["failurePolicy"]) == Some("Ignore"),
             dry_runs: matches!(w.str_at(&["sideEffects"]), Some("None" | "NoneOnDryRun")),
             timeout: Duration::from_secs(u64::try_from(seconds).unwrap_or(1)),

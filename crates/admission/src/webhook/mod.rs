@@ -22,7 +22,6 @@ use crate::cel::{self, Verdict};
 use crate::matching::{View, exempt, shown};
 
 use hook::Hook;
-pub(crate) use mutating::Rounds;
 use review::{Answer, Body};
 
 /// Webhooks of one sort, compiled, and the version of the cache that they were made of.
@@ -88,6 +87,7 @@ impl Webhooks {
             return Ok(Some(seen));
         }
         match cel::match_conditions(c, a, &hook.conditions, !hook.ignores, seen.view.row(a), seen.parts()) {
+            Verdict::Matches => Ok(Some(seen)),
             Verdict::Skips => Ok(None),
             Verdict::Fails(why) => Err(a.forbidden(&why)),
         }

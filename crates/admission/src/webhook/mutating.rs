@@ -1,8 +1,6 @@
 //! MutatingAdmissionWebhook: one after the other, in order of names; a second round for those who
 //! ask for it when the object changed behind their back.
 
-use std::collections::BTreeSet;
-
 use ironkeel_object::Value;
 use ironkeel_registry::{ApiError, Attributes};
 
@@ -11,30 +9,9 @@ use super::review::Answer;
 use super::{Failure, Seen, Webhooks, applies};
 use crate::Cluster;
 use crate::matching::{settle, taken_back};
+use crate::reinvocation::Rounds;
 
 const PLURAL: &str = "mutatingwebhookconfigurations";
-
-/// What a request's two rounds of mutation know of each other.
-#[derive(Default)]
-pub(crate) struct Rounds {
-    /// This is the second round.
-    pub(crate) second: bool,
-    /// Something changed the object, so there is to be a second round.
-    pub(crate) again: bool,
-    /// The object as the last round of webhooks left it.
-    left: Option<Value>,
-    /// Called so far, with `reinvocationPolicy: IfNeeded`.
-    called: BTreeSet<String>,
-    /// Of those, whose object changed afterwards.
-    outdated: BTreeSet<String>,
-}
-
-impl Rounds {
-    fn changed(&mut self) {
-        let called = std::mem::take(&mut self.called);
-        self.outdated.extend(called);
-    }
-}
 
 impl Webhooks {
     /// Lets webhooks change the object. For a delete there is none, and a patch is an error.
@@ -50,12 +27,10 @@ impl Webhooks {
         if hooks.is_empty() || !applies(a) {
             return Ok(());
         }
-        if rounds.second && rounds.left.as_ref() != object.as_deref() {
-            rounds.changed();
-        }
+        rounds.webhooks.begin(rounds.second, object.as_deref());
         let round = u8::from(rounds.second);
         for (index, hook) in hooks.iter().enumerate() {
-            if rounds.second && !rounds.outdated.contains(&hook.uid) {
+            if rounds.second && !rounds.webhooks.is_outdated(&hook.uid) {
                 continue;
             }
             let Some(seen) = self.wanted(c, a, hook, object.as_deref(), old).await? else { continue };
@@ -71,11 +46,11 @@ impl Webhooks {
             );
             a.annotate(&format!("mutation.webhook.admission.k8s.io/{place}"), &note);
             if mutated {
-                rounds.changed();
+                rounds.webhooks.changed();
                 rounds.again = true;
             }
             if hook.again {
-                rounds.called.insert(hook.uid.clone());
+                rounds.webhooks.called(hook.uid.clone());
             }
             match asked {
                 Ok(_) => {}
@@ -87,7 +62,7 @@ impl Webhooks {
                 Err(Failure::Calling(why)) => return Err(ApiError::internal(why)),
             }
         }
-        rounds.left = object.as_deref().cloned();
+        rounds.webhooks.end(object.as_deref());
         Ok(())
     }
 }

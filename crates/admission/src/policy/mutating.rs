@@ -1,0 +1,147 @@
+//! MutatingAdmissionPolicy: apply configurations and JSON patches that expressions make.
+
+use ironkeel_object::{ObjectMeta, Value};
+use ironkeel_registry::{ApiError, Attributes, Cause};
+
+use super::compiled::{Mutation, Sort};
+use super::evaluate::{self, Data};
+use super::{Policies, Run, namespace_object, runs};
+use crate::Cluster;
+use crate::matching::{settle, shown, taken_back};
+use crate::reinvocation::Rounds;
+
+impl Policies {
+    /// Lets every policy that means the request change the object, in order of names.
+    pub(crate) async fn mutate(
+        &self,
+        c: &Cluster,
+        a: &Attributes<'_>,
+        object: &mut Value,
+        old: Option<&Value>,
+        rounds: &mut Rounds,
+    ) -> Result<(), ApiError> {
+        let policies = self.mutating.get(c, Sort::Mutating);
+        if policies.is_empty() {
+            return Ok(());
+        }
+        rounds.policies.begin(rounds.second, Some(object));
+        let (runs, misfits) = runs(c, a, &policies, Some(object), old).await;
+        let mut errors: Vec<(String, String)> = Vec::new();
+        for misfit in misfits.iter().filter(|m| m.policy.fails) {
+            let why = match misfit.binding {
+                Some(binding) => {
+                    let (policy, binding) = (&misfit.policy.name, &binding.name);
+                    format!(
+                        "policy '{policy}' with binding '{binding}' denied request: failed to configure binding: {}",
+                        misfit.why
+                    )
+                }
+                None => {
+                    format!(
+                        "policy {:?} denied request: failed to configure policy: {}",
+                        misfit.policy.name, misfit.why
+                    )
+                }
+            };
+            errors.push((why, String::new()));
+        }
+        let namespace = if runs.is_empty() { None } else { namespace_object(c, a)? };
+        for run in &runs {
+            let key = key(run);
+            if rounds.second && !rounds.policies.is_outdated(&key) {
+                continue;
+            }
+            let Some(before) = shown(c, a, &run.view, Some(object)).await? else { continue };
+            let old = shown(c, a, &run.view, old).await?;
+            match mutated(c, a, run, before.clone(), old.as_ref(), namespace.as_deref())? {
+                Ok(after) => {
+                    if after != before {
+                        taken_back(c, a, &run.view, after, object).await?;
+                        rounds.policies.changed();
+                        rounds.again = true;
+                    }
+                }
+                Err(why) if run.policy.fails => {
+                    let (policy, binding) = (&run.policy.name, &run.binding.name);
+                    errors.push((
+                        format!("policy '{policy}' with binding '{binding}' denied request: {why}"),
+                        "Invalid".into(),
+                    ));
+                }
+                Err(_) => {}
+            }
+            if run.policy.again {
+                rounds.policies.called(key);
+            }
+        }
+        rounds.policies.end(Some(object));
+        refusal(a, errors)
+    }
+}
+
+fn key(run: &Run<'_>) -> String {
+    let param = run.param.as_ref().map(|p| format!("{}/{}", p.namespace(), p.name())).unwrap_or_default();
+    format!("{}\n{}\n{param}", run.policy.name, run.binding.name)
+}
+
+/// The object after all mutations of one run. The inner error is the policy's failure; the outer one
+/// stops the request.
+fn mutated(
+    c: &Cluster,
+    a: &Attributes<'_>,
+    run: &Run<'_>,
+    mut object: Value,
+    old: Option<&Value>,
+    namespace: Option<&Value>,
+) -> Result<Result<Value, String>, ApiError> {
+    let row = run.view.row(a);
+    for (index, mutation) in run.policy.mutations.iter().enumerate() {
+        let data = Data { object: Some(&object), old, namespace };
+        let made = match evaluate::mutation(c, a, run, &data, index) {
+            Ok(Some(made)) => made,
+            Ok(None) => return Ok(Ok(object)),
+            Err(why) => return Ok(Err(why)),
+        };
+        let mut after = object.clone();
+        match mutation {
+            Mutation::Apply(_) => {
+                let mut config = made;
+                let gvk = object.gvk();
+                config.set_gvk(&gvk.api_version(), &gvk.kind);
+                let structure = ironkeel_registry::structure_of(row);
+                let schema = ironkeel_registry::schema_of(row, structure.as_ref());
+                if let Err(atomics) = ironkeel_patch::apply::merge_configuration(&mut after, &config, schema) {
+                    let paths = atomics.join(", ");
+                    return Ok(Err(format!(
+                        "error applying patch: invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {paths}"
+                    )));
+                }
+            }
+            Mutation::JsonPatch(_) => match ironkeel_patch::json_patch(&mut after, &made) {
+                Ok(()) => {}
+                // A test that fails means that there is nothing to do.
+                Err(e) if e.is_failed_test() => continue,
+                Err(e) => return Ok(Err(format!("JSON Patch: {e}"))),
+            },
+            Mutation::Unknown(_) => {}
+        }
+        settle(row, &mut after)?;
+        object = after;
+    }
+    Ok(Ok(object))
+}
+
+fn refusal(a: &Attributes<'_>, errors: Vec<(String, String)>) -> Result<(), ApiError> {
+    let Some((first, reason)) = errors.first() else { return Ok(()) };
+    let mut error = a.forbidden(first);
+    error.message.clone_from(first);
+    if !reason.is_empty() {
+        error.chosen = Some(Box::new((error.reason.code(), reason.clone())));
+    }
+    if let Some(details) = &mut error.details {
+        for (message, _) in &errors {
+            details.causes.push(Cause { reason: String::new(), message: message.clone(), field: String::new() });
+        }
+    }
+    Err(error)
+}

@@ -1,0 +1,73 @@
+//! Parameter objects: what a binding's `paramRef` names.
+
+use std::sync::Arc;
+
+use ironkeel_object::{LabelSelector, Value};
+use ironkeel_registry::{Attributes, Row};
+
+use super::compiled::{Binding, Policy};
+use crate::Cluster;
+
+/// The row of a policy's parameters; none where it has none.
+pub(super) fn kind(c: &Cluster, policy: &Policy) -> Result<Option<Arc<Row>>, String> {
+    let Some((api_version, kind)) = &policy.param_kind else { return Ok(None) };
+    let rows = c.registry.as_ref().map(|r| r.rows());
+    let row = rows
+        .iter()
+        .flat_map(|rows| rows.iter())
+        .find(|r| r.api_version == *api_version && r.kind_name() == kind && r.stored.is_some());
+    row.cloned().map(Some).ok_or_else(|| {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        format!("failed to find resource referenced by paramKind: '{group}/{version}, Kind={kind}'")
+    })
+}
+
+/// The parameters of a binding: one run each; one run without where nothing is to be looked for.
+pub(super) async fn collect(
+    c: &Cluster,
+    a: &Attributes<'_>,
+    kind: Option<&Arc<Row>>,
+    binding: &Binding,
+) -> Result<Vec<Option<Value>>, String> {
+    let (Some(row), Some(reference), Some(registry)) = (kind, &binding.param_ref, &c.registry) else {
+        return Ok(vec![None]);
+    };
+    let named = reference.str_at(&["namespace"]).unwrap_or_default();
+    let namespace = if !row.namespaced() {
+        if !named.is_empty() {
+            return Err("paramRef.namespace must not be provided for a cluster-scoped `paramKind`".into());
+        }
+        ""
+    } else if !named.is_empty() {
+        named
+    } else if a.namespace.is_empty() {
+        return Err("cannot use namespaced paramRef in policy binding that matches cluster-scoped resources".into());
+    } else {
+        a.namespace
+    };
+    let name = reference.str_at(&["name"]).unwrap_or_default();
+    let selector = reference.get("selector").filter(|s| !s.is_null());
+    let entries = match (name, selector) {
+        ("", None) => return Err("one of name or selector must be provided".into()),
+        ("", Some(selector)) => {
+            let selector = LabelSelector::from_value(selector).map_err(|e| e.to_string())?;
+            let home = row.home().map_err(|e| e.message)?;
+            let all = home.cache.snapshot(namespace, "", |_| true).entries;
+            let matches = |e: &Arc<_>| {
+                let entry: &ironkeel_registry::Entry = e;
+                entry.tree().is_ok_and(|t| selector.matches_object(&t))
+            };
+            all.into_iter().filter(matches).collect()
+        }
+        (_, Some(_)) => return Err("paramRef.name and paramRef.selector are mutually exclusive".into()),
+        (name, None) => registry.get(row, namespace, name).into_iter().collect::<Vec<_>>(),
+    };
+    if entries.is_empty() && reference.str_at(&["parameterNotFoundAction"]) == Some("Deny") {
+        return Err("no params found for policy binding with `Deny` parameterNotFoundAction".into());
+    }
+    let mut out = Vec::with_capacity(entries.len());
+    for entry in &entries {
+        out.push(Some(registry.current(row, entry).await.map_err(|e| e.message)?));
+    }
+    Ok(out)
+}
