@@ -41,7 +41,10 @@ pub(crate) async fn run(registry: &Arc<Registry>, config: &Config, kubernetes_ip
     ensure(registry, ironkeel_auth::bootstrap_policy(), ironkeel_auth::reconcile).await?;
     ensure(registry, priority_classes(), |_, _| None).await?;
     ensure(registry, vec![kubernetes_service(config, kubernetes_ip)], replace_ports).await?;
-    ensure(registry, endpoints(config), replace_endpoints).await?;
+    // Replicas that share a store put themselves among the others afterwards.
+    if !registry.store().shared() {
+        ensure(registry, endpoints(config, &[config.advertise_address]), replace_endpoints).await?;
+    }
     ensure(registry, vec![client_ca(config)], replace_data).await
 }
 
@@ -74,7 +77,7 @@ pub(crate) fn request(row: &Arc<Row>, object: &Value) -> WriteRequest {
     }
 }
 
-async fn ensure(
+pub(crate) async fn ensure(
     registry: &Arc<Registry>,
     objects: Vec<Value>,
     mend: fn(&Value, &Value) -> Option<Value>,
@@ -148,11 +151,15 @@ fn replace_ports(existing: &Value, wanted: &Value) -> Option<Value> {
     (out != *existing).then_some(out)
 }
 
-fn endpoints(config: &Config) -> Vec<Value> {
-    let ip = config.advertise_address.to_string();
+/// The `kubernetes` Service's EndpointSlice and Endpoints.
+fn endpoints(config: &Config, addresses: &[IpAddr]) -> Vec<Value> {
+    // Upstream's validation refuses loopback endpoints; a cluster that listens there has none.
+    if !config.reconcile_endpoints || config.advertise_address.is_loopback() {
+        return Vec::new();
+    }
     let port = i64::from(config.secure_port);
     let family = if config.advertise_address.is_ipv4() { "IPv4" } else { "IPv6" };
-    let slice = object!({
+    let mut slice = object!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
@@ -161,10 +168,9 @@ fn endpoints(config: &Config) -> Vec<Value> {
             "labels": { "kubernetes.io/service-name": "kubernetes" },
         },
         "addressType": family,
-        "endpoints": [{ "addresses": [(ip.as_str())], "conditions": { "ready": true } }],
         "ports": [{ "name": "https", "port": port, "protocol": "TCP" }],
     });
-    let endpoints = object!({
+    let mut endpoints = object!({
         "apiVersion": "v1",
         "kind": "Endpoints",
         "metadata": {
@@ -172,16 +178,24 @@ fn endpoints(config: &Config) -> Vec<Value> {
             "namespace": "default",
             "labels": { "endpointslice.kubernetes.io/skip-mirror": "true" },
         },
-        "subsets": [{
-            "addresses": [{ "ip": (ip.as_str()) }],
-            "ports": [{ "name": "https", "port": port, "protocol": "TCP" }],
-        }],
+        "subsets": [{ "ports": [{ "name": "https", "port": port, "protocol": "TCP" }] }],
     });
-    if config.advertise_address.is_loopback() {
-        // Upstream's validation refuses loopback endpoints; a cluster that listens there has none.
-        return Vec::new();
+    let of = |make: fn(&str) -> Value| -> Vec<Value> { addresses.iter().map(|ip| make(&ip.to_string())).collect() };
+    *slice.slot(&["endpoints"]) =
+        of(|ip| object!({ "addresses": [(ip)], "conditions": { "ready": true } })).into();
+    if let Some(subset) = endpoints.get_mut("subsets").and_then(|s| s.as_array_mut()?.first_mut()) {
+        *subset.slot(&["addresses"]) = of(|ip| object!({ "ip": (ip) })).into();
     }
     vec![slice, endpoints]
+}
+
+/// Makes these addresses the endpoints of the `kubernetes` Service.
+pub(crate) async fn publish(
+    registry: &Arc<Registry>,
+    config: &Config,
+    addresses: &[IpAddr],
+) -> Result<(), ApiError> {
+    ensure(registry, endpoints(config, addresses), replace_endpoints).await
 }
 
 fn replace_endpoints(existing: &Value, wanted: &Value) -> Option<Value> {

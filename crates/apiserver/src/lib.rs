@@ -7,6 +7,7 @@
 
 mod aggregation;
 mod answer;
+mod at_rest;
 mod binding;
 mod body;
 mod bootstrap;
@@ -20,6 +21,7 @@ mod error;
 mod escalation;
 mod eviction;
 mod forward;
+mod identity;
 mod in_process;
 mod layers;
 mod metrics;
@@ -38,9 +40,18 @@ mod token;
 mod watch_stream;
 mod write;
 
+pub use at_rest::store_prefixes;
 pub use body::{BODY_LIMIT_BYTES, Body};
 pub use delegates::{DelegatesConfig, WebhookConfig};
 pub use error::Error;
 pub use ironkeel_auth::UserInfo;
-pub use outbound::ClientIdentity;
+pub use outbound::{ClientIdentity, kubelet_tls};
 pub use server::{ApiServer, Config, InProcess, MAX_MUTATING_IN_FLIGHT, MAX_READING_IN_FLIGHT};
+
+/// Whether a built-in group version (`apps/v1`, `v1`), or any of a group (`apps`), is served.
+pub fn serves(group_version: &str) -> bool {
+    ironkeel_kinds::kinds().iter().any(|kind| {
+        let resource = &kind.resource;
+        resource.api_version() == group_version || (!resource.group.is_empty() && resource.group == group_version)
+    })
+}

@@ -158,6 +158,17 @@ pub(crate) fn client_tls(trust: Trust<'_>, identity: Option<&ClientIdentity>) ->
     Ok(Arc::new(config))
 }
 
+/// TLS towards kubelets: whom to believe (PEM; anybody where absent), and our own certificate.
+///
+/// # Errors
+/// Certificates that cannot be used.
+pub fn kubelet_tls(
+    ca_pem: Option<&[u8]>,
+    identity: Option<&ClientIdentity>,
+) -> Result<Arc<ClientConfig>, String> {
+    client_tls(ca_pem.map_or(Trust::Anyone, Trust::Bundle), identity)
+}
+
 /// Makes a rustls client configuration speak HTTP/1.1 alone.
 pub(crate) fn http1_only(config: &ClientConfig) -> Arc<ClientConfig> {
     let mut config = config.clone();

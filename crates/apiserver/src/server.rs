@@ -36,7 +36,7 @@ use crate::escalation::Escalation;
 use crate::layers::{self, AnonymousPaths, Caller, Connection, REQUEST_SECONDS};
 use crate::metrics::Metrics;
 use crate::outbound::ClientIdentity;
-use crate::{aggregation, bootstrap, in_process};
+use crate::{aggregation, bootstrap, identity, in_process};
 
 /// How long a TLS handshake may take, in seconds.
 const HANDSHAKE_SECONDS: u64 = 10;
@@ -89,6 +89,14 @@ pub struct Config {
     pub anonymous_paths: Vec<String>,
     /// Longest time for a request that is not long-running.
     pub request_timeout: Duration,
+    /// How long to go on serving after `/readyz` has begun to fail.
+    pub shutdown_delay: Duration,
+    /// Host name (and port) in discovery documents instead of the advertised address.
+    pub external_host: Option<String>,
+    /// Whether the `kubernetes` Service gets endpoints.
+    pub reconcile_endpoints: bool,
+    /// This host's name, for the server's identity lease; empty for no lease.
+    pub hostname: String,
     /// Where timestamps come from.
     pub clock: Arc<dyn Clock>,
 }
@@ -114,6 +122,14 @@ impl Config {
                 plugins: ironkeel_admission::PluginSet::recommended(),
                 ..ironkeel_admission::Config::default()
             },
+            delegates: Arc::default(),
+            authorization_modes: vec![AuthorizationMode::Node, AuthorizationMode::Rbac],
+            anonymous_paths: Vec::new(),
+            request_timeout: Duration::from_secs(REQUEST_SECONDS),
+            shutdown_delay: Duration::ZERO,
+            external_host: None,
+            reconcile_endpoints: true,
+            hostname: String::new(),
             clock: Arc::new(SystemClock),
         }
     }
@@ -136,6 +152,9 @@ pub(crate) struct Server {
     pub(crate) documents: Documents,
     pub(crate) metrics: Metrics,
     pub(crate) server_address: String,
+    pub(crate) shutdown_delay: Duration,
+    /// `/readyz` fails; requests are still served.
+    pub(crate) stopping: CancellationToken,
     pub(crate) draining: CancellationToken,
     pub(crate) reading: Semaphore,
     pub(crate) mutating: Semaphore,
@@ -179,7 +198,12 @@ impl ApiServer {
             aggregator: Arc::new(Aggregator::new(config.proxy_client.clone())),
             documents: Documents::default(),
             metrics: Metrics::default(),
-            server_address: format!("{}:{}", config.advertise_address, config.secure_port),
+            server_address: config
+                .external_host
+                .clone()
+                .unwrap_or_else(|| std::net::SocketAddr::new(config.advertise_address, config.secure_port).to_string()),
+            shutdown_delay: config.shutdown_delay,
+            stopping: CancellationToken::new(),
             draining: CancellationToken::new(),
             reading: Semaphore::new(MAX_READING_IN_FLIGHT),
             mutating: Semaphore::new(MAX_MUTATING_IN_FLIGHT),
@@ -190,6 +214,7 @@ impl ApiServer {
             definitions.install_all().await;
             tokio::spawn(definitions.run(server.draining.clone()));
         }
+        tokio::spawn(identity::run(server.registry.clone(), config.clone(), server.stopping.clone()));
         tokio::spawn(aggregation::run(server.registry.clone(), server.aggregator.clone(), server.draining.clone()));
         Ok(ApiServer { server })
     }
@@ -213,15 +238,22 @@ impl ApiServer {
     ) -> Result<(), Error> {
         let acceptor = TlsAcceptor::from(tls);
         let connections = TaskTracker::new();
+        let ending = CancellationToken::new();
+        let mut end = std::pin::pin!(async {
+            shutdown.cancelled().await;
+            self.server.stopping.cancel();
+            // Load balancers see /readyz fail before the port is gone.
+            tokio::time::sleep(self.server.shutdown_delay).await;
+        });
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = shutdown.cancelled() => break,
+                () = end.as_mut() => break,
             };
             match accepted {
                 Ok((socket, address)) => {
                     let (server, acceptor) = (self.server.clone(), acceptor.clone());
-                    connections.spawn(connection(server, (socket, address), acceptor, shutdown.clone()));
+                    connections.spawn(connection(server, (socket, address), acceptor, ending.clone()));
                 }
                 // Out of descriptors, say: other connections must go on; the next accept waits for one.
                 Err(error) => {
@@ -230,6 +262,7 @@ impl ApiServer {
                 }
             }
         }
+        ending.cancel();
         self.server.draining.cancel();
         connections.close();
         if tokio::time::timeout(Duration::from_secs(DRAIN_SECONDS), connections.wait()).await.is_err() {
@@ -240,6 +273,7 @@ impl ApiServer {
 
     /// Ends watches and the cache's feed. After the last [`ApiServer::serve`] has returned.
     pub fn stop(&self) {
+        self.server.stopping.cancel();
         self.server.draining.cancel();
         self.server.registry.stop();
     }

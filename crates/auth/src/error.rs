@@ -118,6 +118,9 @@ pub enum PkiError {
         /// The certificate's file.
         path: PathBuf,
     },
+    /// A cipher suite that is not spoken.
+    #[error("cipher suite {0} is not supported")]
+    CipherSuite(String),
     /// A name that cannot stand in a certificate.
     #[error("{0:?} cannot stand in a certificate")]
     Name(String),

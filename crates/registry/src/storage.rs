@@ -209,7 +209,7 @@ pub fn object_key(namespace: &str, name: &str) -> String {
 }
 
 /// Upstream's key prefix of a resource.
-fn prefix_of(group: &str, plural: &str) -> String {
+pub fn prefix_of(group: &str, plural: &str) -> String {
     let place = match (group, plural) {
         ("", "nodes") => "minions",
         ("", "services") => "services/specs",

@@ -8,6 +8,7 @@
 mod files;
 mod issue;
 mod kubeconfig;
+mod serving;
 mod tls;
 
 use std::net::IpAddr;
@@ -19,6 +20,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 pub use files::{create_private_dir, write_private};
 pub(crate) use files::{read as read_file, read_private as read_private_file, write_public as write_public_file};
 pub use kubeconfig::{kubeconfig, kubeconfig_with_token};
+pub use serving::{ServingCertificates, self_signed};
 pub use tls::{api_server_tls, api_server_tls_with};
 
 use crate::PkiError;

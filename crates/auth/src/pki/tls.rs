@@ -82,19 +82,34 @@ pub fn api_server_tls(
     key: PrivateKeyDer<'static>,
 ) -> Result<Arc<ServerConfig>, PkiError> {
     let single = rustls::sign::CertifiedKey::from_der(chain, key, &provider())?;
-    api_server_tls_with(Arc::new(rustls::sign::SingleCertAndKey::from(single)), rustls::ALL_VERSIONS)
+    api_server_tls_with(Arc::new(rustls::sign::SingleCertAndKey::from(single)), rustls::ALL_VERSIONS, &[])
 }
 
-/// An API server's TLS with certificates by server name, of these TLS versions.
+/// An API server's TLS with certificates by server name, of these TLS versions; cipher suites of TLS
+/// 1.2 only as named (IANA names; all where empty).
 ///
 /// # Errors
-/// No version that the provider has.
+/// A suite that is not known, or no version that fits the suites.
 pub fn api_server_tls_with(
     certificates: Arc<dyn rustls::server::ResolvesServerCert>,
     versions: &[&'static rustls::SupportedProtocolVersion],
+    cipher_suites: &[String],
 ) -> Result<Arc<ServerConfig>, PkiError> {
     let ask = AskForCertificate(provider().signature_verification_algorithms);
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let mut provider = CryptoProvider::clone(&provider());
+    if !cipher_suites.is_empty() {
+        let name = |s: &rustls::SupportedCipherSuite| format!("{:?}", s.suite());
+        for wanted in cipher_suites {
+            let known =
+                provider.cipher_suites.iter().any(|s| name(s) == *wanted || name(s) == format!("{wanted}_SHA256"));
+            if !known && !wanted.starts_with("TLS_AES_") && !wanted.starts_with("TLS_CHACHA20_") {
+                return Err(PkiError::CipherSuite(wanted.clone()));
+            }
+        }
+        // Those of TLS 1.3 cannot be chosen, as in upstream.
+        provider.cipher_suites.retain(|s| s.tls13().is_some() || cipher_suites.contains(&name(s)));
+    }
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(Arc::new(ask))
         .with_cert_resolver(certificates);
