@@ -156,6 +156,15 @@ pub(crate) fn entry_metadata(entry: &Entry, beta: bool) -> Result<Bytes, ApiErro
     })
 }
 
+/// `PartialObjectMetadata` of an entry as protobuf, envelope included.
+pub(crate) fn entry_metadata_protobuf(entry: &Entry, beta: bool) -> Result<Bytes, ApiError> {
+    let row = if beta { usize::MAX - 3 } else { usize::MAX - 2 };
+    entry.view(View { row, format: Kept::Metadata }, || {
+        let type_id = type_by_name("meta/v1.PartialObjectMetadata").ok_or_else(ApiError::no_such_resource)?;
+        Ok(ironkeel_codec::encode_protobuf(&partial_metadata(&*entry.tree()?, beta), type_id).into())
+    })
+}
+
 /// `PartialObjectMetadata` of a tree.
 pub(crate) fn partial_metadata(object: &Value, beta: bool) -> Value {
     let mut out = Map::new();
@@ -184,6 +193,9 @@ pub(crate) fn entry(
         }
         (Shape::Objects, ..) => Ok(value(code, &registry.tree(row, entry)?, output)),
         (Shape::Metadata(beta), Format::Json, false) => Ok(with_type(code, json, entry_metadata(entry, beta)?)),
+        (Shape::Metadata(beta), Format::Protobuf, _) => {
+            Ok(with_type(code, Format::Protobuf.media_type(), entry_metadata_protobuf(entry, beta)?))
+        }
         (Shape::Metadata(beta), ..) => Ok(value(code, &partial_metadata(&*entry.tree()?, beta), output)),
         (Shape::Table(beta), ..) => {
             let now = registry.clock().now().as_second();

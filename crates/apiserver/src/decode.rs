@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ironkeel_codec::{DecodeError, Format};
 use ironkeel_object::{Gvk, ObjectMeta, Value};
-use ironkeel_registry::ApiError;
+use ironkeel_registry::{ApiError, Row};
 use ironkeel_schema::{TypeId, type_id_for_kind};
 
 use crate::context::Context;
@@ -11,12 +11,42 @@ use crate::negotiate::body_format;
 
 /// Reads the request's body as an object of this kind, in whatever format it is.
 pub(crate) fn object(c: &Context, api_version: &str, kind: &str, type_id: TypeId) -> Result<Value, ApiError> {
-    let format = body_format(&c.parts.headers)?;
+    let format = body_format(&c.parts.headers, false)?;
     let validation = c.field_validation()?;
     let (mut value, problems) = bytes(&c.body, format, api_version, kind, type_id)?;
     validation.judge(problems, &c.warnings)?;
     check_kind(&value, api_version, kind)?;
     value.set_gvk(api_version, kind);
+    Ok(value)
+}
+
+/// Reads the request's body as an object of a row: a custom resource's by its own schema.
+pub(crate) fn of_row(c: &Context, row: &Row) -> Result<Value, ApiError> {
+    if row.kind.custom.is_none() {
+        return object(c, &row.api_version, row.kind_name(), row.kind.resource.type_id);
+    }
+    let validation = c.field_validation()?;
+    let malformed = |e: DecodeError| {
+        let kind = row.kind_name();
+        ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {e}"))
+    };
+    let (mut value, found) = match body_format(&c.parts.headers, true)? {
+        Format::Yaml => ironkeel_codec::decode_yaml(&c.body, None).map_err(malformed)?,
+        _ => ironkeel_codec::decode_json(&c.body, None).map_err(malformed)?,
+    };
+    if !matches!(value, Value::Object(_)) {
+        let kind = row.kind_name();
+        return Err(ApiError::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): json: cannot unmarshal {} into Go value of type \
+             map[string]interface {{}}",
+            value.type_name()
+        )));
+    }
+    check_kind(&value, &row.api_version, row.kind_name())?;
+    value.set_gvk(&row.api_version, row.kind_name());
+    let mut problems: Vec<String> = found.iter().map(ToString::to_string).collect();
+    problems.extend(row.conform(&mut value)?);
+    validation.judge(problems, &c.warnings)?;
     Ok(value)
 }
 

@@ -7,10 +7,11 @@ use ironkeel_registry::{ApiError, Row};
 
 use crate::body::Body;
 use crate::context::Context;
+use crate::negotiate::{Shape, not_acceptable};
 use crate::{aggregation, answer, binding, documents, eviction, read, reviews, streaming, token, watch_stream, write};
 
 /// Answers a request.
-pub(crate) async fn dispatch(c: Context) -> Result<Response<Body>, ApiError> {
+pub(crate) async fn dispatch(mut c: Context) -> Result<Response<Body>, ApiError> {
     if let Some(remote) = aggregated(&c) {
         return aggregation::proxy(c, &remote).await;
     }
@@ -22,7 +23,22 @@ pub(crate) async fn dispatch(c: Context) -> Result<Response<Body>, ApiError> {
     if !row.namespaced() && !i.namespace.is_empty() {
         return Err(ApiError::no_such_resource());
     }
+    if let Some(custom) = &row.kind.custom {
+        if let Some(warning) = &custom.deprecation {
+            c.warnings.lock().push(warning.clone());
+        }
+        c.output = c.output.without_protobuf(&c.parts.headers)?;
+    }
+    if wants_the_present(&c) {
+        c.server.registry.fresh().await?;
+    }
     if i.subresource.is_empty() { object(c, row).await } else { subresource(c, row).await }
+}
+
+/// Whether the caches must not be older than the request: all but reads that name a revision.
+fn wants_the_present(c: &Context) -> bool {
+    let reads = matches!(c.info.verb, "get" | "list" | "watch");
+    !reads || c.query.get("resourceVersion").is_none_or(|v| v.is_empty())
 }
 
 /// The extension API server that this request is for.
@@ -38,6 +54,9 @@ fn aggregated(c: &Context) -> Option<Arc<aggregation::Remote>> {
 async fn object(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
     let verb = c.info.verb;
     if row.stored.is_none() {
+        if c.output.shape != Shape::Objects {
+            return Err(not_acceptable(false));
+        }
         return match (verb, row.plural()) {
             ("create", "bindings") => binding::legacy(c).await,
             ("create", _) => reviews::create(c, &row).await,
@@ -77,6 +96,7 @@ async fn subresource(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiErr
         _ if streams => streaming::respond(c, &row).await,
         (_, "get") => {
             let entry = c.server.registry.get(&row, &c.info.namespace, &c.info.name)?;
+            c.server.registry.prepare(&row, std::slice::from_ref(&entry)).await?;
             answer::entry(&c.server.registry, &row, &entry, 200, &c.output, c.include_object())
         }
         (_, "update") => write::replace(c, row).await,

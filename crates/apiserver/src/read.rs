@@ -2,15 +2,17 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::num::IntErrorKind;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream;
 use http::Response;
 use ironkeel_codec::{Format, ProtobufList};
+use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
 use ironkeel_object::{FieldSelector, LabelSelector, Map, Value};
 use ironkeel_registry::{
-    ApiError, Entry, ListAnswer, ListRequest, Registry, Row, Selection, VersionMatch, parse_revision,
+    ApiError, Entry, ListAnswer, ListRequest, Reason, Registry, Row, Selection, VersionMatch, parse_revision,
 };
 
 use crate::answer::{self, IncludeObject};
@@ -21,20 +23,35 @@ use crate::table;
 
 /// Size that a list's chunks are gathered to, in bytes.
 const CHUNK_BYTES: usize = 64 << 10;
+/// Lists below this size go out in one piece, in bytes (larger ones are compressed where the client
+/// takes that).
+const WHOLE_BYTES: usize = 128 << 10;
 
 /// GET of one object.
 pub(crate) async fn get(c: &Context, row: &Row) -> Result<Response<Body>, ApiError> {
     let registry = &c.server.registry;
+    c.check_table_options()?;
+    if matches!(c.output.shape, Shape::Metadata(_)) && c.output.metadata_list {
+        return Err(wrong_metadata("PartialObjectMetadataList", "not a list", &row.api_version, row.kind_name()));
+    }
     if let Some(version) = c.query.get("resourceVersion") {
         registry.wait_for_revision(parse_revision(&version)?).await?;
     }
     let entry = registry.get(row, &c.info.namespace, &c.info.name)?;
+    registry.prepare(row, std::slice::from_ref(&entry)).await?;
     answer::entry(registry, row, &entry, 200, &c.output, c.include_object())
+}
+
+/// 406: metadata of one object were asked of a list, or the other way round.
+fn wrong_metadata(asked: &str, what: &str, api_version: &str, kind: &str) -> ApiError {
+    let found = format!("*{}.{kind}", api_version.replace('/', "."));
+    let message = format!("you requested {asked}, but the requested object is {what} ({found})");
+    ApiError::new(Reason::NotAcceptable, message)
 }
 
 /// The selectors of a list, watch or deletecollection.
 pub(crate) fn selection(c: &Context, row: &Row) -> Result<Selection, ApiError> {
-    let home = row.home()?;
+    row.home()?;
     let labels = match c.query.get("labelSelector") {
         Some(text) if !text.is_empty() => LabelSelector::parse(&text)?,
         _ => LabelSelector::default(),
@@ -43,51 +60,135 @@ pub(crate) fn selection(c: &Context, row: &Row) -> Result<Selection, ApiError> {
         Some(text) if !text.is_empty() => FieldSelector::parse(&text)?,
         _ => FieldSelector::default(),
     };
-    let mut selection = Selection::new(&c.info.namespace, labels, &fields, &row.selectable())?;
-    if !c.info.name.is_empty() {
-        selection.name = Some(c.info.name.clone());
+    let selectable = row.selectable();
+    let known = |field: &str| {
+        field == "metadata.name"
+            || (field == "metadata.namespace" && knows_namespace(row))
+            || selectable.contains(&field)
+    };
+    if let Some(unknown) = fields.requirements.iter().find(|r| !known(&r.field)) {
+        return Err(ApiError::bad_request(unknown_field(row, &unknown.field)));
+    }
+    let name = &c.info.name;
+    if !name.is_empty()
+        && !fields.requirements.is_empty()
+        && fields.required("metadata.name").is_none_or(|selected| selected != name)
+    {
+        return Err(ApiError::bad_request("fieldSelector metadata.name doesn't match requested name"));
+    }
+    let mut selection = Selection::new(&c.info.namespace, labels, &fields, &selectable)?;
+    if !name.is_empty() {
+        selection.name = Some(name.clone());
     }
     Ok(selection)
 }
 
-/// `resourceVersionMatch`, checked against its companions.
-pub(crate) fn version_match(c: &Context) -> Result<Option<VersionMatch>, ApiError> {
-    let invalid = |why: &str| {
-        let message = format!("resourceVersionMatch: {why}");
-        ApiError { message: format!("ListOptions.meta.k8s.io \"\" is invalid: {message}"), ..ApiError::bad_request("") }
-    };
-    match c.query.get("resourceVersionMatch").as_deref() {
-        None | Some("") => Ok(None),
-        Some("Exact") => Ok(Some(VersionMatch::Exact)),
-        Some("NotOlderThan") => Ok(Some(VersionMatch::NotOlderThan)),
-        Some(other) => Err(invalid(&format!(
-            "Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\", \"\""
-        ))),
+/// Upstream's conversion functions of three kinds do not list the namespace, which these do not have.
+fn knows_namespace(row: &Row) -> bool {
+    !matches!(
+        (row.group(), row.plural()),
+        ("", "namespaces" | "nodes") | ("certificates.k8s.io", "certificatesigningrequests")
+    )
+}
+
+/// What upstream's conversion function of the kind says of a field that it does not know.
+fn unknown_field(row: &Row, field: &str) -> String {
+    match (row.group(), row.plural()) {
+        ("", "pods" | "nodes" | "replicationcontrollers" | "events" | "namespaces" | "secrets" | "services")
+        | ("events.k8s.io", "events")
+        | ("certificates.k8s.io", _) => format!("field label not supported: {field}"),
+        ("batch", "jobs") => format!("field label {field:?} not supported for Job"),
+        ("resource.k8s.io", "resourceslices") => {
+            format!("field label not supported for {}, Kind=ResourceSlice: {field}", row.api_version)
+        }
+        _ if row.kind.custom.is_some() => format!("field label not supported: {field}"),
+        _ => format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""),
     }
+}
+
+/// `resourceVersionMatch` with its companions, all that is wrong with them in one 422.
+pub(crate) fn version_match(c: &Context, watch: bool) -> Result<Option<VersionMatch>, ApiError> {
+    let text = c.query.get("resourceVersionMatch").unwrap_or_default();
+    let given = |name: &str| c.query.get(name).is_some_and(|v| !v.is_empty());
+    let initial = c.query.get("sendInitialEvents").is_some();
+    let mut errors = Vec::new();
+    let mut wrong = |field: &str, kind: FieldErrorKind, message: String| {
+        errors.push(FieldError { path: Path::new(field), kind, message });
+    };
+    let forbidden = |why: &str| format!("Forbidden: {why}");
+    let unsupported = |supported: &str| format!("Unsupported value: {text:?}: supported values: {supported}");
+    const MATCH: &str = "resourceVersionMatch";
+    if watch {
+        if initial && text != "NotOlderThan" {
+            let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+            wrong(MATCH, FieldErrorKind::Forbidden, forbidden(why));
+        }
+        if !text.is_empty() {
+            if !initial {
+                let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+                wrong(MATCH, FieldErrorKind::Forbidden, forbidden(why));
+            }
+            if text != "NotOlderThan" {
+                wrong(MATCH, FieldErrorKind::NotSupported, unsupported("\"NotOlderThan\""));
+            }
+        }
+    } else if !text.is_empty() {
+        if !given("resourceVersion") {
+            let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+            wrong(MATCH, FieldErrorKind::Forbidden, forbidden(why));
+        }
+    }
+    if !text.is_empty() && given("continue") {
+        let why = "resourceVersionMatch is forbidden when continue is provided";
+        wrong(MATCH, FieldErrorKind::Forbidden, forbidden(why));
+    }
+    if !watch {
+        if !matches!(text.as_ref(), "" | "Exact" | "NotOlderThan") {
+            wrong(MATCH, FieldErrorKind::NotSupported, unsupported("\"Exact\", \"NotOlderThan\", \"\""));
+        }
+        if text == "Exact" && c.query.get("resourceVersion").is_some_and(|v| v == "0") {
+            let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+            wrong(MATCH, FieldErrorKind::Forbidden, forbidden(why));
+        }
+        if initial {
+            let why = "sendInitialEvents is forbidden for list";
+            wrong("sendInitialEvents", FieldErrorKind::Forbidden, forbidden(why));
+        }
+    }
+    if !errors.is_empty() {
+        return Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &errors));
+    }
+    Ok(match text.as_ref() {
+        "Exact" => Some(VersionMatch::Exact),
+        "NotOlderThan" => Some(VersionMatch::NotOlderThan),
+        _ => None,
+    })
+}
+
+/// A number of the query; 400 as Go's parser says it.
+pub(crate) fn number(c: &Context, name: &str) -> Result<Option<i64>, ApiError> {
+    let Some(text) = c.query.get(name).filter(|t| !t.is_empty()) else { return Ok(None) };
+    let why = match text.parse::<i64>() {
+        Ok(number) => return Ok(Some(number)),
+        Err(e) => match e.kind() {
+            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+            _ => "invalid syntax",
+        },
+    };
+    Err(ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}")))
 }
 
 /// LIST.
 pub(crate) async fn list(c: &Context, row: &Arc<Row>) -> Result<Response<Body>, ApiError> {
-    let matching = version_match(c)?;
+    let limit = number(c, "limit")?.unwrap_or(0).max(0) as usize;
+    let matching = version_match(c, false)?;
+    c.check_table_options()?;
+    if matches!(c.output.shape, Shape::Metadata(_)) && !c.output.metadata_list {
+        let kind = format!("{}List", row.kind_name());
+        return Err(wrong_metadata("PartialObjectMetadata", "a list", &row.api_version, &kind));
+    }
     let resource_version = c.query.get("resourceVersion").unwrap_or_default().into_owned();
     let unset = resource_version.is_empty();
-    if matching.is_some() && unset {
-        return Err(ApiError::bad_request(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
-        ));
-    }
-    if matching == Some(VersionMatch::Exact) && resource_version == "0" {
-        return Err(ApiError::bad_request(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-        ));
-    }
-    let limit = match c.query.get("limit") {
-        Some(text) if !text.is_empty() => text
-            .parse::<i64>()
-            .map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax")))?
-            .max(0) as usize,
-        _ => 0,
-    };
     // Upstream: a limit with an explicit resourceVersion and no match rule means that very revision.
     let matching = match matching {
         None if limit > 0 && !unset && resource_version != "0" => Some(VersionMatch::Exact),
@@ -102,6 +203,7 @@ pub(crate) async fn list(c: &Context, row: &Arc<Row>) -> Result<Response<Body>, 
         version_match: matching,
     };
     let answer = c.server.registry.list(row, &request).await?;
+    c.server.registry.prepare(row, &answer.entries).await?;
     respond(&c.server.registry, row, answer, &c.output, c.include_object())
 }
 
@@ -189,7 +291,7 @@ fn json(
         Shape::Metadata(beta) => answer::entry_metadata(entry, beta),
         _ => answer::entry_json(&registry, &row, entry),
     };
-    let small = entries.iter().map(|e| e.json.len()).sum::<usize>() < CHUNK_BYTES;
+    let small = entries.iter().map(|e| e.json.len() + 1).sum::<usize>() + head.len() < WHOLE_BYTES;
     let mut pieces = JsonPieces { head: Some(head), entries: entries.into_iter(), first: true, done: false, bytes_of };
     let body = if small {
         match pieces.chunk(usize::MAX) {
@@ -257,12 +359,14 @@ fn protobuf(
     let list = ProtobufList::new(&row.api_version, &kind, Some(meta), messages.iter().map(Bytes::len));
     let mut head = Some(list.head().to_vec());
     let mut done = false;
-    let chunks = std::iter::from_fn(move || {
+    let small = messages.iter().map(Bytes::len).sum::<usize>() < WHOLE_BYTES / 2;
+    let size = if small { usize::MAX } else { CHUNK_BYTES };
+    let mut chunks = std::iter::from_fn(move || {
         if done {
             return None;
         }
         let mut out = head.take().unwrap_or_default();
-        while out.len() < CHUNK_BYTES {
+        while out.len() < size {
             match messages.pop_front() {
                 Some(message) => {
                     ProtobufList::item_head(message.len(), &mut out);
@@ -275,9 +379,11 @@ fn protobuf(
                 }
             }
         }
-        Some(Ok(Bytes::from(out)))
+        Some(Bytes::from(out))
     });
-    let mut response = Response::new(Body::stream(stream::iter(chunks)));
+    let body =
+        if small { Body::whole(chunks.next().unwrap_or_default()) } else { Body::stream(stream::iter(chunks.map(Ok))) };
+    let mut response = Response::new(body);
     response
         .headers_mut()
         .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(Format::Protobuf.media_type()));

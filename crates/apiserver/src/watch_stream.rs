@@ -8,9 +8,10 @@ use futures::stream;
 use http::Response;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use ironkeel_codec::Format;
+use ironkeel_metrics::Series;
 use ironkeel_object::{Map, Value};
 use ironkeel_registry::{
-    ApiError, Entry, Registry, Row, VersionMatch, WatchStart, WatchedEvent, Watcher, json_frame, parse_revision,
+    ApiError, Entry, Registry, Row, WatchStart, WatchedEvent, Watcher, json_frame, parse_revision,
 };
 use rand::Rng;
 use tokio::time::Instant;
@@ -19,36 +20,35 @@ use tokio_util::sync::CancellationToken;
 use crate::answer::{self, IncludeObject};
 use crate::body::Body;
 use crate::context::Context;
-use crate::negotiate::{Output, Shape};
+use crate::metrics::WatchTraffic;
+use crate::negotiate::{Output, Shape, not_acceptable};
 use crate::{protobuf, read, table};
 
 /// Time between two bookmarks, in seconds (upstream: about a minute).
 const BOOKMARK_SECONDS: u64 = 60;
 /// A watch without `timeoutSeconds` ends after this, or up to twice this.
 const MIN_TIMEOUT_SECONDS: u64 = 1800;
+/// Longer timeouts are cut to this.
+const LONGEST_TIMEOUT_SECONDS: u64 = 365 * 24 * 3600;
 
 /// WATCH.
 pub(crate) async fn watch(c: &Context, row: &Arc<Row>) -> Result<Response<Body>, ApiError> {
-    let matching = read::version_match(c)?;
-    let initial = c.query.get("sendInitialEvents").map(|v| matches!(v.as_ref(), "true" | "1" | ""));
+    if c.output.format == Format::Yaml {
+        return Err(not_acceptable(true));
+    }
+    let timeout = read::number(c, "timeoutSeconds")?.unwrap_or(0);
+    let matching = read::version_match(c, true)?;
+    c.check_table_options()?;
+    let initial = c.query.get("sendInitialEvents").map(|v| !matches!(v.as_ref(), "false" | "False" | "FALSE" | "0"));
     let bookmarks = c.query.flag("allowWatchBookmarks");
-    if initial.is_some() && matching != Some(VersionMatch::NotOlderThan) {
-        return Err(ApiError::bad_request(
-            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        ));
-    }
-    if initial.is_none() && matching.is_some() {
-        return Err(ApiError::bad_request(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        ));
-    }
     let text = c.query.get("resourceVersion").unwrap_or_default().into_owned();
     let revision = parse_revision(&text)?;
+    // Upstream's default: a watch from any revision begins with the present state.
+    let initial = initial.or((revision == 0 && matching.is_none()).then_some(true));
     let (start, at_least) = match initial {
         Some(true) if bookmarks => (WatchStart::StateWithEnd, revision),
         Some(true) => (WatchStart::State, revision),
         Some(false) if revision == 0 => (WatchStart::Now, 0),
-        _ if revision == 0 => (WatchStart::State, 0),
         _ => (WatchStart::After(revision), 0),
     };
     let selection = read::selection(c, row)?;
@@ -62,8 +62,8 @@ pub(crate) async fn watch(c: &Context, row: &Arc<Row>) -> Result<Response<Body>,
         }
         Err(e) => return Err(e),
     };
-    let timeout = match c.query.get("timeoutSeconds").and_then(|t| t.parse::<u64>().ok()) {
-        Some(seconds) if seconds > 0 => Duration::from_secs(seconds),
+    let timeout = match u64::try_from(timeout) {
+        Ok(seconds) if seconds > 0 => Duration::from_secs(seconds.min(LONGEST_TIMEOUT_SECONDS)),
         _ => Duration::from_secs(rand::rng().random_range(MIN_TIMEOUT_SECONDS..MIN_TIMEOUT_SECONDS * 2)),
     };
     let now = Instant::now();
@@ -75,6 +75,7 @@ pub(crate) async fn watch(c: &Context, row: &Arc<Row>) -> Result<Response<Body>,
         bookmarks,
         last_bookmark: 0,
         draining: c.server.draining.clone(),
+        traffic: c.server.metrics.watch_traffic(row),
         events: Vec::new(),
         over: false,
     };
@@ -84,7 +85,7 @@ pub(crate) async fn watch(c: &Context, row: &Arc<Row>) -> Result<Response<Body>,
 
 fn response(output: &Output, body: Body) -> Response<Body> {
     let content_type = match (output.format, output.shape) {
-        (Format::Protobuf, Shape::Objects) => "application/vnd.kubernetes.protobuf;stream=watch",
+        (Format::Protobuf, _) => "application/vnd.kubernetes.protobuf;stream=watch",
         _ => "application/json",
     };
     let mut response = Response::new(body);
@@ -100,6 +101,7 @@ struct Streaming {
     bookmarks: bool,
     last_bookmark: u64,
     draining: CancellationToken,
+    traffic: Arc<Series<3, WatchTraffic>>,
     events: Vec<WatchedEvent>,
     over: bool,
 }
@@ -121,8 +123,9 @@ impl Streaming {
             };
             match waited {
                 Some(Ok(())) if self.events.is_empty() => return None,
-                Some(Ok(())) => return Some(self.encode()),
+                Some(Ok(())) => return Some(self.prepared().await),
                 Some(Err(e)) => {
+                    tracing::info!(resource = self.encoder.row.plural(), reason = %e, "a watch was ended: its client is too slow");
                     self.over = true;
                     return Some(self.encoder.error(&e));
                 }
@@ -130,7 +133,20 @@ impl Streaming {
             }
             let now = Instant::now();
             self.over = now >= self.ends;
-            let mark = if self.bookmarks { self.watcher.bookmark().filter(|r| *r > self.last_bookmark) } else { None };
+            let mark = if self.bookmarks {
+                match self.watcher.bookmark(&mut self.events) {
+                    Ok(mark) => mark.filter(|r| *r > self.last_bookmark),
+                    Err(e) => {
+                        self.over = true;
+                        return Some(self.encoder.error(&e));
+                    }
+                }
+            } else {
+                None
+            };
+            if !self.events.is_empty() {
+                return Some(self.prepared().await);
+            }
             self.bookmark_at = now + Duration::from_secs(BOOKMARK_SECONDS);
             if let Some(revision) = mark {
                 self.last_bookmark = revision;
@@ -140,6 +156,22 @@ impl Streaming {
                 return None;
             }
         }
+    }
+
+    /// The events' frames; objects of another version are converted before.
+    async fn prepared(&mut self) -> Bytes {
+        if self.encoder.row.converter.is_some() {
+            let entries: Vec<Arc<Entry>> = self.events.iter().filter_map(|e| e.object().map(|o| o.1)).collect();
+            if let Err(e) = self.encoder.registry.prepare(&self.encoder.row, &entries).await {
+                self.over = true;
+                return self.encoder.error(&e);
+            }
+        }
+        let bytes = self.encode();
+        let events = self.events.len().max(1);
+        self.traffic.events.add(events as u64);
+        self.traffic.sizes.observe((bytes.len() / events) as f64);
+        bytes
     }
 
     fn encode(&mut self) -> Bytes {
@@ -197,6 +229,9 @@ impl Encoder {
                 }
                 Ok(json_frame(kind.as_str(), &answer::entry_json(&self.registry, &self.row, &entry)?))
             }
+            (Shape::Metadata(beta), Format::Protobuf) => {
+                Ok(protobuf_frame(kind.as_str(), &answer::entry_metadata_protobuf(&entry, beta)?))
+            }
             (Shape::Metadata(beta), _) => Ok(json_frame(kind.as_str(), &answer::entry_metadata(&entry, beta)?)),
             (Shape::Table(beta), _) => Ok(json_frame(kind.as_str(), &self.table(&entry, beta)?)),
         }
@@ -222,22 +257,35 @@ impl Encoder {
             meta.insert("annotations", annotations);
         }
         let mut object = Map::new();
+        let beta = matches!(self.output.shape, Shape::Metadata(true) | Shape::Table(true));
+        let partial = if beta { "meta.k8s.io/v1beta1" } else { "meta.k8s.io/v1" };
         let (api_version, kind) = match self.output.shape {
-            Shape::Metadata(_) => ("meta.k8s.io/v1", "PartialObjectMetadata"),
-            _ => (self.row.api_version.as_str(), self.row.kind_name()),
+            Shape::Objects => (self.row.api_version.as_str(), self.row.kind_name()),
+            _ => (partial, "PartialObjectMetadata"),
         };
         object.insert("apiVersion", api_version.to_owned());
         object.insert("kind", kind);
         object.insert("metadata", meta);
         let object = Value::Object(object);
-        if self.output.format == Format::Protobuf && self.output.shape == Shape::Objects {
-            let bytes = ironkeel_codec::encode_protobuf(&object, self.row.kind.resource.type_id);
-            return protobuf_frame("BOOKMARK", &bytes);
+        if self.output.format == Format::Protobuf {
+            return match self.output.shape {
+                Shape::Objects => {
+                    let bytes = ironkeel_codec::encode_protobuf(&object, self.row.kind.resource.type_id);
+                    protobuf_frame("BOOKMARK", &bytes)
+                }
+                _ => protobuf_frame("BOOKMARK", &answer::encode(&object, &Output { pretty: false, ..self.output }).0),
+            };
         }
         let mut bytes = Vec::with_capacity(128);
         if let Shape::Table(beta) = self.output.shape {
+            // The mark travels in the one row's object, as upstream sends it.
             let mut out = table::begin(&self.row, beta, !std::mem::replace(&mut self.columns_told, true));
             *out.slot(&["metadata", "resourceVersion"]) = revision.to_string().into();
+            let mut row = Map::new();
+            let empty = self.row.kind.hooks.columns().iter().map(|_| Value::Null).collect();
+            row.insert("cells", Value::Array(empty));
+            row.insert("object", object);
+            *out.slot(&["rows"]) = Value::Array(vec![Value::Object(row)]);
             ironkeel_codec::encode_json(&out, &mut bytes);
         } else {
             ironkeel_codec::encode_json(&object, &mut bytes);
@@ -247,7 +295,7 @@ impl Encoder {
 
     fn error(&self, e: &ApiError) -> Bytes {
         let status = e.to_status();
-        if self.output.format == Format::Protobuf && self.output.shape == Shape::Objects {
+        if self.output.format == Format::Protobuf {
             return protobuf_frame("ERROR", &answer::encode(&status, &Output { pretty: false, ..self.output }).0);
         }
         let mut bytes = Vec::with_capacity(256);

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use http::Response;
 use http::header::CONTENT_TYPE;
-use ironkeel_codec::Format;
+use ironkeel_auth::Attributes;
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_registry::{
-    ApiError, Change, DeleteOptions, Deleted, ListAnswer, Patch, PatchBody, Propagation, Replace, Row, ScaleChange,
-    ScaleWrite, Written, rfc3339, scale_of,
+    ApiError, Change, DeleteOptions, Deleted, FieldValidation, ListAnswer, Patch, PatchBody, Propagation, Replace, Row,
+    ScaleChange, ScaleWrite, WriteRequest, Written, rfc3339, scale_of,
 };
 use ironkeel_schema::{TypeId, type_by_name};
 
@@ -24,13 +24,14 @@ use crate::{decode, read};
 pub(crate) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
-    match tokio::spawn(work).await {
+    match crate::trail::spawn(work).await {
         Ok(done) => done,
         Err(e) => Err(ApiError::internal(e)),
     }
 }
 
-fn answer_written(c: &Context, row: &Row, written: &Written) -> Result<Response<Body>, ApiError> {
+async fn answer_written(c: &Context, row: &Row, written: &Written) -> Result<Response<Body>, ApiError> {
+    c.server.registry.prepare(row, std::slice::from_ref(&written.entry)).await?;
     let code = if written.created { 201 } else { 200 };
     answer::entry(&c.server.registry, row, &written.entry, code, &c.output, c.include_object())
 }
@@ -40,11 +41,11 @@ pub(crate) async fn create(c: Context, row: Arc<Row>) -> Result<Response<Body>, 
     if row.namespaced() && c.info.namespace.is_empty() {
         return Err(ApiError::method_not_supported(row.group(), row.plural(), "create"));
     }
-    let object = decode::object(&c, &row.api_version, row.kind_name(), row.kind.resource.type_id)?;
+    let object = decode::of_row(&c, &row)?;
     let request = c.write_request(&row)?;
     let registry = c.server.registry.clone();
     let written = detached(async move { registry.create(&request, object).await }).await?;
-    answer_written(&c, &row, &written)
+    answer_written(&c, &row, &written).await
 }
 
 async fn update(c: &Context, row: &Arc<Row>, change: impl Change + 'static) -> Result<Written, ApiError> {
@@ -55,68 +56,131 @@ async fn update(c: &Context, row: &Arc<Row>, change: impl Change + 'static) -> R
 
 /// PUT of an object or of a subresource that writes it.
 pub(crate) async fn replace(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
-    let object = decode::object(&c, &row.api_version, row.kind_name(), row.kind.resource.type_id)?;
+    let object = decode::of_row(&c, &row)?;
     let written = update(&c, &row, Replace(object)).await?;
-    answer_written(&c, &row, &written)
+    answer_written(&c, &row, &written).await
 }
 
 /// PATCH of an object or of a subresource that writes it.
 pub(crate) async fn patch(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
     let patch = decode_patch(&c, &row, row.kind.resource.type_id)?;
     let written = update(&c, &row, patch).await?;
-    answer_written(&c, &row, &written)
+    answer_written(&c, &row, &written).await
 }
+
+/// Patches of built-in kinds, in upstream's order.
+const PATCH_TYPES: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    APPLY_YAML,
+];
+/// Patches of custom resources, which have no strategic merge.
+const CUSTOM_PATCH_TYPES: &[&str] = &["application/json-patch+json", "application/merge-patch+json", APPLY_YAML];
+const APPLY_YAML: &str = "application/apply-patch+yaml";
 
 fn decode_patch(c: &Context, row: &Arc<Row>, type_id: TypeId) -> Result<Patch, ApiError> {
     let content_type = c.parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let content_type = content_type.split(';').next().unwrap_or_default().trim();
+    let scaled = !c.info.subresource.is_empty() && type_id != row.kind.resource.type_id;
+    let supported = if row.kind.custom.is_some() && !scaled { CUSTOM_PATCH_TYPES } else { PATCH_TYPES };
+    if !supported.contains(&content_type) {
+        return Err(unsupported(supported));
+    }
+    let apply = content_type == APPLY_YAML;
+    if apply && c.query.get("fieldManager").is_none_or(|m| m.is_empty()) {
+        return Err(c.required_option("fieldManager", "is required for apply patch"));
+    }
+    if !apply && c.query.get("force").is_some() {
+        return Err(c.forbidden_option("force", "may not be specified for non-apply patch"));
+    }
     let validation = c.field_validation()?;
-    let parse = || {
-        let (value, problems) = ironkeel_codec::parse_json_strict(&c.body)
+    let field_manager = c.field_manager()?;
+    let mut problems = Vec::new();
+    let body = if apply {
+        let (value, found) = ironkeel_codec::decode_yaml(&c.body, None)
+            .map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
+        if !matches!(value, Value::Object(_)) {
+            return Err(ApiError::bad_request(format!(
+                "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go value of type \
+                 map[string]interface {{}}",
+                value.type_name()
+            )));
+        }
+        if !found.is_empty() {
+            let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+            match validation {
+                FieldValidation::Strict => {
+                    let why = found.join(", ");
+                    let message = format!("error strict decoding YAML: error converting YAML to JSON: {why}");
+                    return Err(ApiError::bad_request(message));
+                }
+                other => other.judge(found, &c.warnings)?,
+            }
+        }
+        PatchBody::Apply { object: value, force: c.query.flag("force") }
+    } else {
+        let (value, found) = ironkeel_codec::parse_json_strict(&c.body)
             .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
-        validation.judge(problems.iter().map(ToString::to_string).collect(), &c.warnings)?;
-        Ok::<Value, ApiError>(value)
+        problems.extend(found.iter().map(ToString::to_string));
+        match content_type {
+            "application/json-patch+json" => {
+                problems =
+                    problems.into_iter().chain(unknown_members(&value)).map(|p| format!("json patch {p}")).collect();
+                PatchBody::Json(value)
+            }
+            "application/merge-patch+json" => PatchBody::Merge(an_object(value)?),
+            _ => PatchBody::Strategic(an_object(value)?),
+        }
     };
-    let object = |value: Value| match value {
+    Ok(Patch {
+        create_refused: if apply { creation_refused(c, row) } else { None },
+        body,
+        type_id,
+        row: row.clone(),
+        subresource: c.info.subresource.clone(),
+        field_manager,
+        now: rfc3339(c.server.registry.clock().now()),
+        validation,
+        problems,
+        warnings: c.warnings.clone(),
+    })
+}
+
+fn an_object(value: Value) -> Result<Value, ApiError> {
+    match value {
         Value::Object(_) => Ok(value),
         other => Err(ApiError::bad_request(format!(
             "error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
             other.type_name()
         ))),
-    };
-    let body = match content_type.split(';').next().unwrap_or_default().trim() {
-        "application/json-patch+json" => PatchBody::Json(parse()?),
-        "application/merge-patch+json" => PatchBody::Merge(object(parse()?)?),
-        "application/strategic-merge-patch+json" => PatchBody::Strategic(object(parse()?)?),
-        "application/apply-patch+yaml" => {
-            if c.query.get("fieldManager").is_none_or(|m| m.is_empty()) {
-                return Err(c.invalid_option("fieldManager", "Required value: is required for apply patch"));
-            }
-            let (value, problems) = decode::bytes(&c.body, Format::Yaml, &row.api_version, row.kind_name(), type_id)?;
-            validation.judge(problems, &c.warnings)?;
-            PatchBody::Apply { object: value, force: c.query.flag("force") }
-        }
-        _ => {
-            return Err(unsupported(&[
-                "application/json-patch+json",
-                "application/merge-patch+json",
-                "application/strategic-merge-patch+json",
-                "application/apply-patch+yaml",
-            ]));
-        }
-    };
-    if c.query.get("force").is_some() && !matches!(body, PatchBody::Apply { .. }) {
-        return Err(c.invalid_option("force", "Forbidden: may not be specified for non-apply patch"));
     }
-    Ok(Patch {
-        body,
-        type_id,
-        row: row.clone(),
-        subresource: c.info.subresource.clone(),
-        field_manager: c.field_manager()?,
-        now: rfc3339(c.server.registry.clock().now()),
-        validation,
-        warnings: c.warnings.clone(),
-    })
+}
+
+/// Members that no operation of a JSON patch has.
+fn unknown_members(patch: &Value) -> Vec<String> {
+    let operations = patch.as_array().unwrap_or_default().iter().enumerate();
+    let known = |name: &str| matches!(name, "op" | "path" | "from" | "value");
+    operations
+        .flat_map(|(i, o)| o.as_object().into_iter().flat_map(|m| m.keys()).map(move |name| (i, name)))
+        .filter(|(_, name)| !known(name))
+        .map(|(i, name)| format!("unknown field \"[{i}].{name}\""))
+        .collect()
+}
+
+/// An apply may create the object only for who may create it.
+fn creation_refused(c: &Context, row: &Row) -> Option<ApiError> {
+    let attributes = Attributes {
+        subresource: &c.info.subresource,
+        namespace: &c.info.namespace,
+        name: &c.info.name,
+        ..Attributes::for_resource(&c.user, "create", row.group(), row.kind.resource.version, row.plural())
+    };
+    let decision = c.server.authorizer.authorize(&attributes);
+    if decision.is_allowed() {
+        return None;
+    }
+    Some(ApiError::forbidden(row.group(), row.plural(), &c.info.name, &attributes.refusal(decision.reason())))
 }
 
 /// GET, PUT and PATCH of `scale`.
@@ -141,7 +205,7 @@ pub(crate) async fn scale(c: Context, row: Arc<Row>) -> Result<Response<Body>, A
         }
         other => return Err(ApiError::method_not_supported(row.group(), row.plural(), other)),
     };
-    let scale = scale_of(&row, &registry.tree(&row, &entry)?)?;
+    let scale = scale_of(&row, &registry.current(&row, &entry).await?)?;
     Ok(answer::value(200, &scale, &c.output))
 }
 
@@ -150,7 +214,7 @@ fn delete_options(c: &Context) -> Result<DeleteOptions, ApiError> {
     let mut orphan = None;
     let mut policy = None;
     if !c.body.is_empty() {
-        let format = body_format(&c.parts.headers)?;
+        let format = body_format(&c.parts.headers, false)?;
         let type_id = type_by_name("meta/v1.DeleteOptions").ok_or_else(ApiError::no_such_resource)?;
         let (body, problems) = decode::bytes(&c.body, format, "v1", "DeleteOptions", type_id)?;
         c.field_validation()?.judge(problems, &c.warnings)?;
@@ -208,10 +272,17 @@ const ANSWERS_DELETED: &[(&str, &str)] = &[
     ("storage.k8s.io", "volumeattributesclasses"),
 ];
 
+/// A delete as the registry sees it; admission is shown `DeleteOptions`, wherever they came from.
+fn delete_request(c: &Context, row: &Arc<Row>, options: &DeleteOptions) -> Result<WriteRequest, ApiError> {
+    let mut request = c.write_request(row)?;
+    request.options = Arc::new(options.to_value(request.dry_run));
+    Ok(request)
+}
+
 /// DELETE of one object.
 pub(crate) async fn delete(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
     let options = delete_options(&c)?;
-    let request = c.write_request(&row)?;
+    let request = delete_request(&c, &row, &options)?;
     let registry = c.server.registry.clone();
     let deleted = detached(async move { registry.delete(&request, &options).await }).await?;
     match deleted {
@@ -221,6 +292,7 @@ pub(crate) async fn delete(c: Context, row: Arc<Row>) -> Result<Response<Body>, 
             Ok(answer::value(200, &status, &c.output))
         }
         Deleted::Gone(entry) | Deleted::Pending(entry) => {
+            c.server.registry.prepare(&row, std::slice::from_ref(&entry)).await?;
             answer::entry(&c.server.registry, &row, &entry, 200, &c.output, c.include_object())
         }
     }
@@ -230,9 +302,10 @@ pub(crate) async fn delete(c: Context, row: Arc<Row>) -> Result<Response<Body>, 
 pub(crate) async fn delete_collection(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
     let options = delete_options(&c)?;
     let selection = read::selection(&c, &row)?;
-    let request = c.write_request(&row)?;
+    let request = delete_request(&c, &row, &options)?;
     let registry = c.server.registry.clone();
     let entries = detached(async move { registry.delete_collection(&request, &options, &selection).await }).await?;
+    c.server.registry.prepare(&row, &entries).await?;
     let revision = c.server.registry.revision();
     let answer = ListAnswer { entries, revision, continue_token: String::new(), remaining: None };
     read::respond(&c.server.registry, &row, answer, &c.output, c.include_object())

@@ -63,7 +63,7 @@ async fn selectors_select_and_watches_see_objects_enter_and_leave() {
     http.get(&format!("{MAPS}?fieldSelector=spec.x%3D1")).await.refused(
         400,
         "BadRequest",
-        "field label not supported: spec.x",
+        "\"spec.x\" is not a known field selector",
     );
     let from = version(&list);
     let mut w = http.watch(&format!("{MAPS}?watch=1&labelSelector=l%3Din&resourceVersion={from}")).await;
