@@ -51,6 +51,9 @@ impl rules::Rules for Class {
             None => {}
         }
     }
+    fn revalidates(&self, _subresource: Option<&str>) -> bool {
+        false
+    }
     fn validate_update(&self, o: &Value, old: &Value, _subresource: Option<&str>, e: &mut Errors) {
         if print::number(o, &["value"]) != print::number(old, &["value"]) {
             e.forbidden(&Path::new("value"), "may not be changed in an update.");

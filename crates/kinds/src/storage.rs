@@ -132,7 +132,12 @@ pub(crate) struct Attributes;
 impl rules::Rules for Attributes {
     fn validate(&self, o: &Value, e: &mut Errors) {
         let driver = o.str_at(&["driverName"]).unwrap_or_default();
-        storage_sources::csi_driver_name(driver, &Path::new("driverName"), e);
+        if driver.is_empty() {
+            e.required(&Path::new("driverName"), "");
+        } else {
+            let driver = driver.to_lowercase();
+            e.invalid_each(&Path::new("driverName"), &driver, names::qualified(&driver));
+        }
         parameters(o, false, e);
     }
     fn validate_update(&self, o: &Value, old: &Value, _subresource: Option<&str>, e: &mut Errors) {

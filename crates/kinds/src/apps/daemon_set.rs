@@ -49,7 +49,8 @@ impl rules::Rules for Rules {
     }
     fn validate(&self, o: &Value, e: &mut Errors) {
         let spec = Path::new("spec");
-        if pod_template::validate_selector(o, "daemonset", e) {
+        let selected = o.at(&["spec", "selector"]).is_some_and(|s| !s.is_null());
+        if !selected || pod_template::validate_selector(o, "daemonset", e) {
             pod_template::validate_labels(o, e);
         }
         pod_template::validate_template(o.at(&["spec", "template"]), &spec.child("template"), e);

@@ -197,7 +197,11 @@ fn template_change(o: &Value, old: &Value, at: &Path, e: &mut Errors) {
     let mut template = o.at(&["spec", "template"]).cloned().unwrap_or_default();
     let before = old.at(&["spec", "template"]).cloned().unwrap_or_default();
     let suspended = old.at(&["spec", "suspend"]).and_then(Value::as_bool) == Some(true);
-    if !suspended {
+    let conditions = old.items_at(&["status", "conditions"]);
+    let stopped =
+        conditions.iter().any(|c| c.str_at(&["type"]) == Some("Suspended") && c.str_at(&["status"]) == Some("True"));
+    let rests = old.at(&["status", "startTime"]).is_none_or(Value::is_null) || stopped;
+    if !(suspended && rests && print::number(old, &["status", "active"]) == 0) {
         if !equality::equal_as("core/v1.PodTemplateSpec", &template, &before) {
             e.invalid(&at.child("template"), template, "field is immutable");
         }
@@ -206,18 +210,16 @@ fn template_change(o: &Value, old: &Value, at: &Path, e: &mut Errors) {
     let Some(spec) = template.get_mut("spec") else { return };
     let asked = spec.clone();
     let had = &before["spec"];
-    if old.at(&["status", "startTime"]).is_none_or(Value::is_null) {
-        for f in ["nodeSelector", "tolerations", "schedulingGates"] {
-            strategy::keep(spec, had, f);
-        }
-        // Of the affinity, only that to nodes.
-        let only_nodes = |a: &Value| ["podAffinity", "podAntiAffinity"].iter().all(|f| present(a, f).is_none());
-        let (now, then) = (&asked["affinity"], &had["affinity"]);
-        if only_nodes(now) && only_nodes(then) {
-            strategy::keep(spec, had, "affinity");
-        } else if let Some(a) = spec.get_mut("affinity").filter(|a| !a.is_null()) {
-            strategy::keep(a, then, "nodeAffinity");
-        }
+    for f in ["nodeSelector", "tolerations", "schedulingGates"] {
+        strategy::keep(spec, had, f);
+    }
+    // Of the affinity, only that to nodes.
+    let only_nodes = |a: &Value| ["podAffinity", "podAntiAffinity"].iter().all(|f| present(a, f).is_none());
+    let (now, then) = (&asked["affinity"], &had["affinity"]);
+    if only_nodes(now) && only_nodes(then) {
+        strategy::keep(spec, had, "affinity");
+    } else if let Some(a) = spec.get_mut("affinity").filter(|a| !a.is_null()) {
+        strategy::keep(a, then, "nodeAffinity");
     }
     for list in ["containers", "initContainers"] {
         let was = had.items_at(&[list]);

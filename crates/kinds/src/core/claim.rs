@@ -125,27 +125,44 @@ fn validate_status(o: &Value, e: &mut Errors) {
     }
 }
 
+/// The two ways to name a source follow each other, except across namespaces; what the elder cannot
+/// name is dropped from it.
+fn sources(spec: &mut ironkeel_object::Map) {
+    let names = |v: &Value, f: &str| v.str_at(&[f]).unwrap_or_default().to_owned();
+    let known = |v: &Value| {
+        matches!(
+            (names(v, "apiGroup").as_str(), names(v, "kind").as_str()),
+            ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+        )
+    };
+    if spec.get("dataSource").is_some_and(|d| !d.is_null() && !known(d)) {
+        spec.remove("dataSource");
+    }
+    let (old, new) = (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned());
+    match (old.filter(|v| !v.is_null()), new.filter(|v| !v.is_null())) {
+        (Some(d), None) => {
+            spec.insert("dataSourceRef", d);
+        }
+        (None, Some(d)) if string(&d, "namespace").is_none() => {
+            spec.insert("dataSource", d);
+        }
+        _ => {}
+    }
+}
+
 impl rules::Rules for Rules {
     fn default(&self, o: &mut Value) {
         if let Some(spec) = strategy::spec(o) {
             if spec.get("volumeMode").is_none_or(Value::is_null) {
                 spec.insert("volumeMode", "Filesystem");
             }
-            // The two ways to name a source follow each other, except across namespaces.
-            let (old, new) = (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned());
-            match (old.filter(|v| !v.is_null()), new.filter(|v| !v.is_null())) {
-                (Some(d), None) => {
-                    spec.insert("dataSourceRef", d);
-                }
-                (None, Some(d)) if string(&d, "namespace").is_none() => {
-                    spec.insert("dataSource", d);
-                }
-                _ => {}
-            }
         }
     }
     fn prepare_create(&self, o: &mut Value) {
         *o.slot(&["status", "phase"]) = "Pending".into();
+        if let Some(spec) = strategy::spec(o) {
+            sources(spec);
+        }
     }
     fn validate(&self, o: &Value, e: &mut Errors) {
         validate_spec(o.get("spec").unwrap_or(&Value::Null), &Path::new("spec"), e);
@@ -177,6 +194,7 @@ impl rules::Rules for Rules {
             let text = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
             e.forbidden(&path, text);
         }
+        e.immutable(&Path::new("volumeMode"), o.at(&["spec", "volumeMode"]), old.at(&["spec", "volumeMode"]));
         let size = |v: &Value| resources::quantity(v.at(&["spec", "resources", "requests", "storage"]));
         let granted = resources::quantity(old.at(&["status", "capacity", "storage"]));
         if let (Some(n), Some(b)) = (size(o), size(old))

@@ -84,7 +84,7 @@ fn finalizers(o: &Value, e: &mut Errors) {
         let f = f.as_str().unwrap_or_default();
         let at = Path::new("spec").child("finalizers");
         let messages = crate::names::qualified(f);
-        if messages.is_empty() && !f.contains('/') && f != "kubernetes" {
+        if !f.contains('/') && f != "kubernetes" {
             e.invalid(&at, f, "name is neither a standard finalizer name nor is it fully qualified");
         }
         e.invalid_each(&at, f, messages);

@@ -61,9 +61,21 @@ impl rules::Rules for Range {
         }
     }
     fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
-        if subresource.is_none() {
-            e.immutable(&Path::new("spec").child("cidrs"), o.at(&["spec", "cidrs"]), old.at(&["spec", "cidrs"]));
+        if subresource.is_some() {
+            return;
         }
+        let at = Path::new("spec").child("cidrs");
+        let (now, before) = (o.items_at(&["spec", "cidrs"]), old.items_at(&["spec", "cidrs"]));
+        // A second family may be added.
+        if now.len() < before.len() || (now.len() > before.len() && before.len() != 1) {
+            e.invalid(&at, now.to_vec(), "field is immutable");
+        }
+        for (i, (n, _)) in now.iter().zip(before).enumerate().filter(|(_, (n, b))| n != b) {
+            e.invalid(&at.index(i), n.clone(), "field is immutable");
+        }
+    }
+    fn revalidates(&self, _subresource: Option<&str>) -> bool {
+        false
     }
     fn storage_version(&self) -> Option<(&'static str, &'static str)> {
         Some(("networking.k8s.io", "v1"))

@@ -113,7 +113,7 @@ impl rules::Rules for Binding {
                     if !group.is_empty() {
                         e.not_supported(&at.child("apiGroup"), group, &[""]);
                     }
-                    if text("namespace").is_empty() {
+                    if self.cluster && text("namespace").is_empty() {
                         e.required(&at.child("namespace"), "");
                     }
                 }

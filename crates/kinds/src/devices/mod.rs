@@ -1,11 +1,15 @@
 //! `resource.k8s.io`: device classes, claims, slices. Stored as v1; v1beta2 has the same content,
 //! v1beta1 has a request's fields and a device's attributes one level elsewhere.
 
+mod claims;
+
 use ironkeel_object::{Map, Value};
 use ironkeel_schema::Resource;
 
+use crate::error::Errors;
 use crate::rules::Generation;
-use crate::{TableContext, print, rules};
+use crate::structural::Depth;
+use crate::{Path, TableContext, pod_template, print, rules};
 
 /// Which of the kinds.
 #[derive(Clone, Copy)]
@@ -28,6 +32,17 @@ fn list<'a>(o: &'a mut Value, path: &[&str]) -> impl Iterator<Item = &'a mut Map
     items.into_iter().flatten().filter_map(Value::as_object_mut)
 }
 
+/// One device, unless the request says how many.
+fn counted(x: &mut Map) {
+    if x.str("allocationMode").unwrap_or_default().is_empty() {
+        x.insert("allocationMode", "ExactCount");
+    }
+    let count = x.get("count").and_then(Value::as_i64).unwrap_or(0);
+    if x.str("allocationMode") == Some("ExactCount") && count == 0 {
+        x.insert("count", 1_i64);
+    }
+}
+
 impl rules::Rules for Devices {
     fn generation(&self) -> Generation {
         match self {
@@ -43,16 +58,48 @@ impl rules::Rules for Devices {
         };
         let old_form = o.str_at(&["apiVersion"]) == Some("resource.k8s.io/v1beta1");
         for r in list(o, path) {
+            for s in r.get_mut("firstAvailable").and_then(Value::as_array_mut).into_iter().flatten() {
+                if let Some(s) = s.as_object_mut() {
+                    counted(s);
+                }
+            }
             let exact = if old_form { Some(r) } else { r.get_mut("exactly").and_then(Value::as_object_mut) };
-            let Some(x) = exact.filter(|x| x.str("deviceClassName").is_some_and(|c| !c.is_empty())) else { continue };
-            if x.str("allocationMode").unwrap_or_default().is_empty() {
-                x.insert("allocationMode", "ExactCount");
-            }
-            let count = x.get("count").and_then(Value::as_i64).unwrap_or(0);
-            if x.str("allocationMode") == Some("ExactCount") && count == 0 {
-                x.insert("count", 1_i64);
-            }
+            let Some(x) = exact.filter(|x| !old_form || x.str("deviceClassName").is_some_and(|c| !c.is_empty())) else {
+                continue;
+            };
+            counted(x);
         }
+    }
+    fn validate(&self, o: &Value, e: &mut Errors) {
+        let moved;
+        // Upstream's paths are the newest version's.
+        let o = if o.str_at(&["apiVersion"]) == Some("resource.k8s.io/v1beta1") {
+            let mut newest = o.clone();
+            self.move_members(&mut newest, true);
+            moved = newest;
+            &moved
+        } else {
+            o
+        };
+        let spec = Path::new("spec");
+        match self {
+            Devices::Class => claims::class(o, e),
+            Devices::Claim => claims::validate(&o["spec"]["devices"], &spec.child("devices"), e),
+            Devices::ClaimTemplate => {
+                pod_template::claim_metadata(&o["spec"], &spec.child("metadata"), e);
+                claims::validate(&o["spec"]["spec"]["devices"], &spec.child("spec").child("devices"), e);
+            }
+            Devices::Slice => claims::slice(o, e),
+            Devices::TaintRule => claims::taint_rule(o, e),
+        }
+    }
+    fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
+        if subresource.is_none() && matches!(self, Devices::Claim | Devices::ClaimTemplate) {
+            e.immutable(&Path::new("spec"), o.get("spec"), old.get("spec"));
+        }
+    }
+    fn depth(&self) -> Depth {
+        if matches!(self, Devices::Slice) { Depth::Enums } else { Depth::Nothing }
     }
     fn storage_version(&self) -> Option<(&'static str, &'static str)> {
         Some(("resource.k8s.io", if matches!(self, Devices::TaintRule) { "v1beta2" } else { "v1" }))
