@@ -188,11 +188,11 @@ impl Store for Etcd {
         condition: Condition,
         lease: LeaseId,
     ) -> Result<WriteAnswer, StoreError> {
-        self.shared.put(key, value, condition, lease).await
+        self.told(self.shared.put(key, value, condition, lease).await)
     }
 
     async fn delete(&self, key: Bytes, condition: Condition) -> Result<WriteAnswer, StoreError> {
-        self.shared.delete(key, condition).await
+        self.told(self.shared.delete(key, condition).await)
     }
 
     async fn watch(&self, range: WatchRange) -> Result<(Revision, WatchStream), StoreError> {
@@ -239,6 +239,14 @@ impl Store for Etcd {
 }
 
 impl Etcd {
+    /// A write that was not done tells a revision whose own event may be of no watch's range.
+    fn told(&self, answer: Result<WriteAnswer, StoreError>) -> Result<WriteAnswer, StoreError> {
+        if let Ok(WriteAnswer::Conflict { revision, .. } | WriteAnswer::Done { revision, previous: None }) = &answer {
+            self.hub.wanted(*revision);
+        }
+        answer
+    }
+
     /// etcd's refusals of a revision come without numbers; this asks for them.
     async fn explain(&self, error: StoreError, requested: Revision, watched: Revision) -> StoreError {
         match error {

@@ -17,6 +17,9 @@ use crate::etcdserverpb::{
 };
 use crate::read::{MAX_ANSWER_BYTES, key_value, revision_of};
 
+/// Outside every prefix, like upstream's `compact_rev_key`.
+const PROGRESS_KEY: &[u8] = b"ironkeel_progress_key";
+
 impl Shared {
     pub(crate) async fn put(
         &self,
@@ -46,6 +49,18 @@ impl Shared {
         let delete = DeleteRangeRequest { key: outer.clone(), prev_kv: true, ..DeleteRangeRequest::default() };
         let write = self.write(outer, condition, request_op::Request::RequestDeleteRange(delete), 0, 0);
         write.await.map_err(Failure::into_store_error)
+    }
+
+    /// Makes an event, for watches of everything.
+    pub(crate) async fn touch(&self) {
+        let put = PutRequest { key: Bytes::from_static(PROGRESS_KEY), ..PutRequest::default() };
+        let attempt = |channel| {
+            let put = put.clone();
+            async move { KvClient::new(channel).put(put).await }
+        };
+        if let Err(failure) = self.endpoints.call(Repeat::OnlyUndone, Request::default(), attempt).await {
+            tracing::debug!(?failure, "no event was made for the watches that wait for one");
+        }
     }
 
     async fn write(

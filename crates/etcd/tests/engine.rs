@@ -354,9 +354,44 @@ async fn a_closed_store_ends_its_watches() {
     let store = server.connect().await;
     let mut watch = store.watch(all()).await.unwrap().1;
     store.close();
-    let end = tokio::time::timeout(PATIENCE, watch.next()).await.unwrap().unwrap();
+    let end = loop {
+        match tokio::time::timeout(PATIENCE, watch.next()).await.unwrap().unwrap() {
+            Ok(WatchItem::Progress(_)) => {}
+            end => break end,
+        }
+    };
     assert!(matches!(end, Err(StoreError::Closed(_))), "{end:?}");
     assert!(watch.next().await.is_none());
     assert!(matches!(store.get(b"/registry/a", 0).await, Err(StoreError::Closed(_))));
     assert!(matches!(store.watch(all()).await, Err(StoreError::Closed(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_reach_revisions_that_have_no_event() {
+    if !installed() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let store = server.connect().await;
+    let reaches = async |from: Revision, wanted: Revision| {
+        let mut watch = store.watch(WatchRange { from, ..all() }).await.unwrap().1;
+        loop {
+            let item = tokio::time::timeout(PATIENCE, watch.next()).await.expect("no progress").unwrap().unwrap();
+            match item {
+                WatchItem::Progress(revision) if revision >= wanted => return,
+                WatchItem::Progress(_) => {}
+                WatchItem::Events(events) => panic!("events that nobody made: {events:?}"),
+            }
+        }
+    };
+    let empty = store.current_revision().await.unwrap();
+    reaches(1, empty).await;
+    put(&store, "/registry/a", "1").await.unwrap();
+    let deleted = match store.delete("/registry/a".into(), Condition::Always).await.unwrap() {
+        WriteAnswer::Done { revision, .. } => revision,
+        answer => panic!("{answer:?}"),
+    };
+    store.compact(deleted).await.unwrap();
+    store.current_revision().await.unwrap();
+    reaches(deleted, deleted).await;
 }

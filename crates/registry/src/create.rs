@@ -9,6 +9,7 @@ use ironkeel_store::{Condition, WriteAnswer};
 use rand::Rng;
 
 use crate::admit::Operation;
+use crate::claims::CHOICES;
 use crate::clock::rfc3339;
 use crate::entry::{Entry, Extract};
 use crate::error::{ApiError, Reason};
@@ -103,7 +104,7 @@ impl Registry {
         hooks.default(&mut object);
         let key = object_key(if row.namespaced() { &request.namespace } else { "" }, &name);
         // Addresses are chosen only for what is otherwise valid, and validated with the rest.
-        let allocation = self.allocate(row, &key, &mut object, None).await?;
+        let allocation = self.allocate(request, &key, &mut object, None).await?;
         self.check(request, &object, {
             let mut errors = validate_metadata(&object, &row.kind);
             errors.extend(hooks.validate(&object));
@@ -137,15 +138,35 @@ impl Registry {
 
     pub(crate) async fn allocate(
         &self,
-        row: &Row,
+        request: &WriteRequest,
         key: &str,
         object: &mut Value,
         old: Option<&Value>,
     ) -> Result<Option<Allocation<'_>>, ApiError> {
-        if row.plural() == "services" && row.group().is_empty() {
+        if request.row.plural() != "services" || !request.row.group().is_empty() {
+            return Ok(None);
+        }
+        if request.dry_run || !self.store.shared() {
             return self.services.allocate(key, object, old).await.map(Some);
         }
-        Ok(None)
+        for _ in 0..CHOICES {
+            let mut attempt = object.clone();
+            let mut allocation = self.services.allocate(key, &mut attempt, old).await?;
+            if self.claim(key, &mut allocation).await? {
+                *object = attempt;
+                return Ok(Some(allocation));
+            }
+            allocation.cancel().await;
+        }
+        Err(ApiError::internal("failed to allocate a serviceIP or a nodePort: other servers take every choice"))
+    }
+
+    /// Ends an allocation whose Service is stored.
+    pub(crate) async fn allocated(&self, key: &str, allocation: Allocation<'_>) {
+        let (addresses, ports) = allocation.commit();
+        if self.store.shared() && !(addresses.is_empty() && ports.is_empty()) {
+            self.give_back(key, &addresses, &ports).await;
+        }
     }
 
     async fn store_new(
@@ -172,7 +193,7 @@ impl Registry {
         match answer {
             WriteAnswer::Done { revision, .. } => {
                 if let Some(allocation) = allocation {
-                    allocation.commit();
+                    self.allocated(key, allocation).await;
                 }
                 let entry = self.visible(home, key, revision, &encoded).await?;
                 Ok(Written { entry, created: true })

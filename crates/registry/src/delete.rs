@@ -14,6 +14,7 @@ use crate::error::{ApiError, OPTIMISTIC_LOCK, Reason};
 use crate::registry::Registry;
 use crate::request::{DeleteOptions, Deleted, Propagation, WriteRequest};
 use crate::selector::Selection;
+use crate::services::held;
 use crate::storage::{Row, object_key};
 use crate::update::has_namespace_finalizers;
 
@@ -114,7 +115,7 @@ impl Registry {
         match self.store.delete(Registry::store_key(home, key), condition).await? {
             WriteAnswer::Done { revision, previous: Some(_) } => {
                 self.feed.reached(revision).await?;
-                self.released(&request.row, key).await;
+                self.released(&request.row, key, entry).await;
                 Ok(Some(Deleted::Gone(Arc::new(entry.at_revision(revision)))))
             }
             WriteAnswer::Done { revision, previous: None } => {
@@ -129,9 +130,16 @@ impl Registry {
     }
 
     /// Gives back what a deleted object held.
-    pub(crate) async fn released(&self, row: &Row, key: &str) {
-        if row.plural() == "services" && row.group().is_empty() {
-            self.services.release(key).await;
+    pub(crate) async fn released(&self, row: &Row, key: &str, entry: &Entry) {
+        if row.plural() != "services" || !row.group().is_empty() {
+            return;
+        }
+        self.services.release(key).await;
+        if self.store.shared()
+            && let Ok(tree) = entry.tree()
+        {
+            let (addresses, ports) = held(&tree);
+            self.give_back(key, &addresses, &ports.into_iter().collect::<Vec<_>>()).await;
         }
     }
 

@@ -12,6 +12,7 @@ use ironkeel_store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::admit::Admission;
+use crate::claims;
 use crate::clock::Clock;
 use crate::entry::{Entry, Format, View, decode};
 use crate::error::ApiError;
@@ -85,12 +86,19 @@ impl Registry {
         if let Some(home) = registry.row("", "v1", "services").and_then(|r| r.stored.clone()) {
             registry.services.repair(&home.cache.snapshot("", "", |_| true).entries).await;
         }
+        if registry.store.shared() {
+            tokio::spawn(claims::follow(Arc::downgrade(&registry)));
+        }
         Ok(registry)
     }
 
     /// Stops following the store. Watchers end when their streams are dropped.
     pub fn stop(&self) {
         self.shutdown.cancel();
+    }
+
+    pub(crate) fn stopped(&self) -> bool {
+        self.shutdown.is_cancelled()
     }
 
     /// Every served resource.

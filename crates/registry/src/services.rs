@@ -13,6 +13,8 @@ use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
 use ironkeel_object::{ObjectMeta, Value};
 use tokio::sync::{Mutex, MutexGuard};
 
+use crate::cache::EventType;
+use crate::claims::Undo;
 use crate::entry::Entry;
 use crate::error::ApiError;
 
@@ -24,6 +26,9 @@ pub struct ServiceAddresses {
     ports: RangeInclusive<u16>,
     taken: Mutex<Taken>,
 }
+
+/// The holder of what another server has claimed for a Service that was not seen yet.
+const FOREIGN: &str = "";
 
 /// What is given away.
 #[derive(Debug, Default)]
@@ -43,14 +48,55 @@ pub(crate) struct Allocation<'a> {
     wanted_addresses: HashSet<IpAddr>,
     wanted_ports: HashSet<u16>,
     committed: bool,
+    /// What to take back from a shared store if this does not stand.
+    pub(crate) undo: Option<Undo>,
 }
 
 impl Allocation<'_> {
-    pub(crate) fn commit(mut self) {
+    /// Answers what the Service held before and does not hold any more.
+    pub(crate) fn commit(mut self) -> (Vec<IpAddr>, Vec<u16>) {
         let t = &mut *self.taken;
-        t.addresses.retain(|a, owner| *owner != self.key || self.wanted_addresses.contains(a));
-        t.ports.retain(|p, owner| *owner != self.key || self.wanted_ports.contains(p));
+        let (mut addresses, mut ports) = (Vec::new(), Vec::new());
+        t.addresses.retain(|a, owner| {
+            let stays = *owner != self.key || self.wanted_addresses.contains(a);
+            if !stays {
+                addresses.push(*a);
+            }
+            stays
+        });
+        t.ports.retain(|p, owner| {
+            let stays = *owner != self.key || self.wanted_ports.contains(p);
+            if !stays {
+                ports.push(*p);
+            }
+            stays
+        });
         self.committed = true;
+        (addresses, ports)
+    }
+
+    /// Takes everything back, in a shared store too.
+    pub(crate) async fn cancel(mut self) {
+        if let Some(undo) = self.undo.take() {
+            undo.run().await;
+        }
+    }
+
+    /// What was newly chosen.
+    pub(crate) fn chosen(&self) -> (Vec<IpAddr>, Vec<u16>) {
+        (self.new_addresses.clone(), self.new_ports.clone())
+    }
+
+    /// Another server has this address.
+    pub(crate) fn lose_address(&mut self, address: IpAddr) {
+        self.new_addresses.retain(|a| *a != address);
+        self.taken.addresses.insert(address, FOREIGN.to_owned());
+    }
+
+    /// Another server has this port.
+    pub(crate) fn lose_port(&mut self, port: u16) {
+        self.new_ports.retain(|p| *p != port);
+        self.taken.ports.insert(port, FOREIGN.to_owned());
     }
 }
 
@@ -62,6 +108,9 @@ impl Drop for Allocation<'_> {
             }
             for p in &self.new_ports {
                 self.taken.ports.remove(p);
+            }
+            if let Some(undo) = self.undo.take() {
+                tokio::spawn(undo.run());
             }
         }
     }
@@ -126,6 +175,32 @@ impl ServiceAddresses {
         }
     }
 
+    /// The first NodePort.
+    pub(crate) fn first_port(&self) -> u16 {
+        *self.ports.start()
+    }
+
+    /// The last NodePort.
+    pub(crate) fn last_port(&self) -> u16 {
+        *self.ports.end()
+    }
+
+    /// The range of NodePorts as a RangeAllocation names it.
+    pub(crate) fn port_range(&self) -> String {
+        format!("{}-{}", self.ports.start(), self.ports.end())
+    }
+
+    /// Takes over what any server has written of a Service.
+    pub(crate) async fn seen(&self, entry: &Entry, kind: EventType) {
+        let Ok(tree) = entry.tree() else { return };
+        let (addresses, ports) = if kind == EventType::Deleted { Default::default() } else { held(&tree) };
+        let mut taken = self.taken.lock().await;
+        taken.addresses.retain(|_, owner| owner != entry.key());
+        taken.ports.retain(|_, owner| owner != entry.key());
+        taken.addresses.extend(addresses.into_iter().map(|a| (a, entry.key().to_owned())));
+        taken.ports.extend(ports.into_iter().map(|p| (p, entry.key().to_owned())));
+    }
+
     /// Gives back what a deleted Service held.
     pub(crate) async fn release(&self, key: &str) {
         let mut taken = self.taken.lock().await;
@@ -148,6 +223,7 @@ impl ServiceAddresses {
             wanted_addresses: HashSet::new(),
             wanted_ports: HashSet::new(),
             committed: false,
+            undo: None,
         };
         let kind = service.str_at(&["spec", "type"]).unwrap_or("ClusterIP").to_owned();
         if kind == "ExternalName" {
@@ -350,7 +426,7 @@ fn refused(name: &str, field: &str, value: &str, why: &str) -> ApiError {
 }
 
 /// Addresses and NodePorts that a Service holds.
-fn held(service: &Value) -> (Vec<IpAddr>, HashSet<u16>) {
+pub(crate) fn held(service: &Value) -> (Vec<IpAddr>, HashSet<u16>) {
     let ips = service.items_at(&["spec", "clusterIPs"]).iter().chain(service.at(&["spec", "clusterIP"]));
     let mut addresses: Vec<IpAddr> = ips.filter_map(Value::as_str).filter_map(|s| s.parse().ok()).collect();
     addresses.sort_unstable();

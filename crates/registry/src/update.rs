@@ -106,7 +106,7 @@ impl Registry {
         request.admission.mutate(&attributes, &mut new, Some(&old)).await?;
         hooks.default(&mut new);
         let allocation = match request.sub() {
-            None => self.allocate(row, key, &mut new, Some(&old)).await?,
+            None => self.allocate(request, key, &mut new, Some(&old)).await?,
             Some(_) => None,
         };
         self.check(request, &new, {
@@ -137,12 +137,17 @@ impl Registry {
         match answer {
             WriteAnswer::Done { revision, .. } => {
                 if let Some(allocation) = allocation {
-                    allocation.commit();
+                    self.allocated(key, allocation).await;
                 }
                 let entry = self.visible(home, key, revision, &encoded).await?;
                 Ok(Turn::Done(Written { entry, created: false }))
             }
-            WriteAnswer::Conflict { revision, .. } => self.lost(revision).await,
+            WriteAnswer::Conflict { revision, .. } => {
+                if let Some(allocation) = allocation {
+                    allocation.cancel().await;
+                }
+                self.lost(revision).await
+            }
         }
     }
 
@@ -168,7 +173,7 @@ impl Registry {
             match self.store.delete(Registry::store_key(home, key), condition).await? {
                 WriteAnswer::Done { revision, .. } => {
                     self.feed.reached(revision).await?;
-                    self.released(&request.row, key).await;
+                    self.released(&request.row, key, entry).await;
                 }
                 WriteAnswer::Conflict { revision, .. } => return self.lost(revision).await,
             }

@@ -144,6 +144,7 @@ pub(crate) async fn run(shared: Arc<Shared>, commands: mpsc::UnboundedReceiver<C
         last_wire: 0,
         wanted: 0,
         wide: true,
+        touched: 0,
     };
     tokio::select! {
         () = session.serve() => {}
@@ -169,6 +170,9 @@ struct Session {
     /// Watches with progress are over all keys, because the member's progress cannot be trusted: every
     /// revision is then an event, and those of other keys tell progress.
     wide: bool,
+    /// What was wanted when somebody was last seen waiting for it. Some revisions have no event (the
+    /// first of all, and deletes that are compacted): who waits for two ticks is shown a later one.
+    touched: Revision,
 }
 
 impl Session {
@@ -243,9 +247,14 @@ impl Session {
                     Some(command) => self.apply(command, Some(&requests)),
                     None => return Ended::Closed,
                 },
-                _ = progress.tick(), if !self.wide && self.somebody_waits() => {
-                    let request = RequestUnion::ProgressRequest(WatchProgressRequest {});
-                    let _ = requests.send(WatchRequest { request_union: Some(request) });
+                _ = progress.tick(), if self.somebody_waits() => {
+                    if !self.wide {
+                        let request = RequestUnion::ProgressRequest(WatchProgressRequest {});
+                        let _ = requests.send(WatchRequest { request_union: Some(request) });
+                    } else if std::mem::replace(&mut self.touched, self.wanted) == self.wanted {
+                        let shared = self.shared.clone();
+                        tokio::spawn(async move { shared.touch().await });
+                    }
                 }
             }
         }
@@ -321,6 +330,10 @@ impl Session {
         }
         let Some(watcher) = self.watchers.get_mut(&id) else { return Ok(()) };
         if answer.created {
+            // Nothing up to here is to come, if the watch begins later; the first revision has no event.
+            if revision < watcher.next || revision == 1 {
+                watcher.reached(revision);
+            }
             if let Some(begun) = watcher.begun.take() {
                 // Who has gone meanwhile has stopped the watch too.
                 let _ = begun.send(Ok(revision));
