@@ -1,6 +1,7 @@
 //! Paths that are no resources: discovery, OpenAPI, version, health, metrics, keys for OIDC.
 
-use std::sync::{Arc, LazyLock};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Response;
@@ -8,7 +9,8 @@ use http::header::{ETAG, HeaderValue, IF_NONE_MATCH};
 use ironkeel_codec::Format;
 use ironkeel_object::{Map, Value};
 use ironkeel_openapi as openapi;
-use ironkeel_registry::{ApiError, Reason, Row};
+use ironkeel_registry::{ApiError, Reason, Registry, Row};
+use ironkeel_schema::Resource;
 use parking_lot::Mutex;
 
 use crate::answer;
@@ -17,11 +19,56 @@ use crate::context::Context;
 
 /// Documents that are made on first demand and kept as bytes, by path.
 #[derive(Default)]
-pub(crate) struct Documents(Mutex<std::collections::HashMap<String, (u64, Bytes)>>);
+pub(crate) struct Documents {
+    kept: Mutex<HashMap<String, (Generation, Bytes)>>,
+    /// What is served, and as of which change.
+    served: Mutex<Option<(u64, Arc<Served>)>>,
+}
 
-static ROWS: LazyLock<Vec<openapi::Row<'static>>> = LazyLock::new(openapi::built_in);
+/// Changes of the registry's rows and of remote groups.
+type Generation = (u64, u64);
+
+/// Every served resource, with the schemas of custom ones.
+pub(crate) struct Served(Vec<(Arc<Resource>, Option<serde_json::Value>)>);
+
+impl Served {
+    fn of(registry: &Registry) -> Self {
+        let schema = |row: &Row| {
+            let custom = row.kind.custom.as_ref()?;
+            let mut text = Vec::new();
+            ironkeel_codec::encode_json(&custom.openapi, &mut text);
+            serde_json::from_slice(&text).ok()
+        };
+        let mut all: Vec<_> = registry.rows().iter().map(|r| (r.kind.resource.clone(), schema(r))).collect();
+        let custom = all.partition_point(|(_, schema)| schema.is_none());
+        all[custom..].sort_by_cached_key(|(r, _)| (r.group, openapi::version_rank(r.version), r.plural));
+        Served(all)
+    }
+
+    fn rows(&self) -> Vec<openapi::Row<'_>> {
+        self.0.iter().map(|(resource, schema)| openapi::Row { resource, schema: schema.as_ref() }).collect()
+    }
+}
+
+impl Documents {
+    fn served(&self, registry: &Registry) -> Arc<Served> {
+        let generation = registry.generation();
+        let mut served = self.served.lock();
+        match &*served {
+            Some((of, there)) if *of == generation => there.clone(),
+            _ => {
+                let new = Arc::new(Served::of(registry));
+                *served = Some((generation, new.clone()));
+                new
+            }
+        }
+    }
+}
 
 const HEALTH_CHECKS: &[&str] = &["ping", "log", "etcd", "informer-sync", "poststarthook/rbac/bootstrap-roles"];
+
+/// The media type of gnostic's documents.
+const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// Answers a path.
 pub(crate) async fn respond(c: &Context) -> Result<Response<Body>, ApiError> {
@@ -55,14 +102,21 @@ fn json(c: &Context, content_type: &'static str, value: &serde_json::Value) -> R
 }
 
 fn kept(c: &Context, key: String, make: impl FnOnce() -> Option<serde_json::Value>) -> Result<Bytes, ApiError> {
+    kept_as(c, key, || make().and_then(|value| serde_json::to_vec(&value).ok()))
+}
+
+fn kept_as(c: &Context, key: String, make: impl FnOnce() -> Option<Vec<u8>>) -> Result<Bytes, ApiError> {
     // What remote groups add may have changed since.
-    let generation = c.server.aggregator.generation();
-    if let Some((_, bytes)) = c.server.documents.0.lock().get(&key).filter(|(of, _)| *of == generation) {
+    let generation = (c.server.registry.generation(), c.server.aggregator.generation());
+    if let Some((_, bytes)) = c.server.documents.kept.lock().get(&key).filter(|(of, _)| *of == generation) {
         return Ok(bytes.clone());
     }
-    let value = make().ok_or_else(ApiError::no_such_resource)?;
-    let bytes = Bytes::from(serde_json::to_vec(&value).map_err(ApiError::internal)?);
-    c.server.documents.0.lock().insert(key, (generation, bytes.clone()));
+    let bytes = Bytes::from(make().ok_or_else(ApiError::no_such_resource)?);
+    let mut kept = c.server.documents.kept.lock();
+    // Documents of before the change are of no use to anybody.
+    kept.retain(|_, (of, _)| *of == generation);
+    kept.insert(key, (generation, bytes.clone()));
+    drop(kept);
     Ok(bytes)
 }
 
@@ -81,7 +135,8 @@ fn tagged(c: &Context, content_type: &'static str, bytes: Bytes) -> Response<Bod
 }
 
 fn discovery(c: &Context, path: &str, parts: &[&str]) -> Result<Response<Body>, ApiError> {
-    let rows = &*ROWS;
+    let served = c.server.documents.served(&c.server.registry);
+    let rows = &served.rows()[..];
     if let (["api"] | ["apis"], Some(version)) = (parts, c.output.aggregated) {
         let core = parts == ["api"];
         let bytes = kept(c, format!("{path} {version}"), || {
@@ -121,23 +176,30 @@ fn discovery(c: &Context, path: &str, parts: &[&str]) -> Result<Response<Body>, 
     Ok(answer::value(200, &value, &c.output))
 }
 
+/// Whether the client takes OpenAPI v2 as protobuf, under its old name or its new one, before JSON.
+fn wants_gnostic(c: &Context) -> bool {
+    let accept = c.parts.headers.get(http::header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let first = accept.split(',').next().unwrap_or_default();
+    first.split(';').next().unwrap_or_default().trim().starts_with("application/com.github.proto-openapi.spec.v2")
+}
+
 fn openapi_v2(c: &Context) -> Result<Response<Body>, ApiError> {
-    if c.output.format == Format::Protobuf {
-        return Err(ApiError::new(
-            Reason::NotAcceptable,
-            "only the following media types are accepted: application/json",
-        ));
-    }
-    let bytes = kept(c, "/openapi/v2".to_owned(), || {
-        let mut document = openapi::openapi_v2(&ROWS);
+    let served = c.server.documents.served(&c.server.registry);
+    let document = || {
+        let mut document = openapi::openapi_v2(&served.rows());
         c.server.aggregator.merge_openapi_v2(&mut document);
         Some(document)
-    })?;
-    Ok(tagged(c, "application/json", bytes))
+    };
+    if wants_gnostic(c) {
+        let bytes = kept_as(c, "/openapi/v2 protobuf".to_owned(), || document().map(|d| openapi::openapi_v2_protobuf(&d)))?;
+        return Ok(tagged(c, GNOSTIC, bytes));
+    }
+    Ok(tagged(c, "application/json", kept(c, "/openapi/v2".to_owned(), document)?))
 }
 
 fn openapi_v3(c: &Context, parts: &[&str]) -> Result<Response<Body>, ApiError> {
-    let rows = &*ROWS;
+    let served = c.server.documents.served(&c.server.registry);
+    let rows = &served.rows()[..];
     let bytes = kept(c, format!("/openapi/v3/{}", parts.join("/")), || match parts {
         [] => {
             let mut index = openapi::openapi_v3_index(rows);

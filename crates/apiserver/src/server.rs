@@ -30,6 +30,7 @@ use crate::aggregation::Aggregator;
 use crate::body::Body;
 use crate::definitions::Definitions;
 use crate::delegates::{Delegates, DelegatesConfig};
+use crate::definitions::Definitions;
 use crate::documents::Documents;
 use crate::error::Error;
 use crate::escalation::Escalation;
@@ -215,6 +216,10 @@ impl ApiServer {
             tokio::spawn(definitions.run(server.draining.clone()));
         }
         tokio::spawn(identity::run(server.registry.clone(), config.clone(), server.stopping.clone()));
+        if let Some(mut definitions) = Definitions::new(server.registry.clone(), webhooks) {
+            definitions.install_all().await;
+            tokio::spawn(definitions.run(server.draining.clone()));
+        }
         tokio::spawn(aggregation::run(server.registry.clone(), server.aggregator.clone(), server.draining.clone()));
         Ok(ApiServer { server })
     }

@@ -383,8 +383,8 @@ async fn versions_share_what_is_stored_and_survive_a_restart() {
     let after = http.patch(&path, "application/json-patch+json", &swap).await.expect(200);
     assert_eq!(after["status"]["storedVersions"], json!(["v1", "v2"]));
     assert_eq!(http.get(&format!("{WIDGETS}/a")).await.expect(200)["apiVersion"], "shop.example.com/v1");
-    let drop = json!([{ "op": "remove", "path": "/spec/versions/0" }]);
-    http.patch(&path, "application/json-patch+json", &drop).await.refused(
+    let fewer = json!([{ "op": "remove", "path": "/spec/versions/0" }]);
+    http.patch(&path, "application/json-patch+json", &fewer).await.refused(
         422,
         "Invalid",
         "status.storedVersions[0]: Invalid value: \"v1\": missing from spec.versions",
@@ -462,4 +462,165 @@ async fn bad_definitions_are_refused() {
         "Invalid",
         "spec.scope: Invalid value",
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_in_cel_are_compiled_and_run() {
+    let cluster = cluster().await;
+    let http = cluster.admin();
+    let with = |rules: Value| {
+        let mut d = definition();
+        d["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["x-kubernetes-validations"] = rules;
+        d
+    };
+    let refused = |rules: Value, why: &'static str| {
+        let (http, bad) = (http.clone(), with(rules));
+        async move { http.post(DEFINITIONS, &bad).await.refused(422, "Invalid", why) }
+    };
+    refused(json!([{ "rule": "self.nothing > 1" }]), "undefined field 'nothing'").await;
+    refused(json!([{ "rule": "self.size" }]), "cel expression must evaluate to a bool").await;
+    refused(json!([{ "rule": "self.size > 0", "optionalOldSelf": true }]), "may not be set if oldSelf is not used in rule").await;
+    let costly = "self.tags.all(x, self.tags.all(y, self.tags.all(z, x == y)))";
+    refused(json!([{ "rule": costly }]), "estimated rule cost exceeds budget by factor of more than 100x").await;
+    let rules = json!([
+        { "rule": "!has(self.replicas) || self.replicas <= self.size", "message": "no more replicas than size" },
+        { "rule": "self.size >= oldSelf.size", "messageExpression": "oldSelf.size > 2 ? 'it was large' : 'it was small'", "fieldPath": ".size" },
+        { "rule": "self.color != 'green' || self.size > 2", "reason": "FieldValueForbidden" }
+    ]);
+    establish(&http, &with(rules)).await;
+    let object = widget("a", json!({ "size": 3, "replicas": 4 }));
+    let why = "spec: Invalid value: \"object\": no more replicas than size";
+    http.post(WIDGETS, &object).await.refused(422, "Invalid", why);
+    let why = "spec: Forbidden: failed rule: self.color != 'green' || self.size > 2";
+    http.post(WIDGETS, &widget("a", json!({ "size": 1, "color": "green" }))).await.refused(422, "Invalid", why);
+    http.post(WIDGETS, &widget("a", json!({ "size": 3 }))).await.expect(201);
+    let smaller = json!({ "spec": { "size": 2 } });
+    let why = "spec.size: Invalid value: \"object\": it was large";
+    http.patch(&format!("{WIDGETS}/a"), "application/merge-patch+json", &smaller).await.refused(422, "Invalid", why);
+}
+
+/// A conversion webhook over TLS: `spec.size` of v1 is `spec.length` of v2. Answers its URL and bundle.
+async fn converter() -> (String, String) {
+    use http_body_util::{BodyExt, Full};
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let tls = rustls::ServerConfig::builder_with_provider(std::sync::Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(tls));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/convert", listener.local_addr().unwrap());
+    let answer = |request: http::Request<hyper::body::Incoming>| async move {
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        let mut review: Value = serde_json::from_slice(&body).unwrap();
+        let to = review["request"]["desiredAPIVersion"].as_str().unwrap().to_owned();
+        let mut objects = review["request"]["objects"].as_array().unwrap().clone();
+        let mut result = json!({ "status": "Success" });
+        for o in &mut objects {
+            o["apiVersion"] = to.clone().into();
+            let spec = o["spec"].as_object_mut().unwrap();
+            let (from, into) = if to.ends_with("/v2") { ("size", "length") } else { ("length", "size") };
+            if let Some(v) = spec.remove(from) {
+                if v == 9 {
+                    result = json!({ "status": "Failed", "message": "nine is odd" });
+                }
+                spec.insert(into.to_owned(), v);
+            }
+        }
+        let uid = review["request"]["uid"].clone();
+        review.as_object_mut().unwrap().remove("request");
+        review["response"] = json!({ "uid": uid, "result": result, "convertedObjects": objects });
+        let bytes = bytes::Bytes::from(review.to_string());
+        Ok::<_, std::convert::Infallible>(http::Response::new(Full::new(bytes)))
+    };
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(socket).await else { return };
+                let io = hyper_util::rt::TokioIo::new(stream);
+                let service = hyper::service::service_fn(answer);
+                let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+            });
+        }
+    });
+    (url, cert.pem())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_converts_between_versions() {
+    use base64::Engine as _;
+    let cluster = cluster().await;
+    let http = cluster.admin();
+    let (url, pem) = converter().await;
+    let mut d = definition();
+    let mut v2 = d["spec"]["versions"][0].clone();
+    v2["name"] = "v2".into();
+    v2["storage"] = false.into();
+    let spec = &mut v2["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    spec["required"] = json!(["length"]);
+    let size = spec["properties"].as_object_mut().unwrap().remove("size").unwrap();
+    spec["properties"]["length"] = size;
+    v2.as_object_mut().unwrap().remove("additionalPrinterColumns");
+    d["spec"]["versions"].as_array_mut().unwrap().push(v2);
+    let bundle = base64::engine::general_purpose::STANDARD.encode(pem);
+    d["spec"]["conversion"] = json!({ "strategy": "Webhook", "webhook": {
+        "clientConfig": { "url": url, "caBundle": bundle }, "conversionReviewVersions": ["v1"] } });
+    establish(&http, &d).await;
+    http.post(WIDGETS, &widget("a", json!({ "size": 3 }))).await.expect(201);
+    let second = "/apis/shop.example.com/v2/namespaces/default/widgets";
+    let read = http.get(&format!("{second}/a")).await.expect(200);
+    assert_eq!((&read["apiVersion"], &read["spec"]["length"]), (&json!("shop.example.com/v2"), &json!(3)));
+    let mut other = widget("b", json!({ "length": 4 }));
+    other["apiVersion"] = "shop.example.com/v2".into();
+    let made = http.post(second, &other).await.expect(201);
+    assert_eq!((&made["apiVersion"], &made["spec"]["length"]), (&json!("shop.example.com/v2"), &json!(4)));
+    assert_eq!(http.get(&format!("{WIDGETS}/b")).await.expect(200)["spec"]["size"], 4);
+    let longer = json!({ "spec": { "length": 5 } });
+    let after = http.patch(&format!("{second}/a"), "application/merge-patch+json", &longer).await.expect(200);
+    assert_eq!((&after["spec"]["length"], &after["metadata"]["generation"]), (&json!(5), &json!(2)));
+
+    // The other version becomes the stored one: a list holds objects that were stored as either.
+    let swap = json!([
+        { "op": "replace", "path": "/spec/versions/0/storage", "value": false },
+        { "op": "replace", "path": "/spec/versions/1/storage", "value": true },
+    ]);
+    let path = format!("{DEFINITIONS}/widgets.shop.example.com");
+    let mut watch = http.watch(&format!("{WIDGETS}?watch=1&resourceVersion={}", after["metadata"]["resourceVersion"].as_str().unwrap())).await;
+    http.patch(&path, "application/json-patch+json", &swap).await.expect(200);
+    while watch.next().await.is_some() {}
+    other["metadata"]["name"] = "c".into();
+    http.post(second, &other).await.expect(201);
+    for (path, field) in [(WIDGETS, "size"), (second, "length")] {
+        let list = http.get(path).await.expect(200);
+        let found: Vec<i64> =
+            list["items"].as_array().unwrap().iter().map(|o| o["spec"][field].as_i64().unwrap()).collect();
+        assert_eq!(found, [5, 4, 4], "{path}");
+    }
+    let mut watch = http.watch(&format!("{WIDGETS}?watch=1")).await;
+    let (kind, object) = watch.event().await;
+    assert_eq!((kind.as_str(), &object["apiVersion"], &object["spec"]["size"]), ("ADDED", &json!("shop.example.com/v1"), &json!(5)));
+    http.post(WIDGETS, &widget("bad", json!({ "size": 9 }))).await.refused(
+        500,
+        "InternalError",
+        "conversion webhook for shop.example.com/v1, Kind=Widget failed: nine is odd",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_second_openapi_is_there_as_protobuf() {
+    let cluster = cluster().await;
+    let http = cluster.admin();
+    let accept = [("accept", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")];
+    let answer = http.send(http::Method::GET, "/openapi/v2", &accept, "").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.headers["content-type"], "application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
+    // Field 1 is the version of OpenAPI.
+    assert_eq!(answer.bytes[..5], [0x0a, 3, b'2', b'.', b'0']);
+    let tag = answer.headers["etag"].to_str().unwrap().to_owned();
+    let known = [accept[0], ("if-none-match", tag.as_str())];
+    assert_eq!(http.send(http::Method::GET, "/openapi/v2", &known, "").await.status, 304);
 }

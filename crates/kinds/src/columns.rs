@@ -4,10 +4,8 @@ use crate::ColumnDefinition;
 use crate::generated::columns::COLUMNS;
 
 /// Kinds without columns of their own.
-static PLAIN: &[ColumnDefinition] = &[
-    ColumnDefinition::new("Name", "string", "name", "", 0),
-    ColumnDefinition::new("Created At", "date", "", "", 0),
-];
+static PLAIN: &[ColumnDefinition] =
+    &[ColumnDefinition::new("Name", "string", "name", "", 0), ColumnDefinition::new("Created At", "date", "", "", 0)];
 
 /// The columns under a key of the generated table.
 pub(crate) fn of(key: &str) -> &'static [ColumnDefinition] {

@@ -2,12 +2,13 @@
 //!
 //! Every function is pure: rows in, JSON out; the API server keeps the bytes. Rows come in the order
 //! in which groups and versions are to be announced (built-in ones already are; custom resources
-//! follow). What does not live here: the protobuf form of OpenAPI v2 (absent: 406 is the answer;
-//! kubectl reads v3), structural checks of custom resources' schemas, descriptions of fields.
+//! follow). What does not live here: structural checks of custom resources' schemas, descriptions of
+//! fields.
 
 mod custom;
 mod definitions;
 mod discovery;
+mod gnostic;
 mod names;
 mod operations;
 mod v2;
@@ -17,6 +18,7 @@ pub use discovery::{
     AGGREGATED_V2, AGGREGATED_V2BETA1, aggregated, api_group, api_group_list, api_resource_list, api_versions,
     root_paths, version,
 };
+pub use gnostic::openapi_v2_protobuf;
 pub use names::definition_name;
 pub use v2::openapi_v2;
 pub use v3::{content_hash, openapi_v3, openapi_v3_index};

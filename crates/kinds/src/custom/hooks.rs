@@ -7,7 +7,7 @@ use ironkeel_object::{Number, ObjectMeta, Value};
 use super::{Version, values};
 use crate::error::Errors;
 use crate::strategy::{keep, keep_metadata_for_status};
-use crate::{ColumnDefinition, FieldError, Hooks, Path, Scale, TableContext, names, print};
+use crate::{ColumnDefinition, FieldError, FieldErrorKind, Hooks, Path, Scale, TableContext, names, print};
 
 /// See the module.
 pub(super) struct Custom(pub(super) Arc<Version>);
@@ -22,6 +22,23 @@ impl Custom {
         values::embedded(object, &v.schema, &root, &mut e);
         self.check_scale(object, &mut e);
         errors.extend(e.into_vec());
+        if let Some(rules) = &v.rules {
+            // Rules read values that have the right shape.
+            let malformed = errors.iter().any(|f| {
+                matches!(
+                    f.kind,
+                    FieldErrorKind::Required
+                        | FieldErrorKind::TypeInvalid
+                        | FieldErrorKind::TooLong
+                        | FieldErrorKind::TooMany
+                )
+            });
+            if malformed {
+                errors.push(super::rules::skipped());
+            } else {
+                errors.extend(rules.check(object, old));
+            }
+        }
         errors
     }
 

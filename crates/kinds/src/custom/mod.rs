@@ -38,6 +38,7 @@ pub struct Version {
     /// Fields that the schema does not name stay.
     pub(crate) preserve_unknown: bool,
     pub(crate) schema: Schema,
+    pub(crate) rules: Option<rules::Rules>,
     pub(crate) has_defaults: bool,
     pub(crate) api_version: String,
     pub(crate) status: bool,
@@ -152,6 +153,7 @@ fn kind_of(spec: &Value, names: &Value, version: &Value, terminating: &Arc<Atomi
         converted_elsewhere: spec.str_at(&["conversion", "strategy"]) == Some("Webhook"),
         preserve_unknown: spec.get("preserveUnknownFields").and_then(Value::as_bool) == Some(true) || openapi.is_null(),
         has_defaults: prune::has_defaults(&schema),
+        rules: rules::Rules::of(&openapi, true),
         schema,
         openapi,
         api_version,

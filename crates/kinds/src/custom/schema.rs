@@ -59,8 +59,6 @@ pub(crate) struct Schema {
     pub(crate) any_of: Vec<Schema>,
     pub(crate) one_of: Vec<Schema>,
     pub(crate) not: Option<Box<Schema>>,
-    /// `x-kubernetes-validations`, as they stand.
-    pub(crate) rules: Vec<Value>,
 }
 
 /// `apiVersion`, `kind` and `metadata`: every resource has them, whatever its schema says.
@@ -127,7 +125,6 @@ impl Schema {
             any_of: many("anyOf"),
             one_of: many("oneOf"),
             not: one("not"),
-            rules: m.get("x-kubernetes-validations").and_then(Value::as_array).unwrap_or_default().to_vec(),
         }
     }
 
