@@ -3,12 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName, USER_AGENT};
 use http::request::Parts;
-use ironkeel_audit::{Attributes, Auditor, Event, Level, ObjectReference, Stage, User, Verdict};
+use async_trait::async_trait;
+use ironkeel_audit::{
+    Attributes, AuditError, Auditor, Config, Event, Level, ObjectReference, Sink, Stage, User, Verdict,
+};
 use ironkeel_auth::UserInfo;
 use ironkeel_codec::Format;
 use ironkeel_object::{Map, ObjectMeta, Value};
@@ -16,6 +20,7 @@ use ironkeel_registry::ApiError;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
+use crate::delegates::{Webhook, WebhookConfig};
 use crate::forward::PeerAddress;
 use crate::request_info::RequestInfo;
 use crate::server::Server;
@@ -24,6 +29,10 @@ use crate::server::Server;
 pub(crate) static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Longest user agent that is recorded, in bytes (upstream's limit).
 const USER_AGENT_BYTES: usize = 1024;
+/// How often a batch is sent to a webhook before it is given up.
+const ATTEMPTS: u32 = 5;
+/// Wait before the second attempt, in milliseconds; it doubles from there.
+const RETRY_MS: u64 = 500;
 /// Most bytes of a streamed answer that are kept for its record.
 const RESPONSE_BYTES: usize = 16 << 20;
 
@@ -248,6 +257,58 @@ impl Recording {
         }
         self.auditor.record(event).await
     }
+}
+
+/// The webhook backend: batches go out as an EventList.
+struct AuditWebhook(Webhook);
+
+impl std::fmt::Debug for AuditWebhook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AuditWebhook")
+    }
+}
+
+#[async_trait]
+impl Sink for AuditWebhook {
+    fn name(&self) -> &'static str {
+        "webhook"
+    }
+
+    async fn deliver(&self, events: &[Arc<Event>]) -> Result<(), AuditError> {
+        let mut list = Map::new();
+        list.insert("kind", "EventList");
+        list.insert("apiVersion", "audit.k8s.io/v1");
+        list.insert("metadata", Map::new());
+        list.insert("items", events.iter().map(|e| e.to_value()).collect::<Vec<Value>>());
+        let mut text = Vec::new();
+        ironkeel_codec::encode_json(&Value::Object(list), &mut text);
+        let text = String::from_utf8(text).unwrap_or_default();
+        let mut wait = Duration::from_millis(RETRY_MS);
+        let mut failed = String::new();
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                tokio::time::sleep(wait).await;
+                wait *= 2;
+            }
+            match self.0.post(text.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(reason) => failed = reason,
+            }
+        }
+        Err(AuditError::Backend { backend: "webhook", reason: failed })
+    }
+}
+
+/// The auditor that the flags ask for; `None` where they name no policy.
+pub(crate) fn start(config: &Config) -> Result<Option<Arc<Auditor>>, AuditError> {
+    let Some(mut auditor) = Auditor::from_config(config)? else { return Ok(None) };
+    if let Some(webhook) = &config.webhook {
+        let fault = |reason| AuditError::Backend { backend: "webhook", reason };
+        let target = WebhookConfig::from_kubeconfig(&webhook.kubeconfig).map_err(fault)?;
+        let sink = AuditWebhook(Webhook::new(target).map_err(fault)?);
+        auditor = auditor.with_backend(Arc::new(sink), webhook.mode, webhook.batch);
+    }
+    Ok(Some(Arc::new(auditor)))
 }
 
 /// The tree of a body; `None` for what is none of Kubernetes' forms.

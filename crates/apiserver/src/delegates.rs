@@ -151,7 +151,11 @@ fn place(url: &str, tls: &Arc<rustls::ClientConfig>) -> Result<(Backend, String)
     Ok((Backend { host, tls: secure.then(|| (tls.clone(), server_name)) }, path))
 }
 
-async fn call(backend: &Backend, mut request: Request<Body>) -> Result<Value, String> {
+async fn call(backend: &Backend, request: Request<Body>) -> Result<Value, String> {
+    serde_json::from_slice(&send(backend, request).await?).map_err(|e| e.to_string())
+}
+
+async fn send(backend: &Backend, mut request: Request<Body>) -> Result<bytes::Bytes, String> {
     let authority = HeaderValue::from_str(&backend.host.authority()).map_err(|e| e.to_string())?;
     request.headers_mut().insert(HOST, authority);
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -162,7 +166,7 @@ async fn call(backend: &Backend, mut request: Request<Body>) -> Result<Value, St
         if !status.is_success() {
             return Err(format!("it answered {status}"));
         }
-        serde_json::from_slice(&body.to_bytes()).map_err(|e| e.to_string())
+        Ok(body.to_bytes())
     };
     match tokio::time::timeout(Duration::from_secs(ANSWER_SECONDS), talk).await {
         Ok(outcome) => outcome,
@@ -179,14 +183,14 @@ fn key_of(text: &str) -> Key {
 }
 
 /// A webhook with its memory.
-struct Webhook {
+pub(crate) struct Webhook {
     config: WebhookConfig,
     tls: Arc<rustls::ClientConfig>,
     remembered: Mutex<HashMap<Key, (Instant, Value)>>,
 }
 
 impl Webhook {
-    fn new(config: WebhookConfig) -> Result<Self, String> {
+    pub(crate) fn new(config: WebhookConfig) -> Result<Self, String> {
         let trust = match (&config.ca_pem, config.insecure) {
             (_, true) => Trust::Anyone,
             (Some(pem), _) => Trust::Bundle(pem),
@@ -194,6 +198,26 @@ impl Webhook {
         };
         let tls = outbound::client_tls(trust, config.identity.as_deref())?;
         Ok(Webhook { config, tls, remembered: Mutex::default() })
+    }
+
+    /// Posts JSON; what is answered does not matter, as long as it is a yes.
+    pub(crate) async fn post(&self, text: String) -> Result<(), String> {
+        let (backend, request) = self.request(text)?;
+        send(&backend, request).await.map(drop)
+    }
+
+    fn request(&self, text: String) -> Result<(Backend, Request<Body>), String> {
+        let (backend, path) = place(&self.config.url, &self.tls)?;
+        let mut request = Request::new(Body::whole(text));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = path.parse().map_err(|_| format!("{path} is no path"))?;
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(token) = &self.config.token {
+            let mut bearer = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|e| e.to_string())?;
+            bearer.set_sensitive(true);
+            request.headers_mut().insert(AUTHORIZATION, bearer);
+        }
+        Ok((backend, request))
     }
 
     /// The review's status.
@@ -205,16 +229,7 @@ impl Webhook {
         {
             return Ok(status.clone());
         }
-        let (backend, path) = place(&self.config.url, &self.tls)?;
-        let mut request = Request::new(Body::whole(text));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = path.parse().map_err(|_| format!("{path} is no path"))?;
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(token) = &self.config.token {
-            let mut bearer = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|e| e.to_string())?;
-            bearer.set_sensitive(true);
-            request.headers_mut().insert(AUTHORIZATION, bearer);
-        }
+        let (backend, request) = self.request(text)?;
         let status = call(&backend, request).await?["status"].take();
         let ttl = if yes(&status) { self.config.yes_ttl } else { self.config.no_ttl };
         let mut remembered = self.remembered.lock();

@@ -13,15 +13,16 @@ use http::{Request, Response};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use ironkeel_audit::Auditor;
 use ironkeel_auth::{
     Authenticator, AuthenticatorConfig, AuthorizationMode, Authorizer, ClientCertificates, RequestHeaderConfig,
     ServiceAccountIssuer, UserInfo,
 };
+use ironkeel_fairness::Controller;
 use ironkeel_object::ObjectSource;
 use ironkeel_registry::{Chain, Clock, Registry, ServiceAddresses, SystemClock};
 use ironkeel_store::Store;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,14 +31,14 @@ use crate::aggregation::Aggregator;
 use crate::body::Body;
 use crate::definitions::Definitions;
 use crate::delegates::{Delegates, DelegatesConfig};
-use crate::definitions::Definitions;
 use crate::documents::Documents;
 use crate::error::Error;
 use crate::escalation::Escalation;
 use crate::layers::{self, AnonymousPaths, Caller, Connection, REQUEST_SECONDS};
+use crate::metered::{MeteredAdmission, MeteredStore};
 use crate::metrics::Metrics;
 use crate::outbound::ClientIdentity;
-use crate::{aggregation, bootstrap, identity, in_process};
+use crate::{aggregation, bootstrap, flow, identity, in_process};
 
 /// How long a TLS handshake may take, in seconds.
 const HANDSHAKE_SECONDS: u64 = 10;
@@ -49,6 +50,14 @@ const PING_SECONDS: u64 = 30;
 const DRAIN_SECONDS: u64 = 10;
 /// Streams that one HTTP/2 connection may have open.
 const HTTP2_STREAMS: u32 = 1_000;
+/// Streams that a client may reset before they are looked at; above it the connection ends (rapid reset).
+const HTTP2_RESETS: usize = 100;
+/// Streams that the server may reset for a client's errors; above it the connection ends.
+const HTTP2_ERROR_RESETS: usize = 1_024;
+/// Most bytes of a request's headers (upstream's default: a mebibyte).
+const HEADER_BYTES: u32 = 1 << 20;
+/// Bytes that an HTTP/1 connection buffers; the head of a request must fit.
+const HTTP1_BUFFER_BYTES: usize = HEADER_BYTES as usize + (64 << 10);
 /// Requests at once that read; long-running ones do not count (upstream's default).
 pub const MAX_READING_IN_FLIGHT: usize = 400;
 /// Requests at once that write (upstream's default).
@@ -98,6 +107,12 @@ pub struct Config {
     pub reconcile_endpoints: bool,
     /// This host's name, for the server's identity lease; empty for no lease.
     pub hostname: String,
+    /// What is recorded of requests, and where; nothing by default.
+    pub audit: ironkeel_audit::Config,
+    /// Seats that requests share (`--max-requests-inflight` and `--max-mutating-requests-inflight` together).
+    pub seats: usize,
+    /// Share of HTTP/2 requests after which the client must open another connection (`--goaway-chance`).
+    pub goaway_chance: f64,
     /// Where timestamps come from.
     pub clock: Arc<dyn Clock>,
 }
@@ -131,6 +146,9 @@ impl Config {
             external_host: None,
             reconcile_endpoints: true,
             hostname: String::new(),
+            audit: ironkeel_audit::Config::default(),
+            seats: MAX_READING_IN_FLIGHT + MAX_MUTATING_IN_FLIGHT,
+            goaway_chance: 0.0,
             clock: Arc::new(SystemClock),
         }
     }
@@ -151,14 +169,15 @@ pub(crate) struct Server {
     pub(crate) anonymous_paths: AnonymousPaths,
     pub(crate) request_timeout: Duration,
     pub(crate) documents: Documents,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) fairness: Arc<Controller>,
+    pub(crate) auditor: Option<Arc<Auditor>>,
+    pub(crate) goaway_chance: f64,
     pub(crate) server_address: String,
     pub(crate) shutdown_delay: Duration,
     /// `/readyz` fails; requests are still served.
     pub(crate) stopping: CancellationToken,
     pub(crate) draining: CancellationToken,
-    pub(crate) reading: Semaphore,
-    pub(crate) mutating: Semaphore,
 }
 
 /// A running API server. Cheap to clone.
@@ -178,6 +197,8 @@ impl ApiServer {
     pub async fn start(config: Config, store: Arc<dyn Store>) -> Result<ApiServer, Error> {
         let services = ServiceAddresses::new(config.service_cidr.0, config.service_cidr.1, config.node_ports.clone());
         let kubernetes_ip = services.nth(1);
+        let metrics: Arc<Metrics> = Arc::default();
+        let store: Arc<dyn Store> = Arc::new(MeteredStore { inner: store, metrics: metrics.clone() });
         let registry = Registry::start(store, config.clock.clone(), ironkeel_kinds::kinds(), services).await?;
         let source: Arc<dyn ObjectSource> = registry.clone();
         let authorizer = Arc::new(Authorizer::with_modes(source.clone(), config.authorization_modes.clone()));
@@ -187,7 +208,10 @@ impl ApiServer {
         admission.others.push(Arc::new(Escalation(authorizer.clone())));
         let server = Arc::new(Server {
             authenticator: Authenticator::new(config.authenticator.clone(), source.clone())?,
-            admission: ironkeel_admission::chain(registry.clone(), authorizer.clone(), webhooks.clone(), admission),
+            admission: Arc::new(MeteredAdmission {
+                inner: ironkeel_admission::chain(registry.clone(), authorizer.clone(), webhooks.clone(), admission),
+                metrics: metrics.clone(),
+            }),
             authorizer,
             issuer: config.issuer.clone(),
             kubelet_tls: config.kubelet_tls.clone(),
@@ -198,7 +222,10 @@ impl ApiServer {
             request_timeout: config.request_timeout,
             aggregator: Arc::new(Aggregator::new(config.proxy_client.clone())),
             documents: Documents::default(),
-            metrics: Metrics::default(),
+            fairness: Arc::new(Controller::new(config.seats)),
+            auditor: crate::audit::start(&config.audit)?,
+            goaway_chance: config.goaway_chance,
+            metrics: metrics.clone(),
             server_address: config
                 .external_host
                 .clone()
@@ -206,20 +233,17 @@ impl ApiServer {
             shutdown_delay: config.shutdown_delay,
             stopping: CancellationToken::new(),
             draining: CancellationToken::new(),
-            reading: Semaphore::new(MAX_READING_IN_FLIGHT),
-            mutating: Semaphore::new(MAX_MUTATING_IN_FLIGHT),
             registry,
         });
         bootstrap::run(&server.registry, &config, kubernetes_ip).await?;
+        flow::ensure(&server.registry).await?;
+        flow::digest_stored(&server.registry, &server.fairness).await?;
+        tokio::spawn(flow::run(server.registry.clone(), server.fairness.clone(), server.draining.clone()));
         if let Some(mut definitions) = Definitions::new(server.registry.clone(), webhooks) {
             definitions.install_all().await;
             tokio::spawn(definitions.run(server.draining.clone()));
         }
         tokio::spawn(identity::run(server.registry.clone(), config.clone(), server.stopping.clone()));
-        if let Some(mut definitions) = Definitions::new(server.registry.clone(), webhooks) {
-            definitions.install_all().await;
-            tokio::spawn(definitions.run(server.draining.clone()));
-        }
         tokio::spawn(aggregation::run(server.registry.clone(), server.aggregator.clone(), server.draining.clone()));
         Ok(ApiServer { server })
     }
@@ -273,6 +297,9 @@ impl ApiServer {
         if tokio::time::timeout(Duration::from_secs(DRAIN_SECONDS), connections.wait()).await.is_err() {
             tracing::warn!(left = connections.len(), "connections were still busy when the drain timeout ran out");
         }
+        if let Some(auditor) = &self.server.auditor {
+            auditor.stop().await;
+        }
         Ok(())
     }
 
@@ -301,10 +328,14 @@ async fn connection(
     let stream = match handshake.await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
+            server.metrics.handshake_errors.inc();
             tracing::debug!(%error, "TLS handshake failed");
             return;
         }
-        Err(_) => return,
+        Err(_) => {
+            server.metrics.handshake_errors.inc();
+            return;
+        }
     };
     let peer = stream.get_ref().1.peer_certificates().unwrap_or_default().iter().map(|c| c.clone().into_owned());
     let caller = Caller::Peer(Arc::new(Connection::new(address, peer.collect())));
@@ -316,17 +347,27 @@ pub(crate) async fn serve_stream<I>(server: Arc<Server>, io: I, caller: Caller, 
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
+    let shutdown = shutdown.child_token();
+    let goaway = shutdown.clone();
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let (server, caller) = (server.clone(), caller.clone());
+        // Connections are spread over several servers when their clients open new ones now and then.
+        let chance = server.goaway_chance;
+        if chance > 0.0 && request.version() == http::Version::HTTP_2 && rand::random::<f64>() < chance {
+            goaway.cancel();
+        }
         async move { Ok::<_, Infallible>(layers::respond(server, &caller, request).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(HEADER_SECONDS));
+    builder.http1().timer(TokioTimer::new()).max_buf_size(HTTP1_BUFFER_BYTES).header_read_timeout(Duration::from_secs(HEADER_SECONDS));
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(Duration::from_secs(PING_SECONDS))
         .max_concurrent_streams(HTTP2_STREAMS)
+        .max_pending_accept_reset_streams(Some(HTTP2_RESETS))
+        .max_local_error_reset_streams(Some(HTTP2_ERROR_RESETS))
+        .max_header_list_size(HEADER_BYTES)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(8 << 20);
     let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(io, service));

@@ -78,11 +78,12 @@ pub struct Auditor {
 }
 
 impl Auditor {
-    /// From the server's flags; `None` where no policy is set. Batching needs a runtime.
+    /// From the server's flags, with the log backend; `None` where no policy is set. Batching needs a
+    /// runtime.
     ///
     /// # Errors
     /// The policy is wrong, or the log cannot be opened.
-    pub fn start(config: &Config) -> Result<Option<Arc<Auditor>>, AuditError> {
+    pub fn from_config(config: &Config) -> Result<Option<Auditor>, AuditError> {
         let Some(path) = &config.policy_file else { return Ok(None) };
         let fault = |source| AuditError::File { path: path.display().to_string(), source };
         let policy = Policy::read(&std::fs::read(path).map_err(fault)?)?;
@@ -91,7 +92,7 @@ impl Auditor {
             let file = Arc::new(LogFile::open(log.clone())?);
             auditor = auditor.with_backend(file, log.mode, log.batch);
         }
-        Ok(Some(Arc::new(auditor)))
+        Ok(Some(auditor))
     }
 
     /// With a policy and no backend yet.

@@ -12,6 +12,26 @@ pub struct Config {
     pub policy_file: Option<PathBuf>,
     /// `--audit-log-*`.
     pub log: Option<LogConfig>,
+    /// `--audit-webhook-*`.
+    pub webhook: Option<WebhookConfig>,
+}
+
+/// The webhook backend; who can speak HTTP adds it ([`crate::Auditor::with_backend`]).
+#[derive(Clone, Debug)]
+pub struct WebhookConfig {
+    /// `--audit-webhook-config-file`.
+    pub kubeconfig: PathBuf,
+    /// `--audit-webhook-mode`.
+    pub mode: Mode,
+    /// `--audit-webhook-batch-*`, for [`Mode::Batch`].
+    pub batch: BatchConfig,
+}
+
+impl WebhookConfig {
+    /// Upstream's defaults: in batches.
+    pub fn new(kubeconfig: impl Into<PathBuf>) -> Self {
+        WebhookConfig { kubeconfig: kubeconfig.into(), mode: Mode::Batch, batch: BatchConfig::webhook() }
+    }
 }
 
 /// The log backend.

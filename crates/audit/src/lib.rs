@@ -15,7 +15,7 @@ mod policy;
 
 pub use auditor::{Auditor, Sink};
 pub use batch::{BatchConfig, Mode};
-pub use config::{Config, LogConfig};
+pub use config::{Config, LogConfig, WebhookConfig};
 pub use error::AuditError;
 pub use event::{Event, Level, ObjectReference, Stage, User};
 pub use policy::{Attributes, Policy, Verdict};

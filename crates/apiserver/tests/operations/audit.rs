@@ -36,7 +36,7 @@ async fn audited() -> Audited {
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let (policy, log) = (dir.path().join("policy.yaml"), dir.path().join("audit/audit.log"));
     std::fs::write(&policy, POLICY).unwrap();
-    let config = AuditConfig { policy_file: Some(policy), log: Some(ironkeel_audit::LogConfig::new(&log)) };
+    let config = AuditConfig { policy_file: Some(policy), log: Some(ironkeel_audit::LogConfig::new(&log)), webhook: None };
     let cluster = start_tuned(dir, ironkeel_embedded::Options::default(), |c| c.audit = config).await;
     Audited { cluster, log }
 }
@@ -164,4 +164,48 @@ async fn watches_and_long_lists_are_recorded_when_they_begin_and_end() {
     let events = a.of("id-list");
     assert_eq!(events[1]["responseObject"]["kind"], "ConfigMapList");
     assert!(events[1]["responseObject"]["items"].as_array().unwrap().len() >= 3);
+}
+
+#[tokio::test]
+async fn a_webhook_gets_batches() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, mut bodies) = tokio::sync::mpsc::channel::<Value>(16);
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut seen = Vec::new();
+            let mut buffer = [0; 8192];
+            loop {
+                let n = socket.read(&mut buffer).await.unwrap();
+                seen.extend_from_slice(&buffer[..n]);
+                let text = String::from_utf8_lossy(&seen);
+                let body = text.split_once("\r\n\r\n").map(|(_, b)| b.to_owned()).unwrap_or_default();
+                if let Ok(value) = serde_json::from_str(&body) {
+                    sender.send(value).await.unwrap();
+                    break;
+                }
+                assert!(n > 0, "the connection ended early: {text}");
+            }
+            socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await.unwrap();
+        }
+    });
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let (policy, kubeconfig) = (dir.path().join("policy.yaml"), dir.path().join("webhook.yaml"));
+    std::fs::write(&policy, POLICY).unwrap();
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "contexts": [{ "name": "c", "context": { "cluster": "k" } }],
+        "clusters": [{ "name": "k", "cluster": { "server": format!("http://{address}/audit") } }],
+    });
+    std::fs::write(&kubeconfig, config.to_string()).unwrap();
+    let mut webhook = ironkeel_audit::WebhookConfig::new(kubeconfig);
+    (webhook.batch.batch_events, webhook.batch.max_wait_ms) = (2, 60_000);
+    let config = AuditConfig { policy_file: Some(policy), log: None, webhook: Some(webhook) };
+    let c = start_tuned(dir, ironkeel_embedded::Options::default(), |c| c.audit = config).await;
+    c.admin().get("/version").await.expect(200);
+    let list = tokio::time::timeout(std::time::Duration::from_secs(20), bodies.recv()).await.unwrap().unwrap();
+    assert_eq!(list["kind"], "EventList");
+    let stages: Vec<&str> = list["items"].as_array().unwrap().iter().map(|e| e["stage"].as_str().unwrap()).collect();
+    assert_eq!(stages, ["RequestReceived", "ResponseComplete"]);
 }
