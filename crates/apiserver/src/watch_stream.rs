@@ -11,7 +11,7 @@ use ironkeel_codec::Format;
 use ironkeel_metrics::Series;
 use ironkeel_object::{Map, Value};
 use ironkeel_registry::{
-    ApiError, Entry, Registry, Row, WatchStart, WatchedEvent, Watcher, json_frame, parse_revision,
+    ApiError, Entry, Format as Kept, Registry, Row, View, WatchStart, WatchedEvent, Watcher, json_frame, parse_revision,
 };
 use rand::Rng;
 use tokio::time::Instant;
@@ -217,23 +217,50 @@ impl Encoder {
             let WatchedEvent::InitialEnd(revision) = event else { return Ok(Bytes::new()) };
             return Ok(self.bookmark(*revision, true));
         };
+        let plain = self.output.shape == Shape::Objects && self.output.format != Format::Protobuf;
+        match (event, self.shared_form()) {
+            (WatchedEvent::Change(change, kind), _) if plain && !self.row.converts_entry(&entry) => {
+                Ok(change.json_frame(*kind))
+            }
+            (WatchedEvent::Change(change, kind), Some(view)) => {
+                change.frame(view, *kind, || self.frame(kind.as_str(), &entry))
+            }
+            (_, Some(_)) => self.frame(kind.as_str(), &entry),
+            (_, None) => {
+                let beta = matches!(self.output.shape, Shape::Table(true));
+                Ok(json_frame(kind.as_str(), &self.table(&entry, beta)?))
+            }
+        }
+    }
+
+    /// What tells the frames of this form from others'; tables depend on the watcher.
+    fn shared_form(&self) -> Option<View> {
+        let protobuf = self.output.format == Format::Protobuf;
+        match self.output.shape {
+            Shape::Objects => {
+                Some(View { row: self.row.id, format: if protobuf { Kept::Protobuf } else { Kept::Json } })
+            }
+            Shape::Metadata(beta) => {
+                let form = usize::from(beta) + if protobuf { 2 } else { 0 };
+                Some(View { row: usize::MAX - form, format: Kept::Metadata })
+            }
+            Shape::Table(_) => None,
+        }
+    }
+
+    /// The frame of an object in any form but a table's.
+    fn frame(&self, kind: &str, entry: &Entry) -> Result<Bytes, ApiError> {
         match (self.output.shape, self.output.format) {
-            (Shape::Objects, Format::Protobuf) => {
-                let message = answer::entry_protobuf(&self.registry, &self.row, &entry)?;
-                let object = protobuf::envelope(&self.row.api_version, self.row.kind_name(), &message);
-                Ok(protobuf_frame(kind.as_str(), &object))
-            }
-            (Shape::Objects, _) => {
-                if let (WatchedEvent::Change(change, kind), false) = (event, self.row.converts_entry(&entry)) {
-                    return Ok(change.json_frame(*kind));
-                }
-                Ok(json_frame(kind.as_str(), &answer::entry_json(&self.registry, &self.row, &entry)?))
-            }
             (Shape::Metadata(beta), Format::Protobuf) => {
-                Ok(protobuf_frame(kind.as_str(), &answer::entry_metadata_protobuf(&entry, beta)?))
+                Ok(protobuf_frame(kind, &answer::entry_metadata_protobuf(entry, beta)?))
             }
-            (Shape::Metadata(beta), _) => Ok(json_frame(kind.as_str(), &answer::entry_metadata(&entry, beta)?)),
-            (Shape::Table(beta), _) => Ok(json_frame(kind.as_str(), &self.table(&entry, beta)?)),
+            (Shape::Metadata(beta), _) => Ok(json_frame(kind, &answer::entry_metadata(entry, beta)?)),
+            (_, Format::Protobuf) => {
+                let message = answer::entry_protobuf(&self.registry, &self.row, entry)?;
+                let object = protobuf::envelope(&self.row.api_version, self.row.kind_name(), &message);
+                Ok(protobuf_frame(kind, &object))
+            }
+            _ => Ok(json_frame(kind, &answer::entry_json(&self.registry, &self.row, entry)?)),
         }
     }
 

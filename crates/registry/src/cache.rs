@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
 
-use crate::entry::Entry;
+use crate::entry::{Entry, View};
 use crate::error::ApiError;
 
 /// Most changes that a resource's ring holds; a watcher further behind is answered 410.
@@ -67,11 +67,36 @@ pub struct Change {
     /// The previous state under this change's revision: what a watcher sees whose selection it left.
     departed: OnceLock<Arc<Entry>>,
     frames: [OnceLock<Bytes>; 3],
+    other_frames: Mutex<Vec<(View, EventType, Bytes)>>,
 }
 
 impl Change {
     pub(crate) fn new(revision: u64, entry: Arc<Entry>, previous: Option<Arc<Entry>>, deleted: bool) -> Self {
-        Change { revision, entry, previous, deleted, departed: OnceLock::new(), frames: Default::default() }
+        Change {
+            revision,
+            entry,
+            previous,
+            deleted,
+            departed: OnceLock::new(),
+            frames: Default::default(),
+            other_frames: Mutex::default(),
+        }
+    }
+
+    /// A frame of another form, made by `make` once and shared by all watchers of that form.
+    pub fn frame(
+        &self,
+        view: View,
+        kind: EventType,
+        make: impl FnOnce() -> Result<Bytes, ApiError>,
+    ) -> Result<Bytes, ApiError> {
+        let mut frames = self.other_frames.lock();
+        if let Some((.., bytes)) = frames.iter().find(|(v, k, _)| *v == view && *k == kind) {
+            return Ok(bytes.clone());
+        }
+        let made = make()?;
+        frames.push((view, kind, made.clone()));
+        Ok(made)
     }
 
     /// The previous state under this change's revision.
