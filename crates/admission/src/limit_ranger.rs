@@ -31,30 +31,16 @@ pub(crate) fn mutate(c: &Cluster, a: &Attributes<'_>, pod: &mut Value) {
     let mut notes = Vec::new();
     for range in c.list("", "limitranges", a.namespace) {
         for item in items(&range, "Container") {
-            for list in ["initContainers", "containers"] {
+            for (list, kind) in [("containers", "container"), ("initContainers", "init container")] {
                 let containers = pod.get_mut("spec").and_then(|s| s.get_mut(list)).and_then(Value::as_array_mut);
                 for container in containers.into_iter().flatten() {
-                    let mut set = Vec::new();
-                    for (key, part) in [("defaultRequest", "requests"), ("default", "limits")] {
-                        for (name, _, text) in entries(item, key) {
-                            if container.at(&["resources", part, name]).is_some() {
-                                continue;
-                            }
-                            let members =
-                                container.slot(&["resources", if part == "requests" { "requests" } else { "limits" }]);
-                            if members.as_object().is_none() {
-                                *members = Value::object();
-                            }
-                            if let Some(m) = members.as_object_mut() {
-                                m.insert(name.to_owned(), text);
-                            }
-                            set.push(format!("{name} {}", if part == "requests" { "request" } else { "limit" }));
+                    for (key, part, what) in [("defaultRequest", "requests", "request"), ("default", "limits", "limit")]
+                    {
+                        let set = fill(container, item, key, part);
+                        if !set.is_empty() {
+                            let name = container.str_at(&["name"]).unwrap_or_default();
+                            notes.push(format!("{} {what} for {kind} {name}", set.join(", ")));
                         }
-                    }
-                    if !set.is_empty() {
-                        let kind = if list == "containers" { "container" } else { "init container" };
-                        let name = container.str_at(&["name"]).unwrap_or_default();
-                        notes.push(format!("{} for {kind} {name}", set.join(", ")));
                     }
                 }
             }
@@ -64,6 +50,25 @@ pub(crate) fn mutate(c: &Cluster, a: &Attributes<'_>, pod: &mut Value) {
         let text = format!("LimitRanger plugin set: {}", notes.join("; "));
         pod.meta_mut().object("annotations").insert("kubernetes.io/limit-ranger", text);
     }
+}
+
+/// Fills in what a container leaves out; answers the names of what was set.
+fn fill(container: &mut Value, item: &Value, key: &str, part: &'static str) -> Vec<String> {
+    let mut set = Vec::new();
+    for (name, _, text) in entries(item, key) {
+        if container.at(&["resources", part, name]).is_some() {
+            continue;
+        }
+        let members = container.slot(&["resources", part]);
+        if members.as_object().is_none() {
+            *members = Value::object();
+        }
+        if let Some(m) = members.as_object_mut() {
+            m.insert(name.to_owned(), text);
+        }
+        set.push(name.to_owned());
+    }
+    set
 }
 
 type Amounts = BTreeMap<String, Quantity>;

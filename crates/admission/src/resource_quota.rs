@@ -47,25 +47,42 @@ fn usage_of(group: &str, plural: &str, object: &Value) -> Amounts {
                     out.remove("pods");
                     return out;
                 }
-                for part in ["requests", "limits"] {
-                    for (name, q) in pod_resources(object, part) {
-                        if part == "requests" && matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") {
-                            out.insert(name.clone(), q);
-                        }
-                        out.insert(format!("{part}.{name}"), q);
+                for (name, q) in pod_resources(object, "requests") {
+                    let native = matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage");
+                    if native || name.starts_with("hugepages-") {
+                        out.insert(name.clone(), q);
+                    }
+                    // Other resources of Kubernetes' own are not counted; extended ones are, by requests alone.
+                    if native || name.contains('/') || name.starts_with("hugepages-") {
+                        out.insert(format!("requests.{name}"), q);
+                    }
+                }
+                for (name, q) in pod_resources(object, "limits") {
+                    if matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") {
+                        out.insert(format!("limits.{name}"), q);
                     }
                 }
             }
             "persistentvolumeclaims" => {
                 out.insert("persistentvolumeclaims".to_owned(), one());
-                let size = object.str_at(&["spec", "resources", "requests", "storage"]);
-                if let Some(q) = size.and_then(|t| Quantity::parse(t).ok()) {
-                    if let Some(class) = object.str_at(&["spec", "storageClassName"]) {
-                        let prefix = format!("{class}.storageclass.storage.k8s.io");
-                        out.insert(format!("{prefix}/requests.storage"), q);
-                        out.insert(format!("{prefix}/persistentvolumeclaims"), one());
-                    }
+                let amount = |path: &[&str]| object.str_at(path).and_then(|t| Quantity::parse(t).ok());
+                let wanted = amount(&["spec", "resources", "requests", "storage"]);
+                // What a growing volume was given already counts, even when less is asked for again.
+                let given = amount(&["status", "allocatedResources", "storage"]);
+                let size = wanted.map(|w| given.filter(|g| *g > w).unwrap_or(w));
+                let class = object
+                    .annotation("volume.beta.kubernetes.io/storage-class")
+                    .or_else(|| object.str_at(&["spec", "storageClassName"]))
+                    .filter(|c| !c.is_empty())
+                    .map(|c| format!("{c}.storageclass.storage.k8s.io"));
+                if let Some(class) = &class {
+                    out.insert(format!("{class}/persistentvolumeclaims"), one());
+                }
+                if let Some(q) = size {
                     out.insert("requests.storage".to_owned(), q);
+                    if let Some(class) = &class {
+                        out.insert(format!("{class}/requests.storage"), q);
+                    }
                 }
             }
             "services" => {
@@ -74,7 +91,9 @@ fn usage_of(group: &str, plural: &str, object: &Value) -> Amounts {
                     Some("NodePort") => _ = out.insert("services.nodeports".to_owned(), ports(object)),
                     Some("LoadBalancer") => {
                         out.insert("services.loadbalancers".to_owned(), one());
-                        out.insert("services.nodeports".to_owned(), ports(object));
+                        let allocates = object.at(&["spec", "allocateLoadBalancerNodePorts"]).and_then(Value::as_bool);
+                        let counted = if allocates == Some(false) { chosen_ports(object) } else { ports(object) };
+                        out.insert("services.nodeports".to_owned(), counted);
                     }
                     _ => {}
                 }
@@ -92,43 +111,85 @@ fn ports(service: &Value) -> Quantity {
     Quantity::from_value(service.items_at(&["spec", "ports"]).len() as i64)
 }
 
-/// Whether a quota's scopes let it see this Pod; other objects are seen by scopeless quotas alone.
+/// Ports with a node port of their own.
+fn chosen_ports(service: &Value) -> Quantity {
+    let chosen = |p: &&Value| p.i64_at(&["nodePort"]).unwrap_or(0) != 0;
+    Quantity::from_value(service.items_at(&["spec", "ports"]).iter().filter(chosen).count() as i64)
+}
+
+/// Whether one selector of a scope means this value; an empty value is none.
+fn selects(e: &Value, values: &[&str]) -> bool {
+    let values: Vec<&str> = values.iter().copied().filter(|v| !v.is_empty()).collect();
+    let listed = e.items_at(&["values"]).iter().any(|v| v.as_str().is_some_and(|v| values.contains(&v)));
+    match e.str_at(&["operator"]).unwrap_or_default() {
+        "In" => listed,
+        "NotIn" => !listed,
+        "Exists" => !values.is_empty(),
+        "DoesNotExist" => values.is_empty(),
+        _ => false,
+    }
+}
+
+/// Whether no container asks for processors or memory.
+fn best_effort(pod: &Value) -> bool {
+    let asks = |part: &str| {
+        let amounts = pod_resources(pod, part);
+        ["cpu", "memory"].iter().any(|r| amounts.get(*r).is_some_and(|q| *q > Quantity::from_value(0)))
+    };
+    !asks("requests") && !asks("limits")
+}
+
+/// Whether a Pod's affinity looks into other namespaces.
+fn crosses_namespaces(pod: &Value) -> bool {
+    const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+    const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+    let crosses = |term: &Value| {
+        !term.items_at(&["namespaces"]).is_empty() || term.get("namespaceSelector").is_some_and(|s| !s.is_null())
+    };
+    ["podAffinity", "podAntiAffinity"].iter().any(|kind| {
+        let affinity = &pod["spec"]["affinity"][*kind];
+        affinity.items_at(&[REQUIRED]).iter().any(crosses)
+            || affinity.items_at(&[PREFERRED]).iter().any(|p| crosses(&p["podAffinityTerm"]))
+    })
+}
+
+/// Whether a quota's scopes let it see this Pod or claim; other objects are seen by scopeless quotas
+/// alone.
 fn in_scope(quota: &Value, plural: &str, object: &Value) -> bool {
-    let mut scopes: Vec<&str> = quota.items_at(&["spec", "scopes"]).iter().filter_map(Value::as_str).collect();
+    let scopes: Vec<&str> = quota.items_at(&["spec", "scopes"]).iter().filter_map(Value::as_str).collect();
     let expressions = quota.items_at(&["spec", "scopeSelector", "matchExpressions"]);
     if scopes.is_empty() && expressions.is_empty() {
         return true;
     }
+    let nothing = Value::Null;
+    if plural == "persistentvolumeclaims" {
+        let classes = [
+            object.str_at(&["spec", "volumeAttributesClassName"]).unwrap_or_default(),
+            object.str_at(&["status", "currentVolumeAttributesClassName"]).unwrap_or_default(),
+            object.str_at(&["status", "modifyVolumeStatus", "targetVolumeAttributesClassName"]).unwrap_or_default(),
+        ];
+        return scopes.iter().all(|s| *s == "VolumeAttributesClass" && classes.iter().any(|c| !c.is_empty()))
+            && expressions
+                .iter()
+                .all(|e| e.str_at(&["scopeName"]) == Some("VolumeAttributesClass") && selects(e, &classes));
+    }
     if plural != "pods" {
         return false;
     }
-    let best_effort = pod_resources(object, "requests").is_empty() && pod_resources(object, "limits").is_empty();
-    let terminating = object.i64_at(&["spec", "activeDeadlineSeconds"]).is_some();
+    let terminating = object.i64_at(&["spec", "activeDeadlineSeconds"]).is_some_and(|s| s >= 0);
     let class = object.str_at(&["spec", "priorityClassName"]).unwrap_or_default();
-    let simple = |scope: &str| match scope {
-        "BestEffort" => best_effort,
-        "NotBestEffort" => !best_effort,
+    let sees = |scope: &str, e: &Value| match scope {
+        "BestEffort" => best_effort(object),
+        "NotBestEffort" => !best_effort(object),
         "Terminating" => terminating,
         "NotTerminating" => !terminating,
-        "PriorityClass" => !class.is_empty(),
-        _ => true,
+        "PriorityClass" if e.is_null() => !class.is_empty(),
+        "PriorityClass" => selects(e, &[class]),
+        "CrossNamespacePodAffinity" => crosses_namespaces(object),
+        _ => false,
     };
-    let selected = expressions.iter().all(|e| {
-        let name = e.str_at(&["scopeName"]).unwrap_or_default();
-        if name != "PriorityClass" {
-            scopes.push(name);
-            return true;
-        }
-        let listed = e.items_at(&["values"]).iter().any(|v| v.as_str() == Some(class));
-        match e.str_at(&["operator"]).unwrap_or_default() {
-            "In" => listed,
-            "NotIn" => !listed,
-            "Exists" => !class.is_empty(),
-            "DoesNotExist" => class.is_empty(),
-            _ => false,
-        }
-    });
-    selected && scopes.iter().all(|s| simple(s))
+    scopes.iter().all(|s| sees(s, &nothing))
+        && expressions.iter().all(|e| sees(e.str_at(&["scopeName"]).unwrap_or_default(), e))
 }
 
 impl ResourceQuota {
@@ -141,10 +202,16 @@ impl ResourceQuota {
     ) -> Result<(), ApiError> {
         let counts = match a.operation {
             Operation::Create => a.subresource.is_empty(),
+            Operation::Update if a.row.group().is_empty() && a.row.plural() == "pods" => {
+                let deadline = |o: &Value| o.i64_at(&["spec", "activeDeadlineSeconds"]).is_some_and(|s| s >= 0);
+                a.subresource == "resize"
+                    || (a.subresource.is_empty() && old.is_some_and(|o| deadline(o) != deadline(object)))
+            }
             Operation::Update => a.is("", "persistentvolumeclaims") || a.is("", "services"),
             _ => false,
         };
-        if !counts || !a.row.namespaced() {
+        // Events are many, and come and go on their own.
+        if !counts || !a.row.namespaced() || a.row.plural() == "events" {
             return Ok(());
         }
         let quotas = c.list("", "resourcequotas", a.namespace);
@@ -156,8 +223,12 @@ impl ResourceQuota {
         let before = old.map(|o| usage_of(group, plural, o)).unwrap_or_default();
         let mut pending = self.0.lock();
         let mut charged = Vec::new();
+        let nothing = Amounts::new();
         for quota in quotas.iter().filter(|q| in_scope(q, plural, object)) {
-            if check(c, a, quota, object, &wanted, &before, &mut pending)? {
+            // Of what comes into the quota's scope by this update, all is new.
+            let known = old.is_some_and(|o| in_scope(quota, plural, o));
+            let before = if known { &before } else { &nothing };
+            if check(c, a, quota, object, &wanted, before, &mut pending)? {
                 charged.push(quota.name().to_owned());
             }
         }
@@ -180,13 +251,14 @@ impl ResourceQuota {
 
 /// `cpu for: a,b; memory for: b`, where containers leave out what the quota limits.
 fn unspecified(pod: &Value, hard: &[(&str, Quantity)]) -> Option<String> {
-    let pod_level = |part: &str, name: &str| pod.at(&["spec", "resources", part, name]).is_some();
+    // A Pod with resources of its own need not say more.
+    let own = |part: &str| pod.at(&["spec", "resources", part]).is_some_and(|r| !r.is_empty());
+    if own("requests") || own("limits") {
+        return None;
+    }
     let mut missing = Vec::new();
     for (resource, _) in hard.iter().filter(|(k, _)| COMPUTE.contains(k)) {
         let (part, name) = resource.split_once('.').unwrap_or(("requests", resource));
-        if pod_level(part, name) {
-            continue;
-        }
         let mut names: Vec<&str> = ["initContainers", "containers"]
             .into_iter()
             .flat_map(|l| pod.items_at(&["spec", l]))
@@ -252,11 +324,25 @@ fn check(
     )))
 }
 
+/// The namespace's objects of the request's resource, custom ones too.
+fn stored(c: &Cluster, a: &Attributes<'_>) -> Vec<Arc<Value>> {
+    match &a.row.stored {
+        Some(home)
+            if a.row.kind.custom.is_some()
+                || ironkeel_schema::resource(a.row.group(), "v1", a.row.plural()).is_none() =>
+        {
+            let entries = home.cache.snapshot(a.namespace, "", |_| true).entries;
+            entries.iter().filter_map(|e| e.tree().ok()).collect()
+        }
+        _ => c.list(a.row.group(), a.row.plural(), a.namespace),
+    }
+}
+
 /// What the namespace's objects of this resource use, pending creates included.
 fn used(c: &Cluster, a: &Attributes<'_>, quota: &Value, pending: &mut Pending) -> Amounts {
     let (group, plural) = (a.row.group(), a.row.plural());
     let mut total = Amounts::new();
-    let objects: Vec<Arc<Value>> = c.list(group, plural, a.namespace);
+    let objects = stored(c, a);
     for object in &objects {
         pending.remove(object.uid());
         if in_scope(quota, plural, object) {

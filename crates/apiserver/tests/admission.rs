@@ -215,3 +215,80 @@ async fn a_full_store_refuses_writes_and_goes_on_reading() {
     assert_eq!(list["items"].as_array().unwrap().len(), written);
     assert_eq!(&http.get("/livez").await.bytes[..], b"ok");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quotas_see_scopes_classes_and_extended_resources() {
+    let (_c, http) = with_account().await;
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    let quota = |name: &str, spec: Value| json!({"metadata": {"name": name}, "spec": spec});
+    let scope = |name: &str, operator: &str, values: &[&str]| {
+        json!({"matchExpressions": [{"scopeName": name, "operator": operator, "values": values}]})
+    };
+    let effort = json!({"hard": {"pods": "1"}, "scopes": ["BestEffort"]});
+    http.post(quotas, &quota("effort", effort)).await.expect(201);
+    http.post(PODS, &pod("a")).await.expect(201);
+    http.post(PODS, &pod("b")).await.refused(
+        403,
+        "Forbidden",
+        "exceeded quota: effort, requested: pods=1, used: pods=1, limited: pods=1",
+    );
+    let mut device = pod("b");
+    device["spec"]["containers"][0]["resources"] =
+        json!({"requests": {"cpu": "1", "example.com/gpu": "2"}, "limits": {"example.com/gpu": "2"}});
+    http.post(quotas, &quota("gpus", json!({"hard": {"requests.example.com/gpu": "1"}}))).await.expect(201);
+    http.post(PODS, &device).await.refused(
+        403,
+        "Forbidden",
+        "exceeded quota: gpus, requested: requests.example.com/gpu=2, used: requests.example.com/gpu=0, limited: requests.example.com/gpu=1",
+    );
+    http.delete(&format!("{quotas}/gpus")).await.expect(200);
+    let crossing = json!({"hard": {"pods": "0"}, "scopeSelector": scope("CrossNamespacePodAffinity", "Exists", &[])});
+    http.post(quotas, &quota("crossing", crossing)).await.expect(201);
+    http.post(PODS, &device).await.expect(201);
+    device["metadata"]["name"] = "c".into();
+    device["spec"]["affinity"] = json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "kubernetes.io/hostname", "namespaces": ["x"], "labelSelector": {}}]}});
+    http.post(PODS, &device).await.refused(403, "Forbidden", "exceeded quota: crossing, requested: pods=1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pod_security_labels_are_checked_and_tightening_warns() {
+    let (_c, http) = with_account().await;
+    let namespace = "/api/v1/namespaces/default";
+    let label = |key: &str, value: &str| {
+        json!({"metadata": {"labels": {(format!("pod-security.kubernetes.io/{key}")): value}}})
+    };
+    http.patch(namespace, MERGE, &label("enforce", "strict")).await.refused(
+        422,
+        "Invalid",
+        "metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"strict\": must be one of privileged, baseline, restricted",
+    );
+    http.patch(namespace, MERGE, &label("warn-version", "1.30")).await.refused(422, "Invalid", "must be \"latest\" or \"v1.x\"");
+    let mut body = pod("p");
+    body["spec"]["containers"][0]["securityContext"] = json!({"privileged": true});
+    http.post(PODS, &body).await.expect(201);
+    let a = http.patch(namespace, MERGE, &label("enforce", "baseline")).await;
+    let warnings: Vec<_> = a.headers.get_all("warning").iter().map(|w| w.to_str().unwrap().to_owned()).collect();
+    let said = warnings.join("\n");
+    assert!(said.contains("existing pods in namespace") && said.contains("p: privileged"), "{said}");
+    a.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_becomes_a_master_by_a_request() {
+    let c = cluster().await;
+    let http = c.admin();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:masters");
+    params.distinguished_name.push(rcgen::DnType::CommonName, "mallory");
+    let pem = params.serialize_request(&key).unwrap().pem().unwrap();
+    let request = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, pem);
+    let body = json!({"metadata": {"name": "r"}, "spec": {"request": request, "usages": ["client auth"],
+        "signerName": "kubernetes.io/kube-apiserver-client"}});
+    http.post("/apis/certificates.k8s.io/v1/certificatesigningrequests", &body).await.refused(
+        403,
+        "Forbidden",
+        "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed",
+    );
+}
