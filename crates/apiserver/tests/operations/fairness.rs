@@ -54,7 +54,7 @@ async fn dangling(admin: &Http, name: &str) -> Option<String> {
     found["status"].as_str().map(str::to_owned)
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn what_every_cluster_has_is_there_and_mended() {
     let c = cluster().await;
     let admin = c.admin();
