@@ -27,6 +27,8 @@ pub(crate) struct Checker<'e> {
     types: Unifier,
     faults: Vec<Fault>,
     slots: u32,
+    /// Calls around here whose lists and maps may hold values of unlike types.
+    mixed_allowed: u32,
 }
 
 impl<'e> Checker<'e> {
@@ -39,6 +41,7 @@ impl<'e> Checker<'e> {
             types: Unifier::default(),
             faults: Vec::new(),
             slots: 0,
+            mixed_allowed: 0,
         };
         checker.check(&mut expr);
         if !checker.faults.is_empty() {
@@ -77,7 +80,7 @@ impl<'e> Checker<'e> {
                 for item in items {
                     self.check(&mut item.value);
                     let ty = self.element_type(&item.value, item.optional);
-                    element = Some(self.join(item.value.pos, element, ty));
+                    element = Some(self.join(element, ty));
                 }
                 Type::list(element.unwrap_or_else(|| Type::Param(self.types.fresh(1))))
             }
@@ -90,10 +93,10 @@ impl<'e> Checker<'e> {
                         plain @ (Type::Bool | Type::Int | Type::Uint | Type::String | Type::Double) => plain.clone(),
                         _ => Type::Dyn,
                     };
-                    key = Some(self.join(entry.key.pos, key, ty));
+                    key = Some(self.join(key, ty));
                     self.check(&mut entry.value);
                     let ty = self.element_type(&entry.value, entry.optional);
-                    value = Some(self.join(entry.value.pos, value, ty));
+                    value = Some(self.join(value, ty));
                 }
                 let mut or_fresh = |ty: Option<Type>| ty.unwrap_or_else(|| Type::Param(self.types.fresh(1)));
                 Type::map(or_fresh(key), or_fresh(value))
@@ -154,14 +157,36 @@ impl<'e> Checker<'e> {
         }
     }
 
-    fn join(&mut self, pos: u32, known: Option<Type>, next: Type) -> Type {
+    /// The type of elements of these types: `dyn` where they do not agree.
+    fn join(&mut self, known: Option<Type>, next: Type) -> Type {
         let Some(known) = known else { return next };
         if self.types.assignable(&known, &next) {
             return if less_specific(&known, &next) { known } else { next };
         }
-        let (a, b) = (self.types.resolve(&known, true), self.types.resolve(&next, true));
-        self.fault(pos, format!("expected type '{a}' but found '{b}'"));
         Type::Dyn
+    }
+
+    /// Refuses literals whose elements are of unlike types; what `format` is given may be mixed.
+    fn alike<'t>(&mut self, elements: impl Iterator<Item = (&'t Expr, bool)>) {
+        if self.mixed_allowed > 0 {
+            return;
+        }
+        let mut first: Option<Type> = None;
+        for (e, optional) in elements {
+            let ty = match &e.ty {
+                Type::Optional(inner) if optional => (**inner).clone(),
+                other => other.clone(),
+            };
+            match &first {
+                None => first = Some(ty),
+                Some(first) if *first == ty => {}
+                Some(first) => {
+                    let text = format!("expected type '{first}' but found '{ty}'");
+                    self.fault(e.pos, text);
+                    return;
+                }
+            }
+        }
     }
 
     /// A variable's or a type's node; `None` for a name that nobody declared.
@@ -400,9 +425,12 @@ impl<'e> Checker<'e> {
         match &mut e.kind {
             Kind::Select(s) => self.finish(&mut s.operand),
             Kind::Call(call) => {
+                let mixed = u32::from(&*call.name == "format");
+                self.mixed_allowed += mixed;
                 for part in call.target.iter_mut().chain(&mut call.args) {
                     self.finish(part);
                 }
+                self.mixed_allowed -= mixed;
                 if let Some(known) = self.fold(call) {
                     let written = std::mem::replace(&mut e.kind, Kind::Literal(Val::Null));
                     let written = Expr { kind: written, pos: e.pos, depth: e.depth, ty: e.ty.clone() };
@@ -413,6 +441,7 @@ impl<'e> Checker<'e> {
             Kind::Conditional(parts) => parts.iter_mut().for_each(|p| self.finish(p)),
             Kind::List(items) => {
                 items.iter_mut().for_each(|i| self.finish(&mut i.value));
+                self.alike(items.iter().map(|i| (&i.value, i.optional)));
                 let values: Option<Vec<Val<'static>>> =
                     items.iter().map(|i| known(&i.value).filter(|_| !i.optional)).collect();
                 if let Some(values) = values {
@@ -420,10 +449,14 @@ impl<'e> Checker<'e> {
                     e.kind = Kind::Known(Val::from(values), Box::new(written));
                 }
             }
-            Kind::Map(entries) => entries.iter_mut().for_each(|entry| {
-                self.finish(&mut entry.key);
-                self.finish(&mut entry.value);
-            }),
+            Kind::Map(entries) => {
+                for entry in entries.iter_mut() {
+                    self.finish(&mut entry.key);
+                    self.finish(&mut entry.value);
+                }
+                self.alike(entries.iter().map(|e| (&e.key, false)));
+                self.alike(entries.iter().map(|e| (&e.value, e.optional)));
+            }
             Kind::Struct(s) => s.fields.iter_mut().for_each(|f| self.finish(&mut f.value)),
             Kind::Comprehension(c) => {
                 for part in [&mut c.range, &mut c.init, &mut c.condition, &mut c.step, &mut c.result] {

@@ -16,7 +16,7 @@ use crate::value::{Entries, MapKey, MapVal, Message, Val};
 use crate::{EvalError, convert, cost};
 
 /// Deepest evaluation, over the expression and the composed variables that it reads.
-const MAX_EVAL_DEPTH: u32 = 600;
+const MAX_EVAL_DEPTH: u32 = 300;
 
 /// What a new list, map or message costs.
 const LIST_COST: u64 = 10;
