@@ -50,9 +50,7 @@ impl Connector {
         let bad = || TargetError::Url(base.to_string());
         let host = base.host().ok_or_else(bad)?.trim_start_matches('[').trim_end_matches(']');
         let destination = match &target.endpoint {
-            Endpoint::Url(_) => {
-                Destination::Fixed(host.to_owned(), base.port_u16().unwrap_or(DEFAULT_SERVICE_PORT))
-            }
+            Endpoint::Url(_) => Destination::Fixed(host.to_owned(), base.port_u16().unwrap_or(DEFAULT_SERVICE_PORT)),
             Endpoint::Service { namespace, name, port, .. } => {
                 Destination::Service { namespace: namespace.clone(), name: name.clone(), port: *port }
             }

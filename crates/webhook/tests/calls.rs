@@ -134,8 +134,7 @@ async fn a_service_is_resolved_and_its_name_is_verified() {
     let s = server(false).await;
     let client = WebhookClient::new(Arc::new(Local(s.address)));
     let service = |name: &str, path: &str| {
-        let endpoint =
-            Endpoint::Service { namespace: "ns".into(), name: name.into(), path: path.into(), port: 8443 };
+        let endpoint = Endpoint::Service { namespace: "ns".into(), name: name.into(), path: path.into(), port: 8443 };
         Target::new(endpoint, s.ca_pem.clone().into_bytes())
     };
     assert_eq!(ask(&client, &service("hook", "a/b")).await.unwrap(), "/a/b?timeout=2s {}");

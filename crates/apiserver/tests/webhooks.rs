@@ -1,0 +1,315 @@
+//! Admission webhooks over real TLS: what they are sent, and what their answers do.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use rcgen::{CertificateParams, KeyPair};
+use rustls_pki_types::PrivateKeyDer;
+use serde_json::{Value, json};
+use support::{Cluster, Http, cluster};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const VALIDATING: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+const MUTATING: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+const MERGE: &str = "application/merge-patch+json";
+
+/// A webhook server that notes what it is asked.
+struct Hooks {
+    address: SocketAddr,
+    ca: String,
+    seen: Arc<Mutex<Vec<(String, Value)>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Hooks {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Hooks {
+    async fn start() -> Hooks {
+        let key = KeyPair::generate().unwrap();
+        let names = vec!["127.0.0.1".to_owned(), "hook.default.svc".to_owned()];
+        let cert = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+        let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
+        let task = tokio::spawn({
+            let seen = seen.clone();
+            async move {
+                loop {
+                    let (socket, _) = listener.accept().await.unwrap();
+                    let (acceptor, seen) = (acceptor.clone(), seen.clone());
+                    tokio::spawn(async move {
+                        let Ok(stream) = acceptor.accept(socket).await else { return };
+                        let service = service_fn(move |r| answer(r, seen.clone()));
+                        let _ = hyper::server::conn::http1::Builder::new()
+                            .serve_connection(TokioIo::new(stream), service)
+                            .await;
+                    });
+                }
+            }
+        });
+        Hooks { address, ca: STANDARD.encode(cert.pem()), seen, task }
+    }
+
+    fn url(&self, path: &str) -> Value {
+        json!({"url": format!("https://{}{path}", self.address), "caBundle": self.ca})
+    }
+
+    /// Requests to a path so far.
+    fn asked(&self, path: &str) -> Vec<Value> {
+        self.seen.lock().iter().filter(|(p, _)| p == path).map(|(_, v)| v.clone()).collect()
+    }
+}
+
+async fn answer(
+    request: Request<hyper::body::Incoming>,
+    seen: Arc<Mutex<Vec<(String, Value)>>>,
+) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
+    let path = request.uri().path().to_owned();
+    let body = request.into_body().collect().await.unwrap().to_bytes();
+    let review: Value = serde_json::from_slice(&body).unwrap();
+    let asked = review["request"].clone();
+    seen.lock().push((path.clone(), review.clone()));
+    let patch = |operations: Value| STANDARD.encode(operations.to_string());
+    let mut response = match path.as_str() {
+        "/deny" => json!({"allowed": false, "status": {"message": "why not"}}),
+        "/teapot" => json!({"allowed": false, "status": {"message": "short and stout", "code": 418, "reason": "Teapot"}}),
+        "/warn" => json!({"allowed": true, "warnings": ["look out"], "auditAnnotations": {"k": "v"}}),
+        "/label" => json!({"allowed": true, "patchType": "JSONPatch", "patch": patch(json!([
+            {"op": "add", "path": "/metadata/labels", "value": {"touched": "yes"}}]))}),
+        "/data-a" => json!({"allowed": true, "patchType": "JSONPatch", "patch": patch(json!([
+            {"op": "add", "path": "/data/a", "value": "1"}]))}),
+        "/data-b" => json!({"allowed": true, "patchType": "JSONPatch", "patch": patch(json!([
+            {"op": "add", "path": "/data/b", "value": asked["object"]["data"]["a"]}]))}),
+        "/bad-patch" => json!({"allowed": true, "patchType": "JSONPatch", "patch": patch(json!({"op": "add"}))}),
+        "/no-type" => json!({"allowed": true, "patch": patch(json!([]))}),
+        "/container" => json!({"allowed": true, "patchType": "JSONPatch", "patch": patch(json!([
+            {"op": "add", "path": "/spec/initContainers", "value": [{"name": "added", "image": "i"}]}]))}),
+        "/slow" => std::future::pending().await,
+        _ => json!({"allowed": true}),
+    };
+    response["uid"] = if path == "/other-uid" { "x".into() } else { asked["uid"].clone() };
+    let out = json!({"apiVersion": review["apiVersion"], "kind": "AdmissionReview", "response": response});
+    Ok(Response::builder().header("content-type", "application/json").body(Full::new(out.to_string().into())).unwrap())
+}
+
+fn hook(name: &str, config: &Value, resources: &[&str], more: Value) -> Value {
+    let mut hook = json!({
+        "name": format!("{name}.example.com"), "clientConfig": config, "sideEffects": "None",
+        "admissionReviewVersions": ["v1", "v1beta1"],
+        "rules": [{"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": resources}],
+    });
+    for (k, v) in more.as_object().unwrap() {
+        hook[k] = v.clone();
+    }
+    hook
+}
+
+async fn configure(http: &Http, path: &str, name: &str, hooks: Vec<Value>) {
+    http.post(path, &json!({"metadata": {"name": name}, "webhooks": hooks})).await.expect(201);
+}
+
+async fn start() -> (Cluster, Http, Hooks) {
+    let c = cluster().await;
+    let http = c.admin();
+    (c, http, Hooks::start().await)
+}
+
+/// A refusal without a reason, as a webhook gives that names none.
+#[track_caller]
+fn denied_by(a: &support::Answer, who: &str) {
+    let body = a.json();
+    assert_eq!(a.status, 400, "{body}");
+    assert!(body["message"].as_str().unwrap().contains(&format!("{who:?} denied the request: why not")), "{body}");
+}
+
+fn map(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "data": {"k": "v"}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_is_shown_with_its_reason_and_code() {
+    let (_c, http, hooks) = start().await;
+    configure(&http, VALIDATING, "d", vec![hook("deny", &hooks.url("/deny"), &["configmaps"], json!({}))]).await;
+    let a = http.post(MAPS, &map("a")).await;
+    let body = a.json();
+    assert_eq!(a.status, 400);
+    assert_eq!(body["message"], "admission webhook \"deny.example.com\" denied the request: why not");
+    assert!(body.get("reason").is_none(), "{body}");
+    let review = hooks.asked("/deny").remove(0);
+    assert_eq!(review["apiVersion"], "admission.k8s.io/v1");
+    let r = &review["request"];
+    assert_eq!(r["kind"], json!({"group": "", "version": "v1", "kind": "ConfigMap"}));
+    assert_eq!(r["resource"], json!({"group": "", "version": "v1", "resource": "configmaps"}));
+    assert_eq!(r["requestKind"], r["kind"]);
+    assert_eq!((&r["name"], &r["namespace"], &r["operation"]), (&json!("a"), &json!("default"), &json!("CREATE")));
+    assert_eq!(r["userInfo"]["username"], "admin");
+    assert_eq!(r["object"]["data"], json!({"k": "v"}));
+    assert_eq!((&r["oldObject"], &r["dryRun"]), (&Value::Null, &json!(false)));
+    assert_eq!(r["options"], json!({"apiVersion": "meta.k8s.io/v1", "kind": "CreateOptions"}));
+    let to_teapot = json!({"webhooks": [hook("pot", &hooks.url("/teapot"), &["configmaps"], json!({}))]});
+    http.patch(&format!("{VALIDATING}/d"), MERGE, &to_teapot).await.expect(200);
+    http.post(MAPS, &map("a")).await.refused(418, "Teapot", "\"pot.example.com\" denied the request: short and stout");
+    http.delete(&format!("{VALIDATING}/d")).await.expect(200);
+    http.post(MAPS, &map("a")).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_and_deletes_show_the_old_object_and_warnings_come_through() {
+    let (_c, http, hooks) = start().await;
+    http.post(MAPS, &map("a")).await.expect(201);
+    configure(&http, VALIDATING, "w", vec![hook("warn", &hooks.url("/warn"), &["configmaps"], json!({}))]).await;
+    let a = http.patch(&format!("{MAPS}/a?fieldManager=me"), MERGE, &json!({"data": {"k": "w"}})).await;
+    assert_eq!(a.headers["warning"], "299 - \"look out\"");
+    a.expect(200);
+    let update = hooks.asked("/warn").remove(0);
+    assert_eq!(update["request"]["operation"], "UPDATE");
+    assert_eq!(update["request"]["oldObject"]["data"]["k"], "v");
+    assert_eq!(update["request"]["object"]["data"]["k"], "w");
+    assert_eq!(update["request"]["options"]["fieldManager"], "me");
+    assert_eq!(update["request"]["options"]["kind"], "UpdateOptions");
+    http.delete(&format!("{MAPS}/a?gracePeriodSeconds=0")).await.expect(200);
+    let delete = hooks.asked("/warn").remove(1);
+    assert_eq!(delete["request"]["operation"], "DELETE");
+    assert_eq!(delete["request"]["object"], Value::Null);
+    assert_eq!(delete["request"]["oldObject"]["data"]["k"], "w");
+    assert_eq!(delete["request"]["options"]["gracePeriodSeconds"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mutations_come_in_order_and_again_when_asked_for() {
+    let (_c, http, hooks) = start().await;
+    let of = |path: &str| hooks.url(path);
+    configure(&http, MUTATING, "a", vec![hook("b", &of("/data-b"), &["configmaps"], json!({"reinvocationPolicy": "IfNeeded"}))]).await;
+    configure(&http, MUTATING, "b", vec![hook("a", &of("/data-a"), &["configmaps"], json!({}))]).await;
+    let made = http.post(MAPS, &map("m")).await.expect(201);
+    assert_eq!(made["data"], json!({"k": "v", "a": "1", "b": "1"}));
+    assert_eq!((hooks.asked("/data-b").len(), hooks.asked("/data-a").len()), (2, 1));
+    http.delete(&format!("{MUTATING}/a")).await.expect(200);
+    http.delete(&format!("{MUTATING}/b")).await.expect(200);
+    configure(&http, MUTATING, "p", vec![hook("p", &of("/container"), &["pods"], json!({}))]).await;
+    http.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}})).await.expect(201);
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let made = http.post("/api/v1/namespaces/default/pods", &pod).await.expect(201);
+    let added = &made["spec"]["initContainers"][0];
+    assert_eq!(added["terminationMessagePolicy"], "File", "defaults come in: {added}");
+    assert_eq!(added["volumeMounts"][0]["mountPath"], "/var/run/secrets/kubernetes.io/serviceaccount", "built-in plugins run again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_are_judged_by_the_policy() {
+    let (_c, http, hooks) = start().await;
+    let closed = |path: &str| vec![hook("x", &hooks.url(path), &["configmaps"], json!({"timeoutSeconds": 1}))];
+    for (path, why) in [
+        ("/slow", format!("failed calling webhook \"x.example.com\": failed to call webhook: Post \"https://{}/slow?timeout=1s\": context deadline exceeded", hooks.address)),
+        ("/other-uid", "received invalid webhook response: expected response.uid=".to_owned()),
+        ("/no-type", "received invalid webhook response: webhook returned response.patch but not response.patchType".to_owned()),
+        ("/bad-patch", "received undecodable patch in webhook response: json: cannot unmarshal object".to_owned()),
+    ] {
+        configure(&http, MUTATING, "x", closed(path)).await;
+        http.post(MAPS, &map("a")).await.refused(500, "InternalError", &why);
+        http.delete(&format!("{MUTATING}/x")).await.expect(200);
+    }
+    configure(&http, VALIDATING, "x", closed("/label")).await;
+    http.post(MAPS, &map("a")).await.refused(500, "InternalError", "validating webhook may not return response.patch");
+    let open = vec![hook("x", &hooks.url("/slow"), &["configmaps"], json!({"timeoutSeconds": 1, "failurePolicy": "Ignore"}))];
+    http.patch(&format!("{VALIDATING}/x"), MERGE, &json!({"webhooks": open})).await.expect(200);
+    http.post(MAPS, &map("a")).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn selectors_scopes_versions_and_dry_runs_choose() {
+    let (_c, http, hooks) = start().await;
+    let deny = |resources: &[&str], more: Value| vec![hook("d", &hooks.url("/deny"), resources, more)];
+    let denied = "d.example.com";
+    configure(&http, VALIDATING, "o", deny(&["configmaps"], json!({"objectSelector": {"matchLabels": {"a": "b"}}}))).await;
+    http.post(MAPS, &map("free")).await.expect(201);
+    let mut labelled = map("caught");
+    labelled["metadata"]["labels"] = json!({"a": "b"});
+    denied_by(&http.post(MAPS, &labelled).await, denied);
+    http.delete(&format!("{VALIDATING}/o")).await.expect(200);
+
+    let exempt = json!({"namespaceSelector": {"matchExpressions": [{"key": "free", "operator": "DoesNotExist"}]}});
+    configure(&http, VALIDATING, "n", deny(&["configmaps"], exempt)).await;
+    denied_by(&http.post(MAPS, &map("x")).await, denied);
+    http.patch("/api/v1/namespaces/default", MERGE, &json!({"metadata": {"labels": {"free": ""}}})).await.expect(200);
+    http.post(MAPS, &map("x")).await.expect(201);
+    http.delete(&format!("{VALIDATING}/n")).await.expect(200);
+
+    let rules = json!([{"operations": ["CREATE"], "apiGroups": ["autoscaling"], "apiVersions": ["v1"], "resources": ["horizontalpodautoscalers"]}]);
+    configure(&http, VALIDATING, "v", deny(&[], json!({"rules": rules}))).await;
+    let scaler = json!({"metadata": {"name": "h"}, "spec": {"maxReplicas": 3, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}}});
+    let v2 = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
+    denied_by(&http.post(v2, &scaler).await, denied);
+    let r = hooks.asked("/deny").pop().unwrap()["request"].clone();
+    assert_eq!((&r["kind"]["version"], &r["requestKind"]["version"]), (&json!("v1"), &json!("v2")));
+    assert_eq!(r["object"]["apiVersion"], "autoscaling/v1");
+    let exact = json!({"webhooks": deny(&[], json!({"rules": rules, "matchPolicy": "Exact"}))});
+    http.patch(&format!("{VALIDATING}/v"), MERGE, &exact).await.expect(200);
+    http.post(v2, &scaler).await.expect(201);
+    http.delete(&format!("{VALIDATING}/v")).await.expect(200);
+
+    configure(&http, VALIDATING, "s", deny(&["*/*"], json!({}))).await;
+    http.patch(&format!("{VALIDATING}/s"), MERGE, &json!({"metadata": {"labels": {"a": "b"}}})).await.expect(200);
+    denied_by(&http.post(&format!("{MAPS}?dryRun=All"), &map("dry")).await, denied);
+    assert_eq!(hooks.asked("/deny").pop().unwrap()["request"]["dryRun"], true);
+    http.delete(&format!("{VALIDATING}/s")).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_of_the_cluster_is_called_by_its_endpoints() {
+    let (_c, http, hooks) = start().await;
+    let service = json!({"metadata": {"name": "hook"}, "spec": {"clusterIP": "None", "ports": [{"port": 443}]}});
+    http.post("/api/v1/namespaces/default/services", &service).await.expect(201);
+    let slice = json!({"metadata": {"name": "hook-1", "labels": {"kubernetes.io/service-name": "hook"}}, "addressType": "IPv4",
+        "endpoints": [{"addresses": ["127.0.0.1"]}], "ports": [{"port": hooks.address.port()}]});
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    // Loopback is no endpoint that the API takes; the test's own server has no other address.
+    http.post(slices, &slice).await.refused(422, "Invalid", "127.0.0.1");
+    let config = json!({"service": {"namespace": "default", "name": "hook", "path": "/deny"}, "caBundle": hooks.ca});
+    configure(&http, VALIDATING, "svc", vec![hook("s", &config, &["configmaps"], json!({}))]).await;
+    http.post(MAPS, &map("a")).await.refused(
+        500,
+        "InternalError",
+        "failed to call webhook: Post \"https://hook.default.svc:443/deny?timeout=10s\": no endpoints available for service \"hook\"",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connects_show_their_options() {
+    let (_c, http, hooks) = start().await;
+    http.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}})).await.expect(201);
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    http.post("/api/v1/namespaces/default/pods", &pod).await.expect(201);
+    let rules = json!([{"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/attach"]}]);
+    configure(&http, VALIDATING, "c", vec![hook("c", &hooks.url("/deny"), &[], json!({"rules": rules}))]).await;
+    let a = http.post("/api/v1/namespaces/default/pods/p/attach?container=c&stdin=true", &json!({})).await;
+    denied_by(&a, "c.example.com");
+    let r = hooks.asked("/deny").remove(0)["request"].clone();
+    assert_eq!((&r["operation"], &r["subResource"]), (&json!("CONNECT"), &json!("attach")));
+    assert_eq!(r["kind"]["kind"], "PodAttachOptions");
+    assert_eq!(r["object"], json!({"apiVersion": "v1", "kind": "PodAttachOptions", "stdin": true, "container": "c"}));
+}
