@@ -121,6 +121,14 @@ impl Store for MeteredStore {
     async fn status(&self) -> Result<StoreStatus, StoreError> {
         self.inner.status().await
     }
+
+    fn shared(&self) -> bool {
+        self.inner.shared()
+    }
+
+    async fn current_revision(&self) -> Result<Revision, StoreError> {
+        self.inner.current_revision().await
+    }
 }
 
 /// An admission chain whose steps are counted.

@@ -1,5 +1,6 @@
 //! What can be typed. Data goes to stdout, progress and errors to stderr; a failure exits with 1.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use ipnet::Ipv4Net;
-use ironkeel_supervisor::{Error, ImageCommand, Instance, Progress, StatusReport, UpOptions};
+use ironkeel_supervisor::{ApiServerArguments, Error, ImageCommand, Instance, Progress, StatusReport, UpOptions};
 use tracing_subscriber::EnvFilter;
 
 #[derive(Parser)]
@@ -28,6 +29,13 @@ struct DataDir {
 enum Command {
     /// Run a cluster on this host, in the foreground
     Up(Up),
+    /// Run the API server alone, with upstream's flags (`kube-apiserver --help`)
+    #[command(name = "kube-apiserver", disable_help_flag = true)]
+    KubeApiserver {
+        /// Upstream's flags
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+        flags: Vec<String>,
+    },
     /// Tell whether the node is Ready and DNS answers
     Status {
         #[command(flatten)]
@@ -100,11 +108,29 @@ enum Image {
     },
 }
 
+/// The arguments; under the name of a component, the binary is that component.
+fn arguments() -> Vec<OsString> {
+    let mut all: Vec<OsString> = std::env::args_os().collect();
+    let name = all.first().map(PathBuf::from).and_then(|p| p.file_name().map(OsString::from));
+    if name.is_some_and(|n| n == "kube-apiserver") {
+        all.insert(1, "kube-apiserver".into());
+    }
+    all
+}
+
 /// Parses the command line and does what it says.
 pub(crate) fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(arguments());
     ironkeel_client::install_crypto_provider();
-    let filter = EnvFilter::try_from_env("IRONKEEL_LOG").unwrap_or_else(|_| EnvFilter::new("warn,kube_client=off"));
+    let level = match &cli.command {
+        Command::KubeApiserver { flags } => match ironkeel_supervisor::verbosity(flags) {
+            0 | 1 => "warn",
+            2 | 3 => "info",
+            _ => "debug,h2=info,hyper=info,rustls=info",
+        },
+        _ => "warn,kube_client=off",
+    };
+    let filter = EnvFilter::try_from_env("IRONKEEL_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -140,6 +166,7 @@ async fn execute(command: Command) -> Result<ExitCode, Error> {
             ironkeel_supervisor::up(options, shim, stop_signal()).await?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::KubeApiserver { flags } => kube_apiserver(flags).await,
         Command::Status { data_dir, wait } => {
             let instance = Instance::of(&data_dir.data_dir)?;
             let report = ironkeel_supervisor::status(&instance, Duration::from_secs(wait)).await?;
@@ -170,6 +197,14 @@ async fn execute(command: Command) -> Result<ExitCode, Error> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+async fn kube_apiserver(flags: Vec<String>) -> Result<ExitCode, Error> {
+    match ironkeel_supervisor::api_server_arguments(flags)? {
+        ApiServerArguments::Help(text) => print!("{text}"),
+        ApiServerArguments::Serve(command) => command.run(stop_signal()).await?,
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Ctrl-C, or what systemd sends.

@@ -89,6 +89,9 @@ pub enum Error {
     /// The API server could not start.
     #[error("API server: {0}")]
     ApiServer(String),
+    /// A flag.
+    #[error(transparent)]
+    Flag(#[from] crate::kube_apiserver::FlagError),
     /// The journal.
     #[error(transparent)]
     Journal(#[from] ironkeel_journal::JournalError),

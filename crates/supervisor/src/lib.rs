@@ -4,11 +4,13 @@
 //! client with their own identity, everyone else TLS. What does not live here: anything that a
 //! component does, and the command line (`ironkeel`).
 
+mod at_rest;
 mod cluster_dns;
 mod components;
 mod error;
 mod images;
 mod instance;
+mod kube_apiserver;
 mod network;
 mod notify;
 mod preflight;
@@ -20,6 +22,7 @@ mod up;
 pub use error::Error;
 pub use images::{ImageCommand, run_image_command};
 pub use instance::{Instance, Ranges, UpOptions};
+pub use kube_apiserver::{ApiServerArguments, ApiServerCommand, FlagError, api_server_arguments, verbosity};
 pub use progress::Progress;
 pub use reset::reset;
 pub use status::{StatusReport, status};

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::components::Components;
 use crate::error::Error;
 use crate::instance::SHARED_RUN_DIR;
-use crate::{Instance, Progress, Ranges, UpOptions, cluster_dns, images, network, notify, preflight};
+use crate::{Instance, Progress, Ranges, UpOptions, at_rest, cluster_dns, images, network, notify, preflight};
 
 /// Where pods' tokens come from: the issuer in every ServiceAccount token.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -178,7 +178,8 @@ async fn start_api_server(plan: &Plan, progress: &Progress) -> Result<Server, Er
     config.proxy_client = Some(Arc::new(identity));
     let proxies = vec![FRONT_PROXY_NAME.to_owned()];
     config.request_header = Some(RequestHeaderConfig::new(pki.front_proxy_ca_pem(), proxies));
-    let server = ApiServer::start(config, store.clone()).await.map_err(|e| Error::ApiServer(e.to_string()))?;
+    let kept = at_rest::own_key(store.clone(), &plan.instance.dir.join("pki/encryption.key"))?;
+    let server = ApiServer::start(config, kept).await.map_err(|e| Error::ApiServer(e.to_string()))?;
     Ok(Server { server, pki, store })
 }
 

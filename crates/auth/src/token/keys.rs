@@ -32,7 +32,7 @@ struct Header {
 }
 
 enum Signer {
-    P256(EcdsaKeyPair),
+    P256(Box<EcdsaKeyPair>),
     Rsa(Box<RsaKeyPair>),
 }
 
@@ -108,7 +108,7 @@ impl SigningKey {
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8, &random).ok()?;
         let point = [&[0], pair.public_key().as_ref()].concat();
         let spki = der(0x30, &[P256_ALGORITHM, &der(0x03, &point)].concat());
-        Self::with(Signer::P256(pair), &spki)
+        Self::with(Signer::P256(Box::new(pair)), &spki)
     }
 
     fn rsa(pair: RsaKeyPair) -> Option<SigningKey> {
@@ -213,7 +213,7 @@ impl KeySet {
     }
 
     fn add(&mut self, key: PublicKey) {
-        if !self.0.iter().any(|k| *k == key) {
+        if !self.0.contains(&key) {
             self.0.push(key);
         }
     }

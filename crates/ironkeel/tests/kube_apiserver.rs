@@ -1,0 +1,250 @@
+//! `ironkeel kube-apiserver`: upstream's flags, over real TLS, on the embedded store and on an etcd.
+#![allow(clippy::unwrap_used)]
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use ironkeel_auth::{Identity, Pki, PkiConfig};
+use serde_json::{Value, json};
+
+const IRONKEEL: &str = env!("CARGO_BIN_EXE_ironkeel");
+/// How long a server may take to start, to stop or to agree with another, in seconds.
+const PATIENCE_SECONDS: u64 = 30;
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(IRONKEEL).arg("kube-apiserver").args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+#[track_caller]
+fn refused(arguments: &[&str], words: &str) {
+    let output = run(arguments);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains(words), "{text:?} does not contain {words:?}");
+}
+
+#[test]
+fn flags_that_cannot_be_honoured_are_named() {
+    refused(&["--no-such-flag=1"], "unknown flag: --no-such-flag");
+    refused(&["--tracing-config-file=x"], "--tracing-config-file is not supported: traces are not exported");
+    refused(&["--feature-gates=NoSuchGate=true"], "unrecognized feature gate: NoSuchGate");
+    refused(&["--secure-port=many"], "invalid argument \"many\" for \"--secure-port\" flag");
+    refused(&["--runtime-config=nobody.example.com/v1=true"], "unknown api groups or versions");
+    refused(&["--service-account-issuer=https://a"], "is required");
+    let help = run(&["--help"]);
+    assert!(help.status.success());
+    assert!(String::from_utf8_lossy(&help.stdout).contains("--etcd-servers"));
+}
+
+struct Files {
+    dir: tempfile::TempDir,
+    pki: Pki,
+}
+
+impl Files {
+    fn new() -> Files {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::load_or_create(&dir.path().join("pki"), PkiConfig::default()).unwrap();
+        std::fs::write(dir.path().join("tokens.csv"), "a-static-token,jane,uid-1,\"devs\"\n").unwrap();
+        let encryption = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n\
+             - resources: [secrets]\n  providers:\n  - aesgcm:\n      keys:\n      - name: k1\n        \
+             secret: c2VjcmV0IGlzIHNlY3VyZSwgb3IgaXMgaXQ/MTIzNDU=\n";
+        std::fs::write(dir.path().join("encryption.yaml"), encryption).unwrap();
+        Files { dir, pki }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    fn serve(&self, more: &[String]) -> Server {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let pki = |name: &str| self.path(&format!("pki/{name}"));
+        let mut flags = vec![
+            "--bind-address=127.0.0.1".to_owned(),
+            format!("--secure-port={port}"),
+            format!("--client-ca-file={}", pki("ca.crt")),
+            format!("--tls-cert-file={}", pki("apiserver.crt")),
+            format!("--tls-private-key-file={}", pki("apiserver.key")),
+            format!("--service-account-signing-key-file={}", pki("sa.key")),
+            format!("--service-account-key-file={}", pki("sa.pub")),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            "--authorization-mode=Node,RBAC".to_owned(),
+            "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+            format!("--token-auth-file={}", self.path("tokens.csv")),
+            format!("--encryption-provider-config={}", self.path("encryption.yaml")),
+        ];
+        flags.extend(more.iter().cloned());
+        let child = Command::new(IRONKEEL)
+            .arg("kube-apiserver")
+            .args(flags)
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let kubeconfig = self.dir.path().join(format!("admin-{port}.kubeconfig"));
+        let url = format!("https://127.0.0.1:{port}");
+        self.pki.write_kubeconfig(&kubeconfig, &url, Identity::Admin).unwrap();
+        Server { child, kubeconfig }
+    }
+}
+
+struct Server {
+    child: Child,
+    kubeconfig: PathBuf,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A test that failed midway leaves nothing running.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    async fn try_call(&self, method: &str, path: &str, body: &Value) -> Result<String, String> {
+        let client = ironkeel_client::from_kubeconfig(&self.kubeconfig).await.map_err(|e| e.to_string())?;
+        let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", "application/json")
+            .body(bytes)
+            .unwrap();
+        client.request_text(request).await.map_err(|e| e.to_string())
+    }
+
+    async fn call(&self, method: &str, path: &str, body: Value) -> Value {
+        let text = self.try_call(method, path, &body).await.unwrap_or_else(|e| panic!("{method} {path}: {e}"));
+        serde_json::from_str(&text).unwrap()
+    }
+
+    async fn ready(&self) {
+        eventually("readiness", async || self.try_call("GET", "/readyz", &Value::Null).await.is_ok()).await;
+    }
+
+    fn stop(&mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        let until = Instant::now() + Duration::from_secs(PATIENCE_SECONDS);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert!(status.success(), "{status}");
+                return;
+            }
+            assert!(Instant::now() < until, "the server did not stop");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+async fn eventually(what: &str, check: impl AsyncFn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(PATIENCE_SECONDS);
+    while !check().await {
+        assert!(Instant::now() < until, "{what} did not come");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+const SECRETS: &str = "/api/v1/namespaces/default/secrets";
+
+fn contains(dir: &Path, words: &[u8]) -> bool {
+    std::fs::read_dir(dir).unwrap().any(|entry| {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap_or_default();
+        bytes.windows(words.len()).any(|w| w == words)
+    })
+}
+
+#[tokio::test]
+async fn it_serves_from_its_own_store_encrypts_and_drains() {
+    let files = Files::new();
+    let data = vec![format!("--data-dir={}", files.path("data"))];
+    let mut server = files.serve(&data);
+    server.ready().await;
+    let secret = json!({ "metadata": { "name": "s" }, "data": { "a": "dGVsbC1uby1vbmU=" } });
+    server.call("POST", SECRETS, secret).await;
+    let store = files.dir.path().join("data/store");
+    assert!(contains(&store, b"k8s:enc:aesgcm:v1:k1:"));
+    assert!(!contains(&store, b"dGVsbC1uby1vbmU="));
+    let keys = server.call("GET", "/openid/v1/jwks", Value::Null).await;
+    assert_eq!(keys["keys"][0]["alg"], "ES256");
+    let review = json!({
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": { "token": "a-static-token" },
+    });
+    let who = server.call("POST", "/apis/authentication.k8s.io/v1/tokenreviews", review).await;
+    assert_eq!(who["status"]["user"]["username"], "jane");
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases";
+    let wanted = format!("{leases}?labelSelector=apiserver.kubernetes.io%2Fidentity%3Dkube-apiserver");
+    eventually("the identity lease", async || {
+        let found = server.call("GET", &wanted, Value::Null).await;
+        found["items"].as_array().is_some_and(|i| i.len() == 1)
+    })
+    .await;
+    server.stop();
+    let mut again = files.serve(&data);
+    again.ready().await;
+    let found = again.call("GET", &format!("{SECRETS}/s"), Value::Null).await;
+    assert_eq!(found["data"]["a"], "dGVsbC1uby1vbmU=");
+    again.stop();
+}
+
+struct Etcd {
+    child: Child,
+    url: String,
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn etcd(dir: &Path) -> Option<Etcd> {
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (url, peer) = (format!("http://127.0.0.1:{}", free()), format!("http://127.0.0.1:{}", free()));
+    let child = Command::new("etcd")
+        .arg(format!("--data-dir={}", dir.join("etcd").display()))
+        .args(["--listen-client-urls", &url, "--advertise-client-urls", &url, "--listen-peer-urls", &peer])
+        .args(["--log-level", "error"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    child.ok().map(|child| Etcd { child, url })
+}
+
+#[tokio::test]
+async fn replicas_on_one_etcd_share_objects_and_the_kubernetes_service() {
+    let files = Files::new();
+    let Some(etcd) = etcd(files.dir.path()) else {
+        println!("skipped: there is no etcd on this host");
+        return;
+    };
+    let replica = |address: &str| {
+        files.serve(&[format!("--etcd-servers={}", etcd.url), format!("--advertise-address={address}")])
+    };
+    let (mut one, mut two) = (replica("192.0.2.1"), replica("192.0.2.2"));
+    one.ready().await;
+    two.ready().await;
+    let endpoints = async |server: &Server, wanted: &[&str]| {
+        eventually(&format!("endpoints {wanted:?}"), async || {
+            let path = "/api/v1/namespaces/default/endpoints/kubernetes";
+            let Ok(text) = server.try_call("GET", path, &Value::Null).await else { return false };
+            let found: Value = serde_json::from_str(&text).unwrap();
+            let addresses = found["subsets"][0]["addresses"].as_array().cloned().unwrap_or_default();
+            addresses.iter().map(|a| a["ip"].as_str().unwrap_or_default()).eq(wanted.iter().copied())
+        })
+        .await;
+    };
+    endpoints(&one, &["192.0.2.1", "192.0.2.2"]).await;
+    one.call("POST", SECRETS, json!({ "metadata": { "name": "s" }, "data": { "a": "YQ==" } })).await;
+    let seen = two.call("GET", &format!("{SECRETS}/s"), Value::Null).await;
+    assert_eq!(seen["data"]["a"], "YQ==", "what one has acknowledged the other shows at once");
+    two.stop();
+    endpoints(&one, &["192.0.2.1"]).await;
+    one.stop();
+}

@@ -1,0 +1,154 @@
+//! `ironkeel kube-apiserver`: the API server alone, with upstream's flags, on an etcd or on the
+//! embedded store. Several may run side by side on one etcd.
+
+mod authentication;
+mod flags;
+mod gates;
+mod options;
+mod serving;
+mod table;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use ironkeel_apiserver::ApiServer;
+use ironkeel_embedded::Embedded;
+use ironkeel_etcd::Etcd;
+use ironkeel_store::Store;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Error, at_rest, notify};
+use options::{Options, StoreOptions};
+
+pub use flags::FlagError;
+
+/// A command line that was understood.
+pub struct ApiServerCommand(Options);
+
+/// What a command line asks for.
+pub enum ApiServerArguments {
+    /// The text of `--help`.
+    Help(String),
+    /// To serve.
+    Serve(Box<ApiServerCommand>),
+}
+
+impl std::fmt::Debug for ApiServerCommand {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiServerCommand").field("listen", &self.0.listen).finish_non_exhaustive()
+    }
+}
+
+/// The verbosity of `-v`, before anything else is read; 0 without it.
+pub fn verbosity(arguments: &[String]) -> u8 {
+    flags::parse(table::TABLE, arguments.iter().cloned()).ok().and_then(|g| g.parsed("v", 0).ok()).unwrap_or(0)
+}
+
+/// Reads a command line and the files that it names.
+///
+/// # Errors
+/// A flag that is unknown, has a wrong value, or cannot be honoured.
+pub fn api_server_arguments(arguments: Vec<String>) -> Result<ApiServerArguments, FlagError> {
+    let given = flags::parse(table::TABLE, arguments)?;
+    if given.help {
+        return Ok(ApiServerArguments::Help(flags::help("kube-apiserver", table::ABOUT, table::TABLE)));
+    }
+    Ok(ApiServerArguments::Serve(Box::new(ApiServerCommand(options::options(&given)?))))
+}
+
+enum Engine {
+    Etcd(Arc<Etcd>),
+    Embedded(Arc<Embedded>),
+}
+
+impl Engine {
+    async fn open(options: StoreOptions) -> Result<Self, Error> {
+        Ok(match options {
+            StoreOptions::Etcd(config) => {
+                Engine::Etcd(Etcd::connect(config).await.map_err(|e| Error::ApiServer(e.to_string()))?)
+            }
+            StoreOptions::Embedded(dir) => {
+                ironkeel_auth::pki::create_private_dir(&dir)?;
+                Engine::Embedded(Embedded::open(dir.join("store"), ironkeel_embedded::Options::default())?)
+            }
+        })
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Engine::Etcd(etcd) => etcd.clone(),
+            Engine::Embedded(embedded) => embedded.clone(),
+        }
+    }
+
+    async fn close(self) {
+        match self {
+            Engine::Etcd(etcd) => etcd.close(),
+            Engine::Embedded(embedded) => embedded.close().await,
+        }
+    }
+}
+
+impl ApiServerCommand {
+    /// Serves until `stop` resolves, then drains: `/readyz` fails first, watches are told, requests
+    /// finish.
+    ///
+    /// # Errors
+    /// The store does not answer, the port is taken, a file is wrong.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+        let options = self.0;
+        for note in &options.notes {
+            eprintln!("kube-apiserver: {note}");
+        }
+        let listener = bind(&options)?;
+        let address = listener.local_addr().map_err(|source| Error::Port { address: options.listen, source })?;
+        let engine = Engine::open(options.store).await?;
+        let mut store = engine.store();
+        if let Some(path) = &options.encryption {
+            store = at_rest::configured(store, path)?;
+        }
+        let mut config = options.config;
+        config.secure_port = address.port();
+        let server = ApiServer::start(config, store).await.map_err(|e| Error::ApiServer(e.to_string()))?;
+        let shutdown = CancellationToken::new();
+        let serving = tokio::spawn({
+            let (server, shutdown) = (server.clone(), shutdown.clone());
+            async move { server.serve(listener, options.tls, shutdown).await }
+        });
+        eprintln!("kube-apiserver: serving on https://{address}");
+        notify::notify("READY=1");
+        tokio::pin!(serving);
+        let outcome = tokio::select! {
+            ended = &mut serving => ended,
+            () = stop => {
+                notify::notify("STOPPING=1");
+                shutdown.cancel();
+                serving.await
+            }
+        };
+        server.stop();
+        engine.close().await;
+        match outcome {
+            Ok(served) => served.map_err(|e| Error::ApiServer(e.to_string())),
+            Err(panic) => Err(Error::ApiServer(panic.to_string())),
+        }
+    }
+}
+
+fn bind(options: &Options) -> Result<TcpListener, Error> {
+    let address = options.listen;
+    let bound = (|| {
+        let socket = match address {
+            std::net::SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+            std::net::SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        if options.share_port {
+            socket.set_reuseport(true)?;
+        }
+        socket.bind(address)?;
+        socket.listen(1024)
+    })();
+    bound.map_err(|source| Error::Port { address, source })
+}

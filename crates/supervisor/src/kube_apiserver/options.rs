@@ -1,0 +1,422 @@
+//! From flags to the API server's configuration: files are read, values checked, and what does not
+//! fit is named by its flag.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ironkeel_apiserver::{ClientIdentity, Config, DelegatesConfig, WebhookConfig};
+use ironkeel_audit::LogConfig;
+use ironkeel_auth::{
+    AuthenticatorConfig, AuthorizationMode, KeySet, OidcConfig, RequestHeaderConfig, ServiceAccountIssuer, SigningKey,
+};
+
+use super::flags::{FlagError, Given, invalid};
+use super::gates::GATES;
+use crate::network;
+
+/// Upstream's `--service-cluster-ip-range` where none is given.
+const SERVICE_RANGE: &str = "10.0.0.0/24";
+
+/// Where objects are kept.
+#[derive(Debug)]
+pub(super) enum StoreOptions {
+    /// In these etcds.
+    Etcd(ironkeel_etcd::Config),
+    /// In this directory.
+    Embedded(PathBuf),
+}
+
+/// Everything that the command needs.
+pub(super) struct Options {
+    pub(super) store: StoreOptions,
+    pub(super) listen: SocketAddr,
+    pub(super) share_port: bool,
+    pub(super) tls: Arc<rustls::ServerConfig>,
+    pub(super) config: Config,
+    pub(super) encryption: Option<PathBuf>,
+    pub(super) notes: Vec<String>,
+}
+
+fn read(flag: &'static str, path: &str) -> Result<String, FlagError> {
+    std::fs::read_to_string(path).map_err(|e| invalid(flag, path, e.to_string()))
+}
+
+fn optional(given: &Given, flag: &'static str) -> Result<Option<String>, FlagError> {
+    given.text(flag).map(|path| read(flag, path)).transpose()
+}
+
+fn identity(given: &Given, cert: &'static str, key: &'static str) -> Result<Option<ClientIdentity>, FlagError> {
+    match (given.text(cert), given.text(key)) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(k)) => {
+            let pem = read(cert, certificate)?;
+            ClientIdentity::from_pem(pem.as_bytes(), read(key, k)?.as_bytes())
+                .map(Some)
+                .map_err(|e| invalid(cert, certificate, e))
+        }
+        (Some(_), None) => Err(FlagError::Required(key)),
+        (None, Some(_)) => Err(FlagError::Required(cert)),
+    }
+}
+
+/// Reads everything that the flags name.
+pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
+    let mut notes = given.notes.clone();
+    feature_gates(given, &mut notes)?;
+    runtime_config(given)?;
+    let listen =
+        SocketAddr::new(given.parsed("bind-address", IpAddr::from([0, 0, 0, 0]))?, given.parsed("secure-port", 6443)?);
+    let advertise = match given.text("advertise-address") {
+        Some(_) => given.parsed("advertise-address", listen.ip())?,
+        None if !listen.ip().is_unspecified() => listen.ip(),
+        None => network::node_ip().unwrap_or(IpAddr::from([127, 0, 0, 1])),
+    };
+    let (service_cidr, first) = service_range(given)?;
+    let tls = super::serving::tls(given, advertise, first, &mut notes)?;
+    let (authenticator, issuer) = tokens(given)?;
+    let mut config = Config::new(authenticator, issuer);
+    config.advertise_address = advertise;
+    config.secure_port = listen.port();
+    config.service_cidr = service_cidr;
+    config.node_ports = node_ports(given)?;
+    config.client_ca_pem = optional(given, "client-ca-file")?.unwrap_or_default();
+    config.request_header = front_proxies(given)?;
+    config.proxy_client = identity(given, "proxy-client-cert-file", "proxy-client-key-file")?.map(Arc::new);
+    config.kubelet_tls = Some(kubelets(given)?);
+    let types = given.all("kubelet-preferred-address-types");
+    config.kubelet_address_types = if types.is_empty() {
+        ["Hostname", "InternalDNS", "InternalIP", "ExternalDNS", "ExternalIP"].map(str::to_owned).into()
+    } else {
+        types.to_vec()
+    };
+    let (modes, webhook) = modes(given)?;
+    config.authorization_modes = modes;
+    let issuers = issuers(given, &mut config)?;
+    config.delegates = Arc::new(DelegatesConfig {
+        tokens: token_webhook(given)?,
+        access: access_webhook(given, webhook.is_some())?,
+        access_first: webhook == Some(true),
+        issuers,
+    });
+    let plugins = config.admission.plugins;
+    let (on, off) = (given.all("enable-admission-plugins"), given.all("disable-admission-plugins"));
+    config.admission.plugins =
+        plugins.with_flags(on, off).map_err(|e| invalid("enable-admission-plugins", &on.join(","), e.to_string()))?;
+    config.request_timeout = given.duration("request-timeout", Duration::from_secs(60))?;
+    config.shutdown_delay = given.duration("shutdown-delay-duration", Duration::ZERO)?;
+    config.goaway_chance = given.parsed("goaway-chance", 0.0)?;
+    if !(0.0..=0.02).contains(&config.goaway_chance) {
+        let value = given.text("goaway-chance").unwrap_or_default();
+        return Err(invalid("goaway-chance", value, "must be within [0, 0.02]"));
+    }
+    config.seats = given.parsed("max-requests-inflight", ironkeel_apiserver::MAX_READING_IN_FLIGHT)?
+        + given.parsed("max-mutating-requests-inflight", ironkeel_apiserver::MAX_MUTATING_IN_FLIGHT)?;
+    config.external_host = given.text("external-hostname").map(|h| format!("{h}:{}", listen.port()));
+    config.reconcile_endpoints = match given.text("endpoint-reconciler-type") {
+        None | Some("lease" | "master-count") => true,
+        Some("none") => false,
+        Some(other) => return Err(invalid("endpoint-reconciler-type", other, "must be lease or none")),
+    };
+    config.hostname = nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    config.audit = audit(given)?;
+    Ok(Options {
+        store: store(given)?,
+        listen,
+        share_port: given.switch("permit-port-sharing", false),
+        tls,
+        config,
+        encryption: given.text("encryption-provider-config").map(PathBuf::from),
+        notes,
+    })
+}
+
+fn store(given: &Given) -> Result<StoreOptions, FlagError> {
+    let endpoints = given.all("etcd-servers");
+    if endpoints.is_empty() {
+        let dir = given.text("data-dir").ok_or(FlagError::Required("etcd-servers"))?;
+        return Ok(StoreOptions::Embedded(PathBuf::from(dir)));
+    }
+    let path = |flag| given.text(flag).map(PathBuf::from);
+    let defaults = ironkeel_etcd::Config::default();
+    Ok(StoreOptions::Etcd(ironkeel_etcd::Config {
+        endpoints: endpoints.to_vec(),
+        ca: path("etcd-cafile"),
+        cert: path("etcd-certfile"),
+        key: path("etcd-keyfile"),
+        prefix: given.text("etcd-prefix").map_or(defaults.prefix, str::to_owned),
+        compaction_interval: given.duration("etcd-compaction-interval", defaults.compaction_interval)?,
+        ..ironkeel_etcd::Config::default()
+    }))
+}
+
+type Range = ((IpAddr, u8), IpAddr);
+
+fn service_range(given: &Given) -> Result<Range, FlagError> {
+    const FLAG: &str = "service-cluster-ip-range";
+    let all = given.all(FLAG);
+    if all.len() > 1 {
+        return Err(invalid(FLAG, &all.join(","), "dual-stack Services are not supported; give one range"));
+    }
+    let text = all.first().map_or(SERVICE_RANGE, String::as_str);
+    let net: ipnet::IpNet = text.parse().map_err(|_| invalid(FLAG, text, "must be a CIDR such as 10.96.0.0/12"))?;
+    let net = net.trunc();
+    let first = net.hosts().next().unwrap_or_else(|| net.network());
+    Ok(((net.network(), net.prefix_len()), first))
+}
+
+fn node_ports(given: &Given) -> Result<std::ops::RangeInclusive<u16>, FlagError> {
+    const FLAG: &str = "service-node-port-range";
+    let Some(text) = given.text(FLAG) else { return Ok(30_000..=32_767) };
+    let wrong = || invalid(FLAG, text, "must be a range such as 30000-32767");
+    let (low, high) = match (text.split_once('-'), text.split_once('+')) {
+        (Some((low, high)), _) => (low.parse().map_err(|_| wrong())?, high.parse::<u16>().map_err(|_| wrong())?),
+        (None, Some((low, size))) => {
+            let low: u16 = low.parse().map_err(|_| wrong())?;
+            (low, low.checked_add(size.parse().map_err(|_| wrong())?).ok_or_else(wrong)?)
+        }
+        _ => return Err(wrong()),
+    };
+    if low == 0 || low > high { Err(wrong()) } else { Ok(low..=high) }
+}
+
+fn front_proxies(given: &Given) -> Result<Option<RequestHeaderConfig>, FlagError> {
+    let Some(pem) = optional(given, "requestheader-client-ca-file")? else { return Ok(None) };
+    let mut config = RequestHeaderConfig::new(pem, given.all("requestheader-allowed-names").to_vec());
+    for (flag, into) in [
+        ("requestheader-username-headers", &mut config.username_headers),
+        ("requestheader-uid-headers", &mut config.uid_headers),
+        ("requestheader-group-headers", &mut config.group_headers),
+        ("requestheader-extra-headers-prefix", &mut config.extra_header_prefixes),
+    ] {
+        if !given.all(flag).is_empty() {
+            *into = given.all(flag).to_vec();
+        }
+    }
+    Ok(Some(config))
+}
+
+fn kubelets(given: &Given) -> Result<Arc<rustls::ClientConfig>, FlagError> {
+    const CA: &str = "kubelet-certificate-authority";
+    let own = identity(given, "kubelet-client-certificate", "kubelet-client-key")?;
+    let ca = optional(given, CA)?;
+    ironkeel_apiserver::kubelet_tls(ca.as_deref().map(str::as_bytes), own.as_ref())
+        .map_err(|e| invalid(CA, given.text(CA).unwrap_or_default(), e))
+}
+
+/// How tokens are verified and signed.
+fn tokens(given: &Given) -> Result<(AuthenticatorConfig, ServiceAccountIssuer), FlagError> {
+    const SIGN: &str = "service-account-signing-key-file";
+    const VERIFY: &str = "service-account-key-file";
+    let issuers = given.all("service-account-issuer").to_vec();
+    let first = issuers.first().cloned().ok_or(FlagError::Required("service-account-issuer"))?;
+    let path = given.text(SIGN).ok_or(FlagError::Required(SIGN))?;
+    let key = SigningKey::from_pem(&read(SIGN, path)?)
+        .ok_or_else(|| invalid(SIGN, path, "not a P-256 or RSA private key in PEM"))?;
+    let mut keys = KeySet::default();
+    for path in given.all(VERIFY) {
+        if !keys.add_pem(&read(VERIFY, path)?) {
+            return Err(invalid(VERIFY, path, "no P-256, P-384 or RSA key in PEM"));
+        }
+    }
+    if keys.is_empty() {
+        keys.add_signing_key(&key);
+    }
+    let audiences = match given.all("api-audiences") {
+        [] => vec![first.clone()],
+        all => all.to_vec(),
+    };
+    let mut issuer = ServiceAccountIssuer::new(first, audiences.clone(), key, keys.clone());
+    let longest = given.duration("service-account-max-token-expiration", Duration::ZERO)?;
+    if !longest.is_zero() {
+        if longest < Duration::from_secs(3600) {
+            let value = given.text("service-account-max-token-expiration").unwrap_or_default();
+            return Err(invalid("service-account-max-token-expiration", value, "must be at least 1h"));
+        }
+        issuer = issuer.limited_to(longest.as_secs() as i64);
+    }
+    if let Some(uri) = given.text("service-account-jwks-uri") {
+        issuer = issuer.with_jwks_uri(uri);
+    }
+    let authenticator = AuthenticatorConfig {
+        issuers,
+        keys,
+        api_audiences: audiences,
+        static_tokens: optional(given, "token-auth-file")?,
+        anonymous: given.switch("anonymous-auth", true),
+        bootstrap_tokens: given.switch("enable-bootstrap-token-auth", false),
+        ..AuthenticatorConfig::default()
+    };
+    Ok((authenticator, issuer))
+}
+
+/// The local modes, and whether a webhook is asked before RBAC.
+fn modes(given: &Given) -> Result<(Vec<AuthorizationMode>, Option<bool>), FlagError> {
+    const FLAG: &str = "authorization-mode";
+    let (mut local, mut webhook) = (Vec::new(), None);
+    for (i, mode) in given.all(FLAG).iter().enumerate() {
+        if given.all(FLAG)[..i].contains(mode) {
+            return Err(invalid(FLAG, mode, "stands twice"));
+        }
+        match mode.as_str() {
+            "AlwaysAllow" => local.push(AuthorizationMode::AlwaysAllow),
+            "AlwaysDeny" => local.push(AuthorizationMode::AlwaysDeny),
+            "Node" => local.push(AuthorizationMode::Node),
+            "RBAC" => local.push(AuthorizationMode::Rbac),
+            "Webhook" => webhook = Some(!local.iter().any(|m| *m != AuthorizationMode::Node)),
+            other => return Err(invalid(FLAG, other, "must be AlwaysAllow, AlwaysDeny, Node, RBAC or Webhook")),
+        }
+    }
+    if local.is_empty() && webhook.is_none() {
+        local.push(AuthorizationMode::AlwaysAllow);
+    }
+    Ok((local, webhook))
+}
+
+fn webhook(given: &Given, flag: &'static str, version: &'static str) -> Result<Option<WebhookConfig>, FlagError> {
+    let Some(path) = given.text(flag) else { return Ok(None) };
+    let mut config = WebhookConfig::from_kubeconfig(Path::new(path)).map_err(|e| invalid(flag, path, e))?;
+    match given.text(version) {
+        None => {}
+        Some(v @ ("v1" | "v1beta1")) => config.version = v.to_owned(),
+        Some(other) => return Err(invalid(version, other, "must be v1 or v1beta1")),
+    }
+    Ok(Some(config))
+}
+
+fn token_webhook(given: &Given) -> Result<Option<WebhookConfig>, FlagError> {
+    let found = webhook(given, "authentication-token-webhook-config-file", "authentication-token-webhook-version")?;
+    let Some(mut config) = found else { return Ok(None) };
+    config.yes_ttl = given.duration("authentication-token-webhook-cache-ttl", Duration::from_secs(120))?;
+    config.no_ttl = config.yes_ttl.min(config.no_ttl);
+    Ok(Some(config))
+}
+
+fn access_webhook(given: &Given, wanted: bool) -> Result<Option<WebhookConfig>, FlagError> {
+    const FILE: &str = "authorization-webhook-config-file";
+    let found = webhook(given, FILE, "authorization-webhook-version")?;
+    let mut config = match (found, wanted) {
+        (Some(config), true) => config,
+        (None, true) => return Err(FlagError::Required(FILE)),
+        (Some(_), false) => {
+            let value = given.text(FILE).unwrap_or_default();
+            return Err(invalid(FILE, value, "needs --authorization-mode=Webhook"));
+        }
+        (None, false) => return Ok(None),
+    };
+    config.yes_ttl = given.duration("authorization-webhook-cache-authorized-ttl", Duration::from_secs(300))?;
+    config.no_ttl = given.duration("authorization-webhook-cache-unauthorized-ttl", Duration::from_secs(30))?;
+    Ok(Some(config))
+}
+
+/// Issuers of ID tokens, by flags or by an AuthenticationConfiguration file.
+fn issuers(given: &Given, config: &mut Config) -> Result<Vec<OidcConfig>, FlagError> {
+    let Some(issuer) = given.text("oidc-issuer-url") else {
+        return match given.text("authentication-config") {
+            Some(path) => super::authentication::read(path, config),
+            None => Ok(Vec::new()),
+        };
+    };
+    if given.text("authentication-config").is_some() {
+        return Err(invalid("authentication-config", "", "cannot be given together with --oidc-issuer-url"));
+    }
+    if !issuer.starts_with("https://") {
+        return Err(invalid("oidc-issuer-url", issuer, "must begin with https://"));
+    }
+    let client = given.text("oidc-client-id").ok_or(FlagError::Required("oidc-client-id"))?;
+    let mut oidc = OidcConfig::new(issuer, client);
+    if let Some(claim) = given.text("oidc-username-claim") {
+        claim.clone_into(&mut oidc.username_claim);
+    }
+    match given.text("oidc-username-prefix") {
+        Some("-") => oidc.username_prefix.clear(),
+        Some(prefix) => prefix.clone_into(&mut oidc.username_prefix),
+        None if oidc.username_claim == "email" => oidc.username_prefix.clear(),
+        None => {}
+    }
+    given.text("oidc-groups-claim").unwrap_or_default().clone_into(&mut oidc.groups_claim);
+    given.text("oidc-groups-prefix").unwrap_or_default().clone_into(&mut oidc.groups_prefix);
+    for pair in given.all("oidc-required-claim") {
+        let (claim, value) =
+            pair.split_once('=').ok_or_else(|| invalid("oidc-required-claim", pair, "must be key=value"))?;
+        oidc.required_claims.push((claim.to_owned(), value.to_owned()));
+    }
+    if !given.all("oidc-signing-algs").is_empty() {
+        oidc.algorithms = given.all("oidc-signing-algs").to_vec();
+    }
+    oidc.ca_pem = optional(given, "oidc-ca-file")?.unwrap_or_default();
+    Ok(vec![oidc])
+}
+
+fn audit(given: &Given) -> Result<ironkeel_audit::Config, FlagError> {
+    let log = match given.text("audit-log-path") {
+        Some(path) => {
+            let mut log = LogConfig::new(path);
+            log.max_size_mib = given.parsed("audit-log-maxsize", 0)?;
+            log.max_age_days = given.parsed("audit-log-maxage", 0)?;
+            log.max_backups = given.parsed("audit-log-maxbackup", 0)?;
+            Some(log)
+        }
+        None => None,
+    };
+    Ok(ironkeel_audit::Config {
+        policy_file: given.text("audit-policy-file").map(PathBuf::from),
+        log,
+        ..ironkeel_audit::Config::default()
+    })
+}
+
+/// Known gates are taken note of; a change of a default is said to have no effect.
+fn feature_gates(given: &Given, notes: &mut Vec<String>) -> Result<(), FlagError> {
+    const FLAG: &str = "feature-gates";
+    for pair in given.all(FLAG) {
+        let (name, value) =
+            pair.rsplit_once('=').ok_or_else(|| invalid(FLAG, pair, format!("missing bool value for {pair}")))?;
+        // `component:Gate=true` is the form of several components in one flag.
+        let name = name.rsplit_once(':').map_or(name, |(_, n)| n).trim();
+        let on = match value.trim() {
+            "true" | "1" | "t" => true,
+            "false" | "0" | "f" => false,
+            other => return Err(invalid(FLAG, pair, format!("invalid value of {name}={other}"))),
+        };
+        if matches!(name, "AllAlpha" | "AllBeta") {
+            notes.push(format!("--feature-gates={pair} has no effect: what is here is always on"));
+            continue;
+        }
+        let gate = GATES.binary_search_by(|g| g.0.cmp(name)).ok().map(|i| GATES[i]);
+        let Some((_, default, locked)) = gate else {
+            return Err(invalid(FLAG, pair, format!("unrecognized feature gate: {name}")));
+        };
+        if on != default && locked {
+            let why = format!("cannot set feature gate {name} to {on}, feature is locked to {default}");
+            return Err(invalid(FLAG, pair, why));
+        }
+        if on != default {
+            notes.push(format!("--feature-gates={pair} has no effect: what is here is always on, the rest absent"));
+        }
+    }
+    Ok(())
+}
+
+/// Served versions cannot be turned off; what is asked for must be here.
+fn runtime_config(given: &Given) -> Result<(), FlagError> {
+    const FLAG: &str = "runtime-config";
+    for pair in given.all(FLAG) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
+        let on = match value {
+            "true" | "" => true,
+            "false" => false,
+            _ => return Err(invalid(FLAG, pair, "must be true or false")),
+        };
+        let known = matches!(name, "api/all" | "api/ga" | "api/beta" | "api/alpha")
+            || ironkeel_apiserver::serves(name.trim_start_matches("api/"));
+        match (known, on) {
+            (true, true) => {}
+            (true, false) => return Err(invalid(FLAG, pair, "served versions cannot be turned off")),
+            (false, true) => return Err(invalid(FLAG, pair, "unknown api groups or versions")),
+            (false, false) => {}
+        }
+    }
+    Ok(())
+}
