@@ -117,7 +117,8 @@ impl Recording {
         let text = |name: &HeaderName| parts.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let mut user_agent = text(&USER_AGENT).to_owned();
         if user_agent.len() > USER_AGENT_BYTES {
-            user_agent.truncate(user_agent.floor_char_boundary(USER_AGENT_BYTES));
+            let end = (0..=USER_AGENT_BYTES).rev().find(|i| user_agent.is_char_boundary(*i)).unwrap_or(0);
+            user_agent.truncate(end);
             user_agent.push_str("...TRUNCATED");
         }
         let given = text(&AUDIT_ID);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::Response;
 use http::header::{ETAG, HeaderValue, IF_NONE_MATCH};
 use ironkeel_codec::Format;
+use ironkeel_fairness::DumpKind;
 use ironkeel_object::{Map, Value};
 use ironkeel_openapi as openapi;
 use ironkeel_registry::{ApiError, Reason, Registry, Row};
@@ -65,8 +66,6 @@ impl Documents {
     }
 }
 
-const HEALTH_CHECKS: &[&str] = &["ping", "log", "etcd", "informer-sync", "poststarthook/rbac/bootstrap-roles"];
-
 /// The media type of gnostic's documents.
 const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
@@ -81,10 +80,9 @@ pub(crate) async fn respond(c: &Context) -> Result<Response<Body>, ApiError> {
         });
     }
     match parts.as_slice() {
-        ["healthz" | "livez" | "readyz", ..] => health(c, &parts).await,
-        ["metrics"] => {
-            Ok(answer::with_type(200, "text/plain; version=0.0.4", c.server.metrics.render(&c.server).await))
-        }
+        ["healthz" | "livez" | "readyz", ..] => crate::health::respond(c, &parts).await,
+        ["metrics"] => Ok(metrics(c).await),
+        ["debug", "api_priority_and_fairness", table] => flow_table(c, table),
         ["openapi", "v2"] => openapi_v2(c),
         ["openapi", "v3", ..] => openapi_v3(c, &parts[2..]),
         [".well-known", "openid-configuration"] => {
@@ -96,18 +94,51 @@ pub(crate) async fn respond(c: &Context) -> Result<Response<Body>, ApiError> {
     }
 }
 
+async fn metrics(c: &Context) -> Response<Body> {
+    let accept = c.parts.headers.get(http::header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let form = ironkeel_metrics::Form::accepted(accept);
+    let mut text = ironkeel_metrics::Text::new(form);
+    c.server.metrics.render(&c.server, &mut text).await;
+    answer::with_type(200, form.media_type(), text.finish())
+}
+
+/// `/debug/api_priority_and_fairness/dump_*`.
+fn flow_table(c: &Context, table: &str) -> Result<Response<Body>, ApiError> {
+    let details = c.query.get("includeRequestDetails").is_some_and(|v| !v.is_empty());
+    let kind = match table {
+        "dump_priority_levels" => DumpKind::PriorityLevels,
+        "dump_queues" => DumpKind::Queues,
+        "dump_requests" => DumpKind::Requests { details },
+        _ => return Err(ApiError::no_such_resource()),
+    };
+    Ok(answer::with_type(200, "text/plain; charset=utf-8", c.server.fairness.dump(kind)))
+}
+
 fn json(c: &Context, content_type: &'static str, value: &serde_json::Value) -> Result<Response<Body>, ApiError> {
     let bytes = if c.output.pretty { serde_json::to_vec_pretty(value) } else { serde_json::to_vec(value) };
     Ok(answer::with_type(200, content_type, bytes.map_err(ApiError::internal)?))
 }
 
-fn kept(c: &Context, key: String, make: impl FnOnce() -> Option<serde_json::Value>) -> Result<Bytes, ApiError> {
-    kept_as(c, key, || make().and_then(|value| serde_json::to_vec(&value).ok()))
+/// To be read before what a document is made of: then a document is never older than it says.
+fn generation(c: &Context) -> Generation {
+    (c.server.registry.generation(), c.server.aggregator.generation())
 }
 
-fn kept_as(c: &Context, key: String, make: impl FnOnce() -> Option<Vec<u8>>) -> Result<Bytes, ApiError> {
-    // What remote groups add may have changed since.
-    let generation = (c.server.registry.generation(), c.server.aggregator.generation());
+fn kept(
+    c: &Context,
+    generation: Generation,
+    key: String,
+    make: impl FnOnce() -> Option<serde_json::Value>,
+) -> Result<Bytes, ApiError> {
+    kept_as(c, generation, key, || make().and_then(|value| serde_json::to_vec(&value).ok()))
+}
+
+fn kept_as(
+    c: &Context,
+    generation: Generation,
+    key: String,
+    make: impl FnOnce() -> Option<Vec<u8>>,
+) -> Result<Bytes, ApiError> {
     if let Some((_, bytes)) = c.server.documents.kept.lock().get(&key).filter(|(of, _)| *of == generation) {
         return Ok(bytes.clone());
     }
@@ -135,11 +166,12 @@ fn tagged(c: &Context, content_type: &'static str, bytes: Bytes) -> Response<Bod
 }
 
 fn discovery(c: &Context, path: &str, parts: &[&str]) -> Result<Response<Body>, ApiError> {
+    let generation = generation(c);
     let served = c.server.documents.served(&c.server.registry);
     let rows = &served.rows()[..];
     if let (["api"] | ["apis"], Some(version)) = (parts, c.output.aggregated) {
         let core = parts == ["api"];
-        let bytes = kept(c, format!("{path} {version}"), || {
+        let bytes = kept(c, generation, format!("{path} {version}"), || {
             let mut document = openapi::aggregated(rows, core, version);
             if !core {
                 c.server.aggregator.merge_aggregated(&mut document);
@@ -151,7 +183,7 @@ fn discovery(c: &Context, path: &str, parts: &[&str]) -> Result<Response<Body>, 
         response.headers_mut().insert(http::header::VARY, HeaderValue::from_static("Accept"));
         return Ok(response);
     }
-    let bytes = kept(c, path.to_owned(), || match parts {
+    let bytes = kept(c, generation, path.to_owned(), || match parts {
         [""] => Some(openapi::root_paths(rows)),
         ["api"] => Some(openapi::api_versions(&c.server.server_address)),
         ["apis"] => {
@@ -184,6 +216,7 @@ fn wants_gnostic(c: &Context) -> bool {
 }
 
 fn openapi_v2(c: &Context) -> Result<Response<Body>, ApiError> {
+    let generation = generation(c);
     let served = c.server.documents.served(&c.server.registry);
     let document = || {
         let mut document = openapi::openapi_v2(&served.rows());
@@ -191,16 +224,17 @@ fn openapi_v2(c: &Context) -> Result<Response<Body>, ApiError> {
         Some(document)
     };
     if wants_gnostic(c) {
-        let bytes = kept_as(c, "/openapi/v2 protobuf".to_owned(), || document().map(|d| openapi::openapi_v2_protobuf(&d)))?;
+        let bytes = kept_as(c, generation, "/openapi/v2 protobuf".to_owned(), || document().map(|d| openapi::openapi_v2_protobuf(&d)))?;
         return Ok(tagged(c, GNOSTIC, bytes));
     }
-    Ok(tagged(c, "application/json", kept(c, "/openapi/v2".to_owned(), document)?))
+    Ok(tagged(c, "application/json", kept(c, generation, "/openapi/v2".to_owned(), document)?))
 }
 
 fn openapi_v3(c: &Context, parts: &[&str]) -> Result<Response<Body>, ApiError> {
+    let generation = generation(c);
     let served = c.server.documents.served(&c.server.registry);
     let rows = &served.rows()[..];
-    let bytes = kept(c, format!("/openapi/v3/{}", parts.join("/")), || match parts {
+    let bytes = kept(c, generation, format!("/openapi/v3/{}", parts.join("/")), || match parts {
         [] => {
             let mut index = openapi::openapi_v3_index(rows);
             c.server.aggregator.merge_openapi_v3_index(&mut index);
@@ -211,43 +245,6 @@ fn openapi_v3(c: &Context, parts: &[&str]) -> Result<Response<Body>, ApiError> {
         _ => None,
     })?;
     Ok(tagged(c, "application/json", bytes))
-}
-
-async fn health(c: &Context, parts: &[&str]) -> Result<Response<Body>, ApiError> {
-    let store = c.server.registry.store().current_revision().await;
-    let draining = c.server.draining.is_cancelled();
-    let check = |name: &str| match name {
-        "etcd" => store.is_ok(),
-        "shutdown" => !draining,
-        _ => true,
-    };
-    let mut names = HEALTH_CHECKS.to_vec();
-    if parts[0] == "readyz" {
-        names.push("shutdown");
-    }
-    let wanted = parts[1..].join("/");
-    if !wanted.is_empty() {
-        if !names.contains(&wanted.as_str()) {
-            return Err(ApiError::no_such_resource());
-        }
-        let fine = check(&wanted);
-        let text = if fine { "ok" } else { "internal server error: check failed" };
-        return Ok(answer::with_type(if fine { 200 } else { 500 }, "text/plain; charset=utf-8", text));
-    }
-    let excluded = c.query.all("exclude");
-    names.retain(|n| !excluded.iter().any(|e| e == n));
-    let failed = names.iter().any(|n| !check(n));
-    if !failed && c.query.get("verbose").is_none() {
-        return Ok(answer::with_type(200, "text/plain; charset=utf-8", "ok"));
-    }
-    let mut text = String::new();
-    for n in names {
-        let line = if check(n) { format!("[+]{n} ok\n") } else { format!("[-]{n} failed: reason withheld\n") };
-        text.push_str(&line);
-    }
-    let end = if failed { "failed" } else { "passed" };
-    text.push_str(&format!("{} check {end}\n", parts[0]));
-    Ok(answer::with_type(if failed { 500 } else { 200 }, "text/plain; charset=utf-8", text))
 }
 
 /// `componentstatuses`: deprecated, and empty here.

@@ -81,11 +81,11 @@ struct Seen {
 
 impl Seen {
     async fn look(server: &Server) -> Self {
-        let status = server.registry.store().status().await;
+        let revision = server.registry.store().current_revision().await;
         // The watch cache may lag behind by what is in flight, not by more.
-        let caught_up = status.as_ref().is_ok_and(|s| server.registry.revision() > 0 || s.revision == 0);
+        let caught_up = revision.as_ref().is_ok_and(|r| server.registry.revision() > 0 || *r == 0);
         Seen {
-            store: status.map(drop).map_err(|e| e.to_string()),
+            store: revision.map(drop).map_err(|e| e.to_string()),
             caught_up,
             draining: server.stopping.is_cancelled() || server.draining.is_cancelled(),
         }
