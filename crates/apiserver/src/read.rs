@@ -12,6 +12,7 @@ use ironkeel_codec::{Format, ProtobufList};
 use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
 use ironkeel_object::{FieldSelector, LabelSelector, Map, Value};
 use ironkeel_registry::{
+    FieldTerm, 
     ApiError, Entry, ListAnswer, ListRequest, Reason, Registry, Row, Selection, VersionMatch, parse_revision,
 };
 
@@ -194,16 +195,20 @@ pub(crate) async fn list(c: &Context, row: &Arc<Row>) -> Result<Response<Body>, 
         None if limit > 0 && !unset && resource_version != "0" => Some(VersionMatch::Exact),
         other => other,
     };
+    let mut selection = selection(c, row)?;
+    let terms = selection.take_converted(row, &row.selectable());
     let request = ListRequest {
-        selection: selection(c, row)?,
-        // A list from "any" revision is served whole, as upstream's cache does.
-        limit: if resource_version == "0" { 0 } else { limit },
+        selection,
+        // A list from "any" revision is served whole, as upstream's cache does; so is one whose
+        // members are known only when they are converted.
+        limit: if resource_version == "0" || !terms.is_empty() { 0 } else { limit },
         continue_token: c.query.get("continue").unwrap_or_default().into_owned(),
         resource_version,
         version_match: matching,
     };
-    let answer = c.server.registry.list(row, &request).await?;
+    let mut answer = c.server.registry.list(row, &request).await?;
     c.server.registry.prepare(row, &answer.entries).await?;
+    answer.entries.retain(|e| FieldTerm::holds(&terms, &c.server.registry, row, e));
     respond(&c.server.registry, row, answer, &c.output, c.include_object())
 }
 

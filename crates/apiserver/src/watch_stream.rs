@@ -11,6 +11,7 @@ use ironkeel_codec::Format;
 use ironkeel_metrics::Series;
 use ironkeel_object::{Map, Value};
 use ironkeel_registry::{
+    EventType, FieldTerm,
     ApiError, Entry, Format as Kept, Registry, Row, View, WatchStart, WatchedEvent, Watcher, json_frame, parse_revision,
 };
 use rand::Rng;
@@ -51,7 +52,8 @@ pub(crate) async fn watch(c: &Context, row: &Arc<Row>) -> Result<Response<Body>,
         Some(false) if revision == 0 => (WatchStart::Now, 0),
         _ => (WatchStart::After(revision), 0),
     };
-    let selection = read::selection(c, row)?;
+    let mut selection = read::selection(c, row)?;
+    let terms = selection.take_converted(row, &row.selectable());
     let registry = &c.server.registry;
     let watcher = match registry.watch(row, selection, start, at_least).await {
         Ok(watcher) => watcher,
@@ -70,6 +72,7 @@ pub(crate) async fn watch(c: &Context, row: &Arc<Row>) -> Result<Response<Body>,
     let streaming = Streaming {
         watcher,
         encoder: Encoder::new(c, row),
+        terms,
         ends: now + timeout,
         bookmark_at: now + Duration::from_secs(BOOKMARK_SECONDS),
         bookmarks,
@@ -96,6 +99,8 @@ fn response(output: &Output, body: Body) -> Response<Body> {
 struct Streaming {
     watcher: Watcher,
     encoder: Encoder,
+    /// What selects objects only when they are converted.
+    terms: Vec<FieldTerm>,
     ends: Instant,
     bookmark_at: Instant,
     bookmarks: bool,
@@ -166,12 +171,54 @@ impl Streaming {
                 self.over = true;
                 return self.encoder.error(&e);
             }
+            if !self.terms.is_empty()
+                && let Err(e) = self.select_converted().await
+            {
+                self.over = true;
+                return self.encoder.error(&e);
+            }
         }
         let bytes = self.encode();
         let events = self.events.len().max(1);
         self.traffic.events.add(events as u64);
         self.traffic.sizes.observe((bytes.len() / events) as f64);
         bytes
+    }
+
+    /// Leaves the events that the converted objects' fields select: entering is ADDED, leaving DELETED.
+    async fn select_converted(&mut self) -> Result<(), ApiError> {
+        let (registry, row) = (self.encoder.registry.clone(), self.encoder.row.clone());
+        let mut out = Vec::with_capacity(self.events.len());
+        for event in self.events.drain(..) {
+            match event {
+                WatchedEvent::Initial(entry) => {
+                    if FieldTerm::holds(&self.terms, &registry, &row, &entry) {
+                        out.push(WatchedEvent::Initial(entry));
+                    }
+                }
+                WatchedEvent::InitialEnd(revision) => out.push(WatchedEvent::InitialEnd(revision)),
+                WatchedEvent::Change(change, kind) => {
+                    let previous: Vec<Arc<Entry>> = change.previous.iter().cloned().collect();
+                    registry.prepare(&row, &previous).await?;
+                    let held = previous.first().filter(|_| kind != EventType::Added);
+                    let before = held.is_some_and(|p| FieldTerm::holds(&self.terms, &registry, &row, p));
+                    let after =
+                        kind != EventType::Deleted && FieldTerm::holds(&self.terms, &registry, &row, &change.entry);
+                    let seen = match (before, after) {
+                        (false, true) => EventType::Added,
+                        (true, true) => EventType::Modified,
+                        (true, false) => EventType::Deleted,
+                        (false, false) => continue,
+                    };
+                    if seen == EventType::Deleted {
+                        registry.prepare(&row, &[change.departed()]).await?;
+                    }
+                    out.push(WatchedEvent::Change(change, seen));
+                }
+            }
+        }
+        self.events = out;
+        Ok(())
     }
 
     fn encode(&mut self) -> Bytes {

@@ -9,7 +9,7 @@ use http::header::CONTENT_TYPE;
 use ironkeel_auth::Attributes;
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_registry::{
-    ApiError, Change, DeleteOptions, Deleted, FieldValidation, ListAnswer, Patch, PatchBody, Propagation, Replace, Row,
+    ApiError, Change, DeleteOptions, Deleted, FieldTerm, FieldValidation, ListAnswer, Patch, PatchBody, Propagation, Replace, Row,
     ScaleChange, ScaleWrite, WriteRequest, Written, rfc3339, scale_of,
 };
 use ironkeel_schema::{TypeId, type_by_name};
@@ -301,7 +301,15 @@ pub(crate) async fn delete(c: Context, row: Arc<Row>) -> Result<Response<Body>, 
 /// DELETE of a collection.
 pub(crate) async fn delete_collection(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
     let options = delete_options(&c)?;
-    let selection = read::selection(&c, &row)?;
+    let mut selection = read::selection(&c, &row)?;
+    let terms = selection.take_converted(&row, &row.selectable());
+    if !terms.is_empty() {
+        let registry = &c.server.registry;
+        let all = row.home()?.cache.snapshot(&selection.namespace, "", |e| selection.matches(e)).entries;
+        registry.prepare(&row, &all).await?;
+        let wanted = all.iter().filter(|e| FieldTerm::holds(&terms, registry, &row, e));
+        selection.keep(wanted.map(|e| e.key().to_owned()).collect());
+    }
     let request = delete_request(&c, &row, &options)?;
     let registry = c.server.registry.clone();
     let entries = detached(async move { registry.delete_collection(&request, &options, &selection).await }).await?;

@@ -479,7 +479,11 @@ async fn rules_in_cel_are_compiled_and_run() {
     };
     refused(json!([{ "rule": "self.nothing > 1" }]), "undefined field 'nothing'").await;
     refused(json!([{ "rule": "self.size" }]), "cel expression must evaluate to a bool").await;
-    refused(json!([{ "rule": "self.size > 0", "optionalOldSelf": true }]), "may not be set if oldSelf is not used in rule").await;
+    refused(
+        json!([{ "rule": "self.size > 0", "optionalOldSelf": true }]),
+        "may not be set if oldSelf is not used in rule",
+    )
+    .await;
     let costly = "self.tags.all(x, self.tags.all(y, self.tags.all(z, x == y)))";
     refused(json!([{ "rule": costly }]), "estimated rule cost exceeds budget by factor of more than 100x").await;
     let rules = json!([
@@ -504,12 +508,16 @@ async fn converter() -> (String, String) {
     use http_body_util::{BodyExt, Full};
     let key = rcgen::KeyPair::generate().unwrap();
     let cert = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
-    let tls = rustls::ServerConfig::builder_with_provider(std::sync::Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap())
-        .unwrap();
+    let tls =
+        rustls::ServerConfig::builder_with_provider(std::sync::Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![cert.der().clone()],
+                rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+            )
+            .unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(tls));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}/convert", listener.local_addr().unwrap());
@@ -565,6 +573,7 @@ async fn a_webhook_converts_between_versions() {
     let size = spec["properties"].as_object_mut().unwrap().remove("size").unwrap();
     spec["properties"]["length"] = size;
     v2.as_object_mut().unwrap().remove("additionalPrinterColumns");
+    v2["selectableFields"] = json!([{ "jsonPath": ".spec.length" }]);
     d["spec"]["versions"].as_array_mut().unwrap().push(v2);
     let bundle = base64::engine::general_purpose::STANDARD.encode(pem);
     d["spec"]["conversion"] = json!({ "strategy": "Webhook", "webhook": {
@@ -583,13 +592,39 @@ async fn a_webhook_converts_between_versions() {
     let after = http.patch(&format!("{second}/a"), "application/merge-patch+json", &longer).await.expect(200);
     assert_eq!((&after["spec"]["length"], &after["metadata"]["generation"]), (&json!(5), &json!(2)));
 
+    let long = format!("{second}?fieldSelector=spec.length%3D5");
+    let names = |list: Value| -> Vec<String> {
+        list["items"].as_array().unwrap().iter().map(|o| o["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(http.get(&long).await.expect(200)), ["a"]);
+    http.get(&format!("{WIDGETS}?fieldSelector=spec.length%3D5")).await.refused(
+        400,
+        "BadRequest",
+        "field label not supported",
+    );
+    let mut watch = http.watch(&format!("{long}&watch=1")).await;
+    assert_eq!(watch.event().await.1["metadata"]["name"], "a");
+    let patch = |name: &str, length: i64| {
+        let (http, path) = (http.clone(), format!("{second}/{name}"));
+        let body = json!({ "spec": { "length": length } });
+        async move { http.patch(&path, "application/merge-patch+json", &body).await.expect(200) }
+    };
+    patch("b", 5).await;
+    patch("b", 4).await;
+    for kind in ["ADDED", "DELETED"] {
+        let (found, object) = watch.event().await;
+        assert_eq!((found.as_str(), &object["metadata"]["name"]), (kind, &json!("b")));
+    }
+
     // The other version becomes the stored one: a list holds objects that were stored as either.
     let swap = json!([
         { "op": "replace", "path": "/spec/versions/0/storage", "value": false },
         { "op": "replace", "path": "/spec/versions/1/storage", "value": true },
     ]);
     let path = format!("{DEFINITIONS}/widgets.shop.example.com");
-    let mut watch = http.watch(&format!("{WIDGETS}?watch=1&resourceVersion={}", after["metadata"]["resourceVersion"].as_str().unwrap())).await;
+    drop(watch);
+    let mut watch =
+        http.watch(&format!("{WIDGETS}?watch=1&sendInitialEvents=false&resourceVersionMatch=NotOlderThan")).await;
     http.patch(&path, "application/json-patch+json", &swap).await.expect(200);
     while watch.next().await.is_some() {}
     other["metadata"]["name"] = "c".into();
@@ -602,7 +637,10 @@ async fn a_webhook_converts_between_versions() {
     }
     let mut watch = http.watch(&format!("{WIDGETS}?watch=1")).await;
     let (kind, object) = watch.event().await;
-    assert_eq!((kind.as_str(), &object["apiVersion"], &object["spec"]["size"]), ("ADDED", &json!("shop.example.com/v1"), &json!(5)));
+    assert_eq!(
+        (kind.as_str(), &object["apiVersion"], &object["spec"]["size"]),
+        ("ADDED", &json!("shop.example.com/v1"), &json!(5))
+    );
     http.post(WIDGETS, &widget("bad", json!({ "size": 9 }))).await.refused(
         500,
         "InternalError",

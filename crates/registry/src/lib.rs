@@ -46,7 +46,7 @@ pub use patch::{FieldValidation, Patch, PatchBody};
 pub use registry::{Chain, Registry};
 pub use request::{DeleteOptions, Deleted, Propagation, WriteRequest, Written};
 pub use scale::{ScaleChange, ScaleWrite, scale_of};
-pub use selector::Selection;
+pub use selector::{FieldTerm, Selection};
 pub use services::ServiceAddresses;
 pub use storage::{CustomRows, KindRow, Row, Stored, object_key, prefix_of};
 pub use update::{Change, Replace};

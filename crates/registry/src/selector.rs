@@ -1,10 +1,15 @@
 //! What a list, watch or deletecollection selects: its namespace, and label and field selectors
 //! resolved against what entries keep. Their text forms are `ironkeel_object`'s.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use ironkeel_object::{FieldSelector, LabelSelector};
 
 use crate::entry::Entry;
 use crate::error::ApiError;
+use crate::registry::Registry;
+use crate::storage::Row;
 
 /// What a list or watch wants: selectors resolved against one stored resource.
 #[derive(Clone, Debug, Default)]
@@ -21,9 +26,46 @@ pub struct Selection {
     not_name: Vec<String>,
     not_namespace: Vec<String>,
     field_namespace: Option<String>,
+    /// Only these keys.
+    keys: Option<Arc<HashSet<String>>>,
+}
+
+/// A term about a field that must be read from the object in the version that the client speaks: what
+/// entries keep is of the stored one, and a webhook stands between.
+#[derive(Clone, Debug)]
+pub struct FieldTerm {
+    path: &'static str,
+    value: String,
+    equal: bool,
+}
+
+impl FieldTerm {
+    /// Whether an entry that has been prepared for the row is selected.
+    pub fn holds(terms: &[FieldTerm], registry: &Registry, row: &Row, entry: &Entry) -> bool {
+        if terms.is_empty() {
+            return true;
+        }
+        let Ok(object) = registry.tree(row, entry) else { return false };
+        terms.iter().all(|t| (row.kind.hooks.field(&object, t.path).unwrap_or_default() == t.value) == t.equal)
+    }
 }
 
 impl Selection {
+    /// Takes out the terms that cannot be told from what entries keep; `selectable` as in
+    /// [`Selection::new`].
+    pub fn take_converted(&mut self, row: &Row, selectable: &[&'static str]) -> Vec<FieldTerm> {
+        if row.converter.is_none() {
+            return Vec::new();
+        }
+        let terms = std::mem::take(&mut self.fields).into_iter();
+        terms.map(|(i, value, equal)| FieldTerm { path: selectable[i], value, equal }).collect()
+    }
+
+    /// Narrows the selection to these keys (`namespace/name`).
+    pub fn keep(&mut self, keys: HashSet<String>) {
+        self.keys = Some(Arc::new(keys));
+    }
+
     /// Resolves selectors; a field that the kind cannot select by is a 400 as upstream's.
     pub fn new(
         namespace: &str,
@@ -69,6 +111,7 @@ impl Selection {
             && self.not_name.is_empty()
             && self.not_namespace.is_empty()
             && self.field_namespace.is_none()
+            && self.keys.is_none()
     }
 
     /// The one value of a field that is wanted, where there is one.
@@ -85,6 +128,7 @@ impl Selection {
             && self.not_namespace.iter().all(|n| n != entry.namespace())
             && self.fields.iter().all(|(i, value, equal)| (entry.field(*i) == value) == *equal)
             && !self.labels.nothing
+            && self.keys.as_ref().is_none_or(|k| k.contains(entry.key()))
             && self.labels.requirements.iter().all(|r| r.matches(entry.label(&r.key)))
     }
 }
