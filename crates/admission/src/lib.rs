@@ -44,6 +44,7 @@ use ironkeel_webhook::{NoServices, WebhookClient};
 pub use chain::Plugins;
 pub use plugin_set::{PluginError, PluginSet};
 pub use pod_security::{Exemptions as PodSecurityExemptions, PodSecurityConfig};
+pub use policy::{ExpressionWarning, type_warnings};
 pub use services::ClusterServices;
 
 /// What plugins see of the cluster.

@@ -35,6 +35,7 @@ mod metered;
 mod metric_names;
 mod metrics;
 mod negotiate;
+mod policy_status;
 mod process;
 mod outbound;
 mod protobuf;

@@ -30,6 +30,7 @@ use tokio_util::task::TaskTracker;
 use crate::aggregation::Aggregator;
 use crate::body::Body;
 use crate::definitions::Definitions;
+use crate::policy_status;
 use crate::delegates::{Delegates, DelegatesConfig};
 use crate::documents::Documents;
 use crate::error::Error;
@@ -243,6 +244,7 @@ impl ApiServer {
             definitions.install_all().await;
             tokio::spawn(definitions.run(server.draining.clone()));
         }
+        tokio::spawn(policy_status::run(server.registry.clone(), server.draining.clone()));
         tokio::spawn(identity::run(server.registry.clone(), config.clone(), server.stopping.clone()));
         tokio::spawn(aggregation::run(server.registry.clone(), server.aggregator.clone(), server.draining.clone()));
         Ok(ApiServer { server })

@@ -179,3 +179,33 @@ async fn what_does_not_compile_is_refused() {
     let both = json!({"metadata": {"name": "b"}, "spec": {"policyName": "x", "validationActions": ["Deny", "Warn"]}});
     http.post(&format!("{GROUP}/validatingadmissionpolicybindings"), &both).await.refused(422, "Invalid", "must not contain both Deny and Warn");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn types_are_checked_into_the_status() {
+    let c = cluster().await;
+    let http = c.admin();
+    let mut watch = http.watch(&format!("{GROUP}/validatingadmissionpolicies?watch=true")).await;
+    let rules = json!({"resourceRules": [{"operations": ["*"], "apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["deployments"]}]});
+    let spec = json!({"matchConstraints": rules, "validations": [
+        {"expression": "object.spec.replicas > '1'", "messageExpression": "'wants ' + object.spec.replicas"},
+        {"expression": "object.spec.replicas > 1"},
+    ]});
+    http.post(&format!("{GROUP}/validatingadmissionpolicies"), &json!({"metadata": {"name": "t"}, "spec": spec}))
+        .await
+        .expect(201);
+    let status = loop {
+        let (_, policy) = watch.event().await;
+        if policy["status"]["observedGeneration"] == 1 {
+            break policy["status"].clone();
+        }
+    };
+    let warnings = status["typeChecking"]["expressionWarnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 2, "{status}");
+    assert_eq!(warnings[0]["fieldRef"], "spec.validations[0].expression");
+    let text = warnings[0]["warning"].as_str().unwrap();
+    assert!(text.starts_with("apps/v1, Kind=Deployment: "), "{text}");
+    assert!(text.contains("found no matching overload for '_>_' applied to '(int, string)'"), "{text}");
+    assert_eq!(warnings[1]["fieldRef"], "spec.validations[0].messageExpression");
+    let text = warnings[1]["warning"].as_str().unwrap();
+    assert!(text.contains("found no matching overload for '_+_' applied to '(string, int)'"), "{text}");
+}

@@ -8,6 +8,7 @@ mod compiled;
 mod evaluate;
 mod mutating;
 mod params;
+mod type_check;
 mod validating;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::Cluster;
 use crate::matching::{View, exempt};
 
 use compiled::{Binding, Policy, Sort};
+pub use type_check::{ExpressionWarning, type_warnings};
 
 type Versions = (u64, u64);
 

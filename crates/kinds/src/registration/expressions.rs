@@ -80,23 +80,31 @@ fn namespace_type() -> Type {
 }
 
 /// `object`, `oldObject`, `request` and the authorizer.
-fn base() -> Environment {
+fn base(object: Type) -> Environment {
     Environment::kubernetes()
-        .variable("object", Type::Dyn)
-        .variable("oldObject", Type::Dyn)
+        .variable("object", object.clone())
+        .variable("oldObject", object)
         .variable("request", request_type())
         .variable("authorizer", Type::Opaque(Opaque::Authorizer))
         .variable("authorizer.requestResource", Type::Opaque(Opaque::ResourceCheck))
 }
 
 /// What match conditions of webhooks see.
-pub static MATCH_CONDITIONS: LazyLock<Environment> = LazyLock::new(base);
+pub static MATCH_CONDITIONS: LazyLock<Environment> = LazyLock::new(|| base(Type::Dyn));
 
 /// What expressions of policies see: also `namespaceObject`, and `params` where there is a
 /// `paramKind`.
 pub fn policy_environment(params: bool) -> Environment {
-    let env = base().variable("namespaceObject", namespace_type());
-    if params { env.variable("params", Type::Dyn) } else { env }
+    typed_environment(Type::Dyn, params.then_some(Type::Dyn))
+}
+
+/// The same with the types of objects and parameters known, for type checking.
+pub fn typed_environment(object: Type, params: Option<Type>) -> Environment {
+    let env = base(object).variable("namespaceObject", namespace_type());
+    match params {
+        Some(params) => env.variable("params", params),
+        None => env,
+    }
 }
 
 /// Variables of a policy, each of which sees those before it.
