@@ -257,6 +257,8 @@ fn a_configuration_must_fit_its_type() {
         ".spec.template.spec.containers: element 0: associative list with keys has an element that omits all key fields \
          [\"name\"] (and doesn't have default values for any key fields)",
     );
+    let error = apply(&object!({"kind": "Pod"}), &config(object!({})), false, &by("me", deployment())).unwrap_err();
+    assert!(error.to_string().ends_with(": no corresponding type for apps/v1, Kind=Deployment"), "{error}");
     let other = object!({"apiVersion": "apps/v1beta1", "kind": "Deployment"});
     let error = apply(&empty, &other, false, &by("me", deployment())).unwrap_err().to_string();
     assert_eq!(

@@ -179,7 +179,7 @@ pub fn apply(
     last_applied: Option<&Value>,
     options: &ApplyOptions<'_>,
 ) -> Result<Value, ApplyError> {
-    check_config(config, options)?;
+    check_config(live, config, options)?;
     let root = View::root(options.schema);
     let mut entries = Entries::of(live);
     if entries.is_empty() && !live.uid().is_empty() {
@@ -222,7 +222,7 @@ pub fn apply(
     Ok(merged)
 }
 
-fn check_config(config: &Value, options: &ApplyOptions<'_>) -> Result<(), ApplyError> {
+fn check_config(live: &Value, config: &Value, options: &ApplyOptions<'_>) -> Result<(), ApplyError> {
     let Value::Object(_) = config else { return Err(ApplyError::NotAnObject) };
     let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
     if text("apiVersion") != options.api_version {
@@ -234,7 +234,12 @@ fn check_config(config: &Value, options: &ApplyOptions<'_>) -> Result<(), ApplyE
     if config.at(&["metadata", "managedFields"]).is_some_and(|v| !v.is_null()) {
         return Err(ApplyError::ManagedFields);
     }
-    let problems = check::problems(config, View::root(options.schema));
+    let kind = live.get("kind").and_then(Value::as_str).unwrap_or_default();
+    let problems = if kind == text("kind") {
+        check::problems(config, View::root(options.schema))
+    } else {
+        vec![format!("no corresponding type for {}, Kind={}", options.api_version, text("kind"))]
+    };
     if problems.is_empty() {
         return Ok(());
     }
