@@ -25,6 +25,7 @@ mod flowcontrol;
 #[rustfmt::skip]
 mod generated;
 mod hooks;
+mod lifecycle;
 mod metadata;
 mod migration;
 mod names;

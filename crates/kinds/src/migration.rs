@@ -46,7 +46,7 @@ impl rules::Rules for Migration {
         };
         let met = o.items_at(&["status", "conditions"]).iter().filter(|c| c.str_at(&["status"]) == Some("True"));
         let known = ["Running", "Failed", "Succeeded"];
-        let state = met.filter_map(|c| c.str_at(&["type"])).filter(|t| known.contains(t)).last();
+        let state = met.filter_map(|c| c.str_at(&["type"])).rfind(|t| known.contains(t));
         vec![resource.into(), state.unwrap_or("Unknown").into()]
     }
 }

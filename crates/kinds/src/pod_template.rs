@@ -1,9 +1,9 @@
 //! `PodTemplateSpec`, as workloads carry it, and the defaults of every pod spec.
 
-use ironkeel_object::{Map, Value};
+use ironkeel_object::{Map, ObjectMeta, Value};
 
 use crate::error::Errors;
-use crate::{Path, equality, metadata, pod_spec, selector, strategy};
+use crate::{Path, equality, metadata, names, pod_spec, selector, strategy};
 
 fn set(map: &mut Map, key: &'static str, value: impl Into<Value>) {
     if map.get(key).is_none_or(|v| v.is_null() || v.as_str() == Some("")) {
@@ -153,12 +153,11 @@ fn default_volume(v: &mut Map) {
         let policy = pull_policy(i.str("reference").unwrap_or_default());
         set(i, "pullPolicy", policy);
     }
-    if let Some(spec) =
-        child(v, "ephemeral").and_then(|e| child(e, "volumeClaimTemplate")).and_then(|t| child(t, "spec"))
+    let claim = child(v, "ephemeral").and_then(|e| child(e, "volumeClaimTemplate")).and_then(|t| child(t, "spec"));
+    if let Some(spec) = claim
+        && spec.get("volumeMode").is_none_or(Value::is_null)
     {
-        if spec.get("volumeMode").is_none_or(Value::is_null) {
-            spec.insert("volumeMode", "Filesystem");
-        }
+        spec.insert("volumeMode", "Filesystem");
     }
     if let Some(d) = child(v, "azureDisk") {
         for (field, value) in [("cachingMode", "ReadWrite"), ("kind", "Shared"), ("fsType", "ext4")] {
@@ -218,6 +217,16 @@ pub(crate) fn claim_metadata(template: &Value, path: &Path, e: &mut Errors) {
 /// The labels of the template at `spec.template` of a workload.
 pub(crate) fn template_labels(object: &Value) -> Option<&Value> {
     object.at(&["spec", "template", "metadata", "labels"])
+}
+
+/// A name that pods take over makes a poor hostname unless it is a DNS label.
+pub(crate) fn name_warning(object: &Value) -> Option<String> {
+    let messages = names::label(object.name());
+    if object.name().is_empty() || messages.is_empty() {
+        return None;
+    }
+    let text = "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended";
+    Some(format!("{text}: [{}]", messages.join(" ")))
 }
 
 /// Rules for a template.

@@ -163,7 +163,9 @@ impl Hooks for Strategy {
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
-        self.rules.warnings(object)
+        let mut all = self.rules.warnings(object);
+        all.extend(crate::lifecycle::deprecation(self.resource));
+        all
     }
 
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {

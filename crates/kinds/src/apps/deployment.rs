@@ -112,7 +112,9 @@ impl rules::Rules for Rules {
         Some(replica_set::scale(o))
     }
     fn warnings(&self, o: &Value) -> Vec<String> {
-        crate::pod_spec::warnings(o.at(&["spec", "template"]), "spec.template.")
+        let mut w = crate::pod_spec::warnings(o.at(&["spec", "template"]), "spec.template.");
+        w.extend(pod_template::name_warning(o));
+        w
     }
 }
 

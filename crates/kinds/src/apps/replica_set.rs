@@ -67,7 +67,9 @@ impl rules::Rules for Rules {
         Some(scale(o))
     }
     fn warnings(&self, o: &Value) -> Vec<String> {
-        crate::pod_spec::warnings(o.at(&["spec", "template"]), "spec.template.")
+        let mut w = crate::pod_spec::warnings(o.at(&["spec", "template"]), "spec.template.");
+        w.extend(pod_template::name_warning(o));
+        w
     }
 }
 

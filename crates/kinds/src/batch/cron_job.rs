@@ -1,6 +1,6 @@
 //! CronJob.
 
-use ironkeel_object::{ObjectMeta, Value};
+use ironkeel_object::Value;
 
 use crate::batch::{cron_schedule, job};
 use crate::error::Errors;
@@ -131,9 +131,7 @@ impl rules::Rules for Rules {
             o.at(&["spec", "jobTemplate", "spec", "template"]),
             "spec.jobTemplate.spec.template.",
         );
-        if !o.name().is_empty() && !crate::names::label(o.name()).is_empty() {
-            w.push("metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended".into());
-        }
+        w.extend(crate::pod_template::name_warning(o));
         w
     }
 }

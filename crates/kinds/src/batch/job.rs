@@ -426,9 +426,7 @@ impl rules::Rules for Rules {
     }
     fn warnings(&self, o: &Value) -> Vec<String> {
         let mut w = crate::pod_spec::warnings(o.at(&["spec", "template"]), "spec.template.");
-        if o.str_at(&["spec", "completionMode"]) == Some("Indexed") && o.name().len() > 52 {
-            w.push("metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended".into());
-        }
+        w.extend(pod_template::name_warning(o));
         w
     }
 }

@@ -152,10 +152,10 @@ fn sources(spec: &mut ironkeel_object::Map) {
 
 impl rules::Rules for Rules {
     fn default(&self, o: &mut Value) {
-        if let Some(spec) = strategy::spec(o) {
-            if spec.get("volumeMode").is_none_or(Value::is_null) {
-                spec.insert("volumeMode", "Filesystem");
-            }
+        if let Some(spec) = strategy::spec(o)
+            && spec.get("volumeMode").is_none_or(Value::is_null)
+        {
+            spec.insert("volumeMode", "Filesystem");
         }
     }
     fn prepare_create(&self, o: &mut Value) {

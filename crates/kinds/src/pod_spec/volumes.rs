@@ -99,10 +99,8 @@ fn source(v: &Value, pod_name: &str, place: Place, path: &Path, e: &mut Errors) 
             continue;
         }
         match *kind {
-            "emptyDir" => {
-                if resources::quantity(s.get("sizeLimit")).is_some_and(|q| q.signum() < 0) {
-                    e.forbidden(&at.child("sizeLimit"), "SizeLimit field must be a valid resource quantity");
-                }
+            "emptyDir" if resources::quantity(s.get("sizeLimit")).is_some_and(|q| q.signum() < 0) => {
+                e.forbidden(&at.child("sizeLimit"), "SizeLimit field must be a valid resource quantity");
             }
             "secret" => {
                 required(s, &["secretName"], &at, e);
