@@ -3,14 +3,19 @@
 //! A field of `format: date-time` is a timestamp, `duration` a duration, `byte` bytes; a `number`
 //! is a double even when it was written without a fraction. A `dyn` tree is read as it stands.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use ironkeel_object::{Number, Timestamp, Value};
 
 use crate::types::{ListKind, ListType, Type};
-use crate::value::{List, MapVal, Val};
+use crate::value::{List, MapKey, MapVal, Val};
 use crate::{EvalError, time};
+
+/// Longest sets of lists or objects that are compared element by element; others go by key.
+const MAX_COMPARED: usize = 1000;
 
 static DYN: Type = Type::Dyn;
 static DYN_LIST: ListType = ListType { element: Type::Dyn, kind: ListKind::Atomic };
@@ -64,13 +69,15 @@ pub(crate) fn lists_equal<'a>(a: &List<'a>, b: &List<'a>) -> bool {
     else {
         return false;
     };
-    match kind {
-        ListKind::Atomic => left.iter().zip(&right).all(|(a, b)| a.equals(b)),
-        ListKind::Set => left.iter().all(|a| right.iter().any(|b| a.equals(b))),
-        ListKind::Map(keys) => {
-            left.iter().all(|a| right.iter().find(|b| same_keys(a, b, keys)).is_some_and(|b| a.equals(b)))
-        }
+    if *kind == ListKind::Atomic {
+        return left.iter().zip(&right).all(|(a, b)| a.equals(b));
     }
+    if *kind == ListKind::Set && left.iter().chain(&right).any(|item| MapKey::of(item).is_none()) {
+        let few = left.len() <= MAX_COMPARED;
+        return few && left.iter().all(|a| right.iter().any(|b| a.equals(b)));
+    }
+    let by_key: BTreeMap<_, _> = right.iter().map(|item| (identity(item, kind), item)).collect();
+    left.iter().all(|item| by_key.get(&identity(item, kind)).is_some_and(|other| item.equals(other)))
 }
 
 /// `a + b` of lists: appended, or the union and the merge that `x-kubernetes-list-type` says.
@@ -86,7 +93,10 @@ pub(crate) fn add_lists<'a>(a: List<'a>, b: &List<'a>) -> Result<Val<'a>, EvalEr
                 out.push(item?);
             }
         }
-        ListKind::Set => {
+        ListKind::Set if out.iter().any(|item| MapKey::of(item).is_none()) => {
+            if out.len().max(b.len()) > MAX_COMPARED {
+                return Err(EvalError::CostLimitExceeded);
+            }
             for item in b.iter() {
                 let item = item?;
                 if !out.iter().any(|known| known.equals(&item)) {
@@ -94,12 +104,16 @@ pub(crate) fn add_lists<'a>(a: List<'a>, b: &List<'a>) -> Result<Val<'a>, EvalEr
                 }
             }
         }
-        ListKind::Map(keys) => {
+        kind => {
+            let mut places: BTreeMap<_, _> = out.iter().enumerate().map(|(i, v)| (identity(v, kind), i)).collect();
             for item in b.iter() {
                 let item = item?;
-                match out.iter_mut().find(|known| same_keys(known, &item, keys)) {
-                    Some(known) => *known = item,
-                    None => out.push(item),
+                match places.entry(identity(&item, kind)) {
+                    Entry::Occupied(at) => out[*at.get()] = item,
+                    Entry::Vacant(place) => {
+                        place.insert(out.len());
+                        out.push(item);
+                    }
                 }
             }
         }
@@ -107,14 +121,17 @@ pub(crate) fn add_lists<'a>(a: List<'a>, b: &List<'a>) -> Result<Val<'a>, EvalEr
     Ok(Val::from(out))
 }
 
-fn same_keys<'a>(a: &Val<'a>, b: &Val<'a>, keys: &[String]) -> bool {
-    keys.iter().all(|key| {
-        let name = crate::escaping::escape(key);
-        let name = name.as_deref().unwrap_or(key);
-        match (a.field(name), b.field(name)) {
-            (Some(Ok(a)), Some(Ok(b))) => a.equals(&b),
-            (None, None) => true,
-            _ => false,
+/// What makes an element one of its set or map: the value, or the values of its keys, which schemas
+/// allow to be scalars only.
+fn identity<'a>(item: &Val<'a>, kind: &ListKind) -> Vec<Option<MapKey<'a>>> {
+    match kind {
+        ListKind::Map(keys) => {
+            let value = |key: &String| {
+                let name = crate::escaping::escape(key);
+                item.field(name.as_deref().unwrap_or(key)).and_then(Result::ok)
+            };
+            keys.iter().map(|key| value(key).and_then(|v| MapKey::of(&v))).collect()
         }
-    })
+        _ => vec![MapKey::of(item)],
+    }
 }

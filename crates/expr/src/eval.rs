@@ -355,8 +355,7 @@ impl<'a> Run<'_, 'a> {
     }
 
     fn walk(&mut self, c: &'a Comprehension, range: &Val<'a>) -> Result<(), EvalError> {
-        let pairs;
-        match range {
+        let pairs = match range {
             Val::List(list) => {
                 for (i, item) in list.iter().enumerate() {
                     let item = item?;
@@ -370,7 +369,7 @@ impl<'a> Run<'_, 'a> {
                 }
                 return Ok(());
             }
-            Val::Map(map) => pairs = map.entries()?,
+            Val::Map(map) => map.entries()?,
             // An object declared with fields is no map; a `dyn` one is.
             _ => {
                 return Err(EvalError::Refused(format!(
@@ -378,7 +377,7 @@ impl<'a> Run<'_, 'a> {
                     range.type_of().runtime_name()
                 )));
             }
-        }
+        };
         for (key, value) in pairs {
             let value = c.var2.is_some().then_some(value);
             if !self.step(c, key, value)? {

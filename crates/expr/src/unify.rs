@@ -25,7 +25,7 @@ impl Unifier {
 
     fn bind(&mut self, param: u32, ty: Type) {
         if let Some(slot) = self.bound.get_mut(param as usize) {
-            let old = mem::replace(slot, Some(ty));
+            let old = slot.replace(ty);
             self.trail.push((param, old));
         }
     }

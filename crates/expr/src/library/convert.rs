@@ -132,9 +132,7 @@ fn to_int<'a>(args: &mut [Val<'a>], _: Option<&Regex>) -> Answer<'a> {
     Ok(Val::Int(match first(args) {
         Val::Int(i) => *i,
         Val::Uint(u) => i64::try_from(*u).map_err(|_| EvalError::IntegerOverflow)?,
-        Val::Double(d) if d.is_finite() && *d > -9.223_372_036_854_775_8e18 && *d < 9.223_372_036_854_775_8e18 => {
-            *d as i64
-        }
+        Val::Double(d) if *d > i64::MIN as f64 && *d < i64::MAX as f64 => *d as i64,
         Val::Double(_) => return Err(EvalError::IntegerOverflow),
         Val::Timestamp(t) => t.seconds,
         Val::Duration(d) => *d,
@@ -150,7 +148,7 @@ fn to_uint<'a>(args: &mut [Val<'a>], _: Option<&Regex>) -> Answer<'a> {
     Ok(Val::Uint(match first(args) {
         Val::Uint(u) => *u,
         Val::Int(i) => u64::try_from(*i).map_err(|_| EvalError::UnsignedIntegerOverflow)?,
-        Val::Double(d) if *d >= 0.0 && *d < 1.844_674_407_370_955_2e19 => *d as u64,
+        Val::Double(d) if *d >= 0.0 && *d < u64::MAX as f64 => *d as u64,
         Val::Double(_) => return Err(EvalError::UnsignedIntegerOverflow),
         Val::String(s) => match s.parse() {
             Ok(u) => u,
