@@ -87,8 +87,8 @@ impl RequestInfo {
         }
         let mut rest: Vec<&str> = parts.collect();
         if rest.last().is_some_and(|l| l.is_empty())
-            && rest.get(3).is_none_or(|s| *s != "proxy")
-            && rest.get(5).is_none_or(|s| *s != "proxy")
+            && rest.get(2).is_none_or(|s| *s != "proxy")
+            && rest.get(4).is_none_or(|s| *s != "proxy")
         {
             rest.pop();
         }

@@ -292,10 +292,7 @@ pub(crate) fn service_proxy(c: &Context) -> Result<Forward, ApiError> {
     let unavailable = |why: &str| ApiError::new(Reason::ServiceUnavailable, format!("{why} {:?}", c.info.name));
     let none = "no endpoints available for service";
     let wanted = if port.is_empty() {
-        match ports {
-            [one] => Some(one),
-            many => many.iter().find(|p| p.str_at(&["name"]).unwrap_or_default().is_empty()),
-        }
+        ports.iter().find(|p| p.str_at(&["name"]).unwrap_or_default().is_empty())
     } else {
         ports
             .iter()

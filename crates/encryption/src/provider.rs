@@ -18,7 +18,7 @@ pub enum Provider {
         /// `k8s:enc:aesgcm:v1:<name>:`.
         prefix: Vec<u8>,
         /// The key.
-        key: LessSafeKey,
+        key: Box<LessSafeKey>,
     },
 }
 
@@ -39,7 +39,7 @@ impl Provider {
             32 => &AES_256_GCM,
             _ => return None,
         };
-        let key = LessSafeKey::new(UnboundKey::new(algorithm, secret).ok()?);
+        let key = Box::new(LessSafeKey::new(UnboundKey::new(algorithm, secret).ok()?));
         Some(Provider::AesGcm { prefix: format!("k8s:enc:aesgcm:v1:{name}:").into_bytes(), key })
     }
 
