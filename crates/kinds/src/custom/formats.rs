@@ -155,7 +155,7 @@ fn credit_card(text: &str) -> bool {
     let clean = text.chars().all(|c| c.is_ascii_digit() || matches!(c, '-' | ' '));
     let luhn: u32 =
         digits.iter().rev().enumerate().map(|(i, d)| if i % 2 == 1 { (2 * d) / 10 + (2 * d) % 10 } else { *d }).sum();
-    clean && (13..=19).contains(&digits.len()) && luhn % 10 == 0
+    clean && (13..=19).contains(&digits.len()) && luhn.is_multiple_of(10)
 }
 
 fn email(text: &str) -> bool {

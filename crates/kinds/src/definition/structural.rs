@@ -119,19 +119,12 @@ fn metadata(s: &Value, level: Level, embedded: bool, at: &Path, e: &mut Errors) 
         return;
     }
     let only_names = members(meta, "properties").all(|(k, _)| matches!(k, "name" | "generateName"));
-    let nothing_else = meta.as_object().is_none_or(|m| {
-        m.keys()
-            .all(|k| matches!(k.as_ref(), "type" | "properties" | "default" | "description" | "title") || is_value(k))
-    });
-    if !(only_names && nothing_else) || !text(meta, "description").is_empty() || !text(meta, "title").is_empty() {
+    let nothing_else =
+        meta.as_object().is_none_or(|m| m.keys().all(|k| matches!(k.as_ref(), "type" | "properties" | "default")));
+    if !only_names || !nothing_else {
         let detail = "must not specify anything other than name and generateName, but metadata is implicitly specified";
         e.forbidden(&place, detail);
     }
-}
-
-/// Keywords that only restrict values and say nothing here.
-fn is_value(_keyword: &str) -> bool {
-    false
 }
 
 /// `anyOf: [{type: integer}, {type: string}]`.
@@ -195,8 +188,7 @@ fn nested(n: &Value, skip_any: bool, level: Level, at: &Path, e: &mut Errors) {
             Value::Array(a) => !a.is_empty() || field == "default",
             _ => true,
         });
-        // The two alternatives of int-or-string name types.
-        if set && !(skip_any && field == "anyOf") {
+        if set {
             e.forbidden(&at.child(field), must);
         }
     }
