@@ -133,11 +133,9 @@ pub(crate) fn version_match(c: &Context, watch: bool) -> Result<Option<VersionMa
                 wrong(MATCH, FieldErrorKind::NotSupported, unsupported("\"NotOlderThan\""));
             }
         }
-    } else if !text.is_empty() {
-        if !given("resourceVersion") {
-            let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
-            wrong(MATCH, FieldErrorKind::Forbidden, forbidden(why));
-        }
+    } else if !text.is_empty() && !given("resourceVersion") {
+        let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+        wrong(MATCH, FieldErrorKind::Forbidden, forbidden(why));
     }
     if !text.is_empty() && given("continue") {
         let why = "resourceVersionMatch is forbidden when continue is provided";
