@@ -54,7 +54,8 @@ pub(crate) fn validate(
         ("certificatesigningrequests", "status", Some(old)) if set.has(Plugin::CertificateSigning) => {
             let same = |key: &str| old.at(&["status", key]) == object.at(&["status", key]);
             let name = signer(old);
-            if !(same("certificate") && same("conditions")) && !authorized(c, a, "sign", name) {
+            let unchanged = same("certificate") && same("conditions");
+            if !unchanged && !authorized(c, a, "sign", name) {
                 return Err(a.forbidden(&format!("user not permitted to sign requests with signerName {name:?}")));
             }
         }

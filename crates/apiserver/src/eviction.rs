@@ -77,6 +77,7 @@ pub(crate) async fn create(c: Context) -> Result<Response<Body>, ApiError> {
         uid: eviction.str_at(&["deleteOptions", "preconditions", "uid"]).map(str::to_owned),
         resource_version: eviction.str_at(&["deleteOptions", "preconditions", "resourceVersion"]).map(str::to_owned),
         propagation: None,
+        dry_run: false,
     };
     let mut request = c.write_request(&pods)?;
     request.subresource = String::new();

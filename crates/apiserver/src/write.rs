@@ -219,6 +219,11 @@ fn delete_options(c: &Context) -> Result<DeleteOptions, ApiError> {
         let (body, problems) = decode::bytes(&c.body, format, "v1", "DeleteOptions", type_id)?;
         c.field_validation()?.judge(problems, &c.warnings)?;
         out.grace_seconds = body.i64_at(&["gracePeriodSeconds"]);
+        let asked: Vec<&str> = body.items_at(&["dryRun"]).iter().filter_map(Value::as_str).collect();
+        if let Some(other) = asked.iter().find(|v| **v != "All") {
+            return Err(c.unsupported_option("dryRun", other, &["All"]));
+        }
+        out.dry_run = !asked.is_empty();
         let text = |path: &[&str]| body.str_at(path).map(str::to_owned);
         out.uid = text(&["preconditions", "uid"]);
         out.resource_version = text(&["preconditions", "resourceVersion"]);
@@ -275,6 +280,7 @@ const ANSWERS_DELETED: &[(&str, &str)] = &[
 /// A delete as the registry sees it; admission is shown `DeleteOptions`, wherever they came from.
 fn delete_request(c: &Context, row: &Arc<Row>, options: &DeleteOptions) -> Result<WriteRequest, ApiError> {
     let mut request = c.write_request(row)?;
+    request.dry_run |= options.dry_run;
     request.options = Arc::new(options.to_value(request.dry_run));
     Ok(request)
 }

@@ -191,8 +191,13 @@ async fn updates_and_deletes_show_the_old_object_and_warnings_come_through() {
     assert_eq!(update["request"]["object"]["data"]["k"], "w");
     assert_eq!(update["request"]["options"]["fieldManager"], "me");
     assert_eq!(update["request"]["options"]["kind"], "UpdateOptions");
+    let dry = json!({"apiVersion": "v1", "kind": "DeleteOptions", "dryRun": ["All"]}).to_string();
+    let json_body = [("content-type", "application/json")];
+    http.send(http::Method::DELETE, &format!("{MAPS}/a"), &json_body, dry).await.expect(200);
+    assert_eq!(hooks.asked("/warn").remove(1)["request"]["dryRun"], true);
+    http.get(&format!("{MAPS}/a")).await.expect(200);
     http.delete(&format!("{MAPS}/a?gracePeriodSeconds=0")).await.expect(200);
-    let delete = hooks.asked("/warn").remove(1);
+    let delete = hooks.asked("/warn").remove(2);
     assert_eq!(delete["request"]["operation"], "DELETE");
     assert_eq!(delete["request"]["object"], Value::Null);
     assert_eq!(delete["request"]["oldObject"]["data"]["k"], "w");

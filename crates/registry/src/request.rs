@@ -126,6 +126,8 @@ pub struct DeleteOptions {
     pub resource_version: Option<String>,
     /// `propagationPolicy`, or `orphanDependents` in its terms.
     pub propagation: Option<Propagation>,
+    /// `dryRun` of the body.
+    pub dry_run: bool,
 }
 
 impl DeleteOptions {

@@ -84,7 +84,7 @@ fn with_data<T>(
 /// Runs validations and audit annotations.
 pub(super) fn validate(c: &Cluster, a: &Attributes<'_>, run: &Run<'_>, data: &Data<'_>) -> Outcome {
     let failed = |message: String| Denial { index: 0, message, reason: String::new() };
-    match with_data(c, a, run, data, true, |activation, run| outcome(activation, run)) {
+    match with_data(c, a, run, data, true, outcome) {
         Ok(Some(outcome)) => outcome,
         Ok(None) => Outcome::default(),
         Err(_) if !run.policy.fails => Outcome::default(),
@@ -124,7 +124,8 @@ fn outcome<'a>(activation: &Activation<'a>, run: &'a Run<'a>) -> Outcome {
                 Some(text) if text.trim().is_empty() => {}
                 Some(text) => {
                     let mut text = text.trim().to_owned();
-                    text.truncate(text.floor_char_boundary(ANNOTATION_MAX_BYTES));
+                    let end = (0..=text.len().min(ANNOTATION_MAX_BYTES)).rev().find(|i| text.is_char_boundary(*i));
+                    text.truncate(end.unwrap_or(0));
                     out.annotations.push((annotation.key.clone(), text));
                 }
                 None => out.annotation_errors.push(format!(
