@@ -140,6 +140,7 @@ fn csr() -> String {
 fn name_of(r: &Resource) -> &'static str {
     match r.kind {
         "APIService" => "v1.g.io",
+        "StorageVersion" => "apps.deployments",
         "CustomResourceDefinition" => "widgets.example.com",
         "IPAddress" => "192.0.2.9",
         "CSIDriver" => "example.com",
