@@ -13,7 +13,7 @@ pub fn store_prefixes(resource: &str) -> Vec<Vec<u8>> {
     let mut all: Vec<Vec<u8>> = ironkeel_kinds::kinds()
         .iter()
         .filter(|k| k.resource.group == group)
-        .map(|k| ironkeel_registry::prefix_of(&k.resource.group, &k.resource.plural).into_bytes())
+        .map(|k| ironkeel_registry::prefix_of(k.resource.group, k.resource.plural).into_bytes())
         .collect();
     if all.is_empty() {
         // Custom resources of the group.

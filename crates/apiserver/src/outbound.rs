@@ -53,12 +53,15 @@ impl Host {
     }
 }
 
+/// TLS, and the name to check (none: the address).
+pub(crate) type BackendTls = (Arc<ClientConfig>, Option<String>);
+
 /// A server to connect to.
 #[derive(Clone)]
 pub(crate) struct Backend {
     pub(crate) host: Host,
-    /// TLS, and the name to check (none: the address).
-    pub(crate) tls: Option<(Arc<ClientConfig>, Option<String>)>,
+    /// Absent for plain HTTP.
+    pub(crate) tls: Option<BackendTls>,
 }
 
 /// A client certificate with its key.

@@ -35,10 +35,12 @@ pub(crate) async fn respond(c: Context, row: &Arc<Row>) -> Result<Response<Body>
         let options = connect_options(row, sub, &c);
         request.admission.validate(&attributes, Some(&options), None).await?;
     }
-    if sub == "proxy" && c.info.rest.is_empty() && !is_upgrade(&c.parts.headers) {
-        if let Some(answer) = to_root(&c) {
-            return Ok(answer);
-        }
+    if sub == "proxy"
+        && c.info.rest.is_empty()
+        && !is_upgrade(&c.parts.headers)
+        && let Some(answer) = to_root(&c)
+    {
+        return Ok(answer);
     }
     let forward = match (row.plural(), sub) {
         ("pods", "proxy") => targets::pod_proxy(&c)?,

@@ -11,7 +11,7 @@ use rand::seq::SliceRandom;
 
 use crate::context::Context;
 use crate::forward::Forward;
-use crate::outbound::{self, Backend, Host, Trust};
+use crate::outbound::{self, Backend, BackendTls, Host, Trust};
 use crate::rewrite::Rewrite;
 
 /// Where kubelets listen unless their Node says otherwise.
@@ -59,7 +59,7 @@ fn kubelet_backend(c: &Context, address: &str, port: u16) -> Result<Backend, Api
 }
 
 /// TLS of a Pod's, Service's or node's own making: nobody vouches for its certificate.
-fn unverified(scheme: &str) -> Result<Option<(Arc<rustls::ClientConfig>, Option<String>)>, ApiError> {
+fn unverified(scheme: &str) -> Result<Option<BackendTls>, ApiError> {
     if scheme != "https" {
         return Ok(None);
     }

@@ -65,10 +65,8 @@ impl Change for SetCondition {
         let wanted = &self.condition;
         let mut since = self.now.as_str();
         let old = current.items_at(&["status", "conditions"]).iter().find(|c| c.str_at(&["type"]) == Some("Available"));
-        if let Some(old) = old {
-            if old.str_at(&["status"]) == Some(wanted.status) {
-                since = old.str_at(&["lastTransitionTime"]).unwrap_or(since);
-            }
+        if let Some(old) = old.filter(|o| o.str_at(&["status"]) == Some(wanted.status)) {
+            since = old.str_at(&["lastTransitionTime"]).unwrap_or(since);
         }
         let mut condition = Map::new();
         condition.insert("type", "Available");
