@@ -135,16 +135,16 @@ impl Deleter {
             }
         };
         let wanted = all.iter().filter(|served| served.namespaced && served.can("list") && served.can("delete"));
-        for outcome in futures::future::join_all(wanted.map(|served| self.delete_all(served, namespace))).await {
-            match outcome {
-                Ok(None) => {}
-                Ok(Some((resource, finalizers, count))) => {
-                    left.objects.insert(resource, count);
-                    for finalizer in finalizers {
-                        *left.finalizers.entry(finalizer).or_default() += 1;
-                    }
-                }
-                Err(error) => left.failures.push(error.to_string()),
+        // Pods go first (KEP-5080): while one still runs, the policies and secrets that bound it stay.
+        let (pods, others): (Vec<_>, Vec<_>) =
+            wanted.partition(|served| served.resource.group.is_empty() && served.resource.plural == "pods");
+        for wave in [pods, others] {
+            let outcomes = wave.into_iter().map(|served| self.delete_all(served, namespace));
+            for outcome in futures::future::join_all(outcomes).await {
+                left.count(outcome);
+            }
+            if !left.objects.is_empty() || !left.failures.is_empty() {
+                return left;
             }
         }
         left
@@ -190,6 +190,20 @@ impl Deleter {
 }
 
 impl Left {
+    /// Adds what [`Deleter::delete_all`] has answered.
+    fn count(&mut self, outcome: kube::Result<Option<(String, Vec<String>, usize)>>) {
+        match outcome {
+            Ok(None) => {}
+            Ok(Some((resource, finalizers, count))) => {
+                self.objects.insert(resource, count);
+                for finalizer in finalizers {
+                    *self.finalizers.entry(finalizer).or_default() += 1;
+                }
+            }
+            Err(error) => self.failures.push(error.to_string()),
+        }
+    }
+
     /// Sets the namespace's five conditions.
     fn tell(&self, conditions: &mut Vec<NamespaceCondition>) {
         let join = |counts: &BTreeMap<String, usize>, what: &str| {

@@ -111,6 +111,42 @@ async fn a_namespace_gets_its_account_and_authority_and_goes_with_all_its_conten
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_pods_of_a_namespace_go_before_anything_else() {
+    let cluster = Cluster::start().await;
+    let namespaces = Api::<Namespace>::all(cluster.client.clone());
+    let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": "ordered"}})).unwrap();
+    namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+    let held: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "held", "finalizers": ["example.com/held"]},
+        "spec": {"containers": [{"name": "c", "image": "i"}], "automountServiceAccountToken": false},
+    }))
+    .unwrap();
+    let pods = cluster.api::<Pod>("ordered");
+    cluster.eventually::<ServiceAccount>("ordered", |all| !all.is_empty()).await;
+    pods.create(&PostParams::default(), &held).await.unwrap();
+    let policy: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "policy"}})).unwrap();
+    let policies = cluster.api::<ConfigMap>("ordered");
+    policies.create(&PostParams::default(), &policy).await.unwrap();
+    namespaces.delete("ordered", &DeleteParams::default()).await.unwrap();
+    let told = |namespace: &Namespace| {
+        let conditions = namespace.status.as_ref().and_then(|status| status.conditions.as_ref());
+        conditions.is_some_and(|all| {
+            all.iter().any(|condition| condition.type_ == "NamespaceFinalizersRemaining" && condition.status == "True")
+        })
+    };
+    while !told(&namespaces.get("ordered").await.unwrap()) {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(pods.get("held").await.unwrap().metadata.deletion_timestamp.is_some());
+    assert!(policies.get_opt("policy").await.unwrap().is_some(), "a ConfigMap went before the pod");
+    let free = json!({"metadata": {"finalizers": null}});
+    pods.patch("held", &PatchParams::default(), &Patch::Merge(&free)).await.unwrap();
+    while namespaces.get_opt("ordered").await.unwrap().is_some() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_has_endpoints_and_slices_as_its_pods_become_ready() {
     let cluster = Cluster::start().await;
     let node: Node = serde_json::from_value(json!({"metadata": {"name": "n1"}})).unwrap();
