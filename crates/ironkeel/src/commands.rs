@@ -83,6 +83,18 @@ struct Up {
     /// Leave pods running when the cluster stops; the next `up` finds them
     #[arg(long, env = "IRONKEEL_KEEP_PODS")]
     keep_pods: bool,
+    /// Pull from a mirror first, as `docker.io=mirror.example:5000`; may be given several times
+    #[arg(long, env = "IRONKEEL_REGISTRY_MIRROR", value_name = "REGISTRY=HOST", value_delimiter = ',', value_parser = mirror)]
+    registry_mirror: Vec<(String, String)>,
+}
+
+fn mirror(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((registry, host)) if !registry.is_empty() && !host.is_empty() && !host.contains('/') => {
+            Ok((registry.to_owned(), host.to_owned()))
+        }
+        _ => Err("expected REGISTRY=HOST[:PORT]".to_owned()),
+    }
 }
 
 #[derive(Subcommand)]
@@ -160,6 +172,7 @@ async fn execute(command: Command) -> Result<ExitCode, Error> {
                 pod_cidr: up.pod_cidr,
                 service_cidr: up.service_cidr,
                 keep_pods: up.keep_pods,
+                registry_mirrors: up.registry_mirror,
             };
             // The shim is this very program, even when its file is replaced while the cluster runs.
             let shim = PathBuf::from(format!("/proc/{}/exe", std::process::id()));

@@ -11,7 +11,9 @@ fn pods_pull_from_a_registry() {
     if !can_run("pull", &[Tool::Kubectl, Tool::Registry]) {
         return;
     }
-    let options = Options { images: false, ..Options::new(env!("CARGO_BIN_EXE_ironkeel")) };
+    // The mirror's port is the public registry's; no packet leaves this host.
+    let flags = vec!["--registry-mirror".to_owned(), "mirrored.invalid=127.0.0.1:5000".to_owned()];
+    let options = Options { images: false, flags, ..Options::new(env!("CARGO_BIN_EXE_ironkeel")) };
     let cluster = must("a cluster", Cluster::start(options));
     let public = must("a registry", Registry::start(cluster.namespace(), 5000, false));
     let private = must("a private registry", Registry::start(cluster.namespace(), 5001, true));
@@ -42,6 +44,7 @@ fn pods_pull_from_a_registry() {
         let id = cluster.field("pod by-digest", ".status.containerStatuses[0].imageID")?;
         expect("the image's id in the status", &digest, &id, id.contains(&digest))
     });
+    checks.check("from a mirror", || puller.runs("mirrored", "mirrored.invalid/library/busybox:1", &[]));
     checks.check("`image pull`, `image ls`, `image rm`", || {
         let image = public.image("team/guestbook:1");
         cluster.ironkeel(&["image", "pull", &image])?.says(&["pulled"])?;

@@ -37,6 +37,8 @@ pub struct UpOptions {
     pub service_cidr: Option<Ipv4Net>,
     /// Leave pods running at the end.
     pub keep_pods: bool,
+    /// (registry, mirror) pairs: pulls try the mirror first.
+    pub registry_mirrors: Vec<(String, String)>,
 }
 
 impl UpOptions {
@@ -265,6 +267,7 @@ mod tests {
             pod_cidr: Some("10.200.0.0/16".parse().unwrap()),
             service_cidr: Some("10.201.0.0/16".parse().unwrap()),
             keep_pods: false,
+            registry_mirrors: Vec::new(),
         }
     }
 

@@ -12,7 +12,7 @@ use ironkeel_cni::{BuiltinConfig, BuiltinNetwork};
 use ironkeel_embedded::Embedded;
 use ironkeel_informer::{Informer, WatchConfig};
 use ironkeel_journal::{Entry, Journal};
-use ironkeel_runtime::{Runtime, RuntimeConfig};
+use ironkeel_runtime::{RegistryConfig, Runtime, RuntimeConfig};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use tokio::net::TcpListener;
@@ -213,7 +213,7 @@ async fn start_node(
         network: Arc::new(network.clone()),
         journal: Arc::new(journal.clone()),
         shim_exe,
-        registries: Default::default(),
+        registries: RegistryConfig { mirrors: plan.options.registry_mirrors.clone(), ..RegistryConfig::default() },
         seccomp_default: true,
     })
     .await?;
