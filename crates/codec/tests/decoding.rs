@@ -82,6 +82,23 @@ fn wrong_types_are_told_in_upstreams_words() {
 }
 
 #[test]
+fn problems_stand_in_the_order_of_the_document() {
+    let text = r#"{"spec":{"zzz":1,"replicas":1,"replicas":2,"aaa":[{"b":1}],"selector":{"matchLabels":{"x":"1","x":"2"}}},"first":"\u0041"}"#;
+    let (_, problems) = decode_json(text.as_bytes(), type_of("apps/v1", "Deployment")).unwrap();
+    let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            r#"unknown field "spec.zzz""#,
+            r#"duplicate field "spec.replicas""#,
+            r#"unknown field "spec.aaa""#,
+            r#"duplicate field "spec.selector.matchLabels.x""#,
+            r#"unknown field "first""#,
+        ]
+    );
+}
+
+#[test]
 fn unknown_and_duplicate_fields_are_reported_with_their_path() {
     let json =
         br#"{"spec":{"replicas":1,"replicas":2,"foo":3,"template":{"spec":{"containers":[{},{"bar":1}]}}},"Kind":""}"#;
@@ -91,9 +108,9 @@ fn unknown_and_duplicate_fields_are_reported_with_their_path() {
         problems,
         [
             r#"duplicate field "spec.replicas""#,
-            r#"unknown field "Kind""#,
             r#"unknown field "spec.foo""#,
-            r#"unknown field "spec.template.spec.containers[1].bar""#
+            r#"unknown field "spec.template.spec.containers[1].bar""#,
+            r#"unknown field "Kind""#
         ]
     );
     assert_eq!(text(&value), r#"{"spec":{"replicas":2,"template":{"spec":{"containers":[{},{}]}}}}"#);

@@ -1,5 +1,6 @@
 //! JSON: reading, with or without a type, and writing the canonical form.
 
+mod order;
 mod read;
 mod write;
 
@@ -26,6 +27,9 @@ pub fn decode_json(bytes: &[u8], type_id: Option<TypeId>) -> Result<(Value, Vec<
     let (mut value, mut problems) = read::read(bytes, type_id.map(Shape::Struct))?;
     if let Some(type_id) = type_id {
         conform(&mut value, type_id, &mut problems)?;
+    }
+    if problems.len() > 1 {
+        order::sort(bytes, &mut problems);
     }
     Ok((value, problems))
 }
