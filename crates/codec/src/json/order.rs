@@ -17,6 +17,8 @@ pub(super) fn sort(json: &[u8], problems: &mut [Problem]) {
         let place = match problem.kind {
             ProblemKind::UnknownField => places.map(|p| p.first),
             ProblemKind::DuplicateField => places.and_then(|p| p.second),
+            // YAML reads these, not JSON.
+            ProblemKind::DuplicateKeys => None,
         };
         place.unwrap_or(usize::MAX)
     });
