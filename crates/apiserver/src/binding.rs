@@ -122,7 +122,7 @@ async fn bind(mut c: Context, binding: Value) -> Result<Response<Body>, ApiError
     };
     Arc::make_mut(&mut c.info).subresource = "binding".to_owned();
     let request = c.write_request(&pods)?;
-    detached(async move {
+    detached(&c.server.tasks, async move {
         let attributes = request.attributes(Operation::Create, &request.name);
         request.admission.validate(&attributes, Some(&binding), None).await?;
         registry.update(&request, &change).await

@@ -81,7 +81,7 @@ pub(crate) async fn create(c: Context) -> Result<Response<Body>, ApiError> {
     };
     let mut request = c.write_request(&pods)?;
     request.subresource = String::new();
-    detached(async move {
+    detached(&c.server.tasks, async move {
         let entry = registry.get(&pods, &request.namespace, &request.name)?;
         let pod = registry.tree(&pods, &entry)?;
         if !unprotected(&pod) {

@@ -18,7 +18,6 @@ use ironkeel_registry::{
     ApiError, Change, DeleteOptions, Reason, Registry, Row, Selection, WatchStart, Watcher, WriteRequest, rfc3339,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
-use tokio_util::sync::CancellationToken;
 
 use crate::bootstrap;
 use crate::request_info::{Query, RequestInfo};
@@ -232,20 +231,13 @@ async fn watch(registry: &Registry, plural: &str) -> Result<Watcher, ApiError> {
     registry.watch(&row, Selection::all(""), WatchStart::Now, 0).await
 }
 
-/// Follows the stored objects until `stop`.
-pub(crate) async fn run(registry: Arc<Registry>, controller: Arc<Controller>, stop: CancellationToken) {
-    while !stop.is_cancelled() {
-        let followed = tokio::select! {
-            followed = follow(&registry, &controller) => followed,
-            () = stop.cancelled() => return,
-        };
-        if let Err(error) = followed {
+/// Follows the stored objects until it is dropped.
+pub(crate) async fn run(registry: Arc<Registry>, controller: Arc<Controller>) {
+    loop {
+        if let Err(error) = follow(&registry, &controller).await {
             tracing::info!(%error, "following the configuration of priority and fairness begins anew");
         }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(RETRY_SECONDS)) => {}
-            () = stop.cancelled() => return,
-        }
+        tokio::time::sleep(Duration::from_secs(RETRY_SECONDS)).await;
     }
 }
 

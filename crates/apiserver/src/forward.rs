@@ -195,9 +195,10 @@ async fn answer(
 
 /// Joins both connections once the 101 has gone to the client.
 fn tunnel(c: Context, mut response: Response<Incoming>) -> Response<Body> {
+    let (tasks, draining) = (&c.server.tasks, &c.server.draining);
     let mut inbound = Request::from_parts(c.parts, ());
     let (client, backend) = (hyper::upgrade::on(&mut inbound), hyper::upgrade::on(&mut response));
-    tokio::spawn(async move {
+    tasks.until(draining, async move {
         match tokio::try_join!(client, backend) {
             Ok((client, backend)) => {
                 let (mut client, mut backend) = (TokioIo::new(client), TokioIo::new(backend));

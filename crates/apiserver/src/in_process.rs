@@ -27,9 +27,10 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-    tokio::spawn(serve_stream(server, TokioIo::new(theirs), caller, CancellationToken::new()));
+    let (tasks, draining) = (server.tasks.clone(), server.draining.clone());
+    tasks.until(&draining, serve_stream(server, TokioIo::new(theirs), caller, CancellationToken::new()));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(ours)).await?;
-    tokio::spawn(async move {
+    tasks.until(&draining, async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "an in-process upgrade ended early");
         }

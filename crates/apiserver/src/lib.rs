@@ -47,6 +47,7 @@ mod server;
 mod streaming;
 mod table;
 mod targets;
+mod tasks;
 mod token;
 mod trail;
 mod watch_stream;

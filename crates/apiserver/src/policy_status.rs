@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use ironkeel_object::{Map, ObjectMeta, Value};
 use ironkeel_registry::{ApiError, Change, Registry, Row, Selection, WatchStart, WriteRequest};
-use tokio_util::sync::CancellationToken;
 
 use crate::bootstrap;
 
@@ -47,18 +46,14 @@ async fn look(registry: &Arc<Registry>, row: &Arc<Row>, policy: &Value) -> Resul
     registry.update(&request, &change).await.map(drop)
 }
 
-/// Follows the policies until the server drains.
-pub(crate) async fn run(registry: Arc<Registry>, draining: CancellationToken) {
+/// Follows the policies until it is dropped.
+pub(crate) async fn run(registry: Arc<Registry>) {
     let Some(row) = registry.row("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies") else { return };
-    while !draining.is_cancelled() {
+    loop {
         let Ok(mut watcher) = registry.watch(&row, Selection::all(""), WatchStart::State, 0).await else { return };
         loop {
             let mut events = Vec::new();
-            let next = tokio::select! {
-                next = watcher.next(&mut events) => next,
-                () = draining.cancelled() => return,
-            };
-            if next.is_err() {
+            if watcher.next(&mut events).await.is_err() {
                 break;
             }
             for event in &events {

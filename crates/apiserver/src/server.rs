@@ -5,13 +5,13 @@ use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use ironkeel_audit::Auditor;
 use ironkeel_auth::{
@@ -19,8 +19,9 @@ use ironkeel_auth::{
     ServiceAccountIssuer, UserInfo,
 };
 use ironkeel_fairness::Controller;
-use ironkeel_object::ObjectSource;
+use ironkeel_object::{ObjectSource, Value};
 use ironkeel_registry::{Chain, Clock, Registry, ServiceAddresses, SystemClock};
+use ironkeel_schema::Resource;
 use ironkeel_store::Store;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -39,6 +40,7 @@ use crate::layers::{self, AnonymousPaths, Caller, Connection, REQUEST_SECONDS};
 use crate::metered::{MeteredAdmission, MeteredStore};
 use crate::metrics::Metrics;
 use crate::outbound::ClientIdentity;
+use crate::tasks::Tasks;
 use crate::{aggregation, bootstrap, flow, identity, in_process};
 
 /// How long a TLS handshake may take, in seconds.
@@ -49,6 +51,8 @@ const HEADER_SECONDS: u64 = 90;
 const PING_SECONDS: u64 = 30;
 /// How long requests may go on after shutdown has begun, in seconds.
 const DRAIN_SECONDS: u64 = 10;
+/// How long writes may go on after the server has stopped, in seconds.
+const STOP_SECONDS: u64 = 2;
 /// Streams that one HTTP/2 connection may have open.
 const HTTP2_STREAMS: u32 = 1_000;
 /// Streams that a client may reset before they are looked at; above it the connection ends (rapid reset).
@@ -179,6 +183,7 @@ pub(crate) struct Server {
     /// `/readyz` fails; requests are still served.
     pub(crate) stopping: CancellationToken,
     pub(crate) draining: CancellationToken,
+    pub(crate) tasks: Tasks,
 }
 
 /// A running API server. Cheap to clone.
@@ -203,7 +208,8 @@ impl ApiServer {
         let registry = Registry::start(store, config.clock.clone(), ironkeel_kinds::kinds(), services).await?;
         let source: Arc<dyn ObjectSource> = registry.clone();
         let authorizer = Arc::new(Authorizer::with_modes(source.clone(), config.authorization_modes.clone()));
-        let services = ironkeel_admission::ClusterServices::new(source.clone());
+        // Rows hold the client, and the registry holds the rows.
+        let services = ironkeel_admission::ClusterServices::new(Arc::new(Passing(Arc::downgrade(&registry))));
         let webhooks = Arc::new(ironkeel_webhook::WebhookClient::new(Arc::new(services)));
         let mut admission = config.admission.clone();
         admission.others.push(Arc::new(Escalation(authorizer.clone())));
@@ -234,19 +240,23 @@ impl ApiServer {
             shutdown_delay: config.shutdown_delay,
             stopping: CancellationToken::new(),
             draining: CancellationToken::new(),
+            tasks: Tasks::default(),
             registry,
         });
         bootstrap::run(&server.registry, &config, kubernetes_ip).await?;
         flow::ensure(&server.registry).await?;
         flow::digest_stored(&server.registry, &server.fairness).await?;
-        tokio::spawn(flow::run(server.registry.clone(), server.fairness.clone(), server.draining.clone()));
-        if let Some(mut definitions) = Definitions::new(server.registry.clone(), webhooks) {
+        let (tasks, draining) = (&server.tasks, &server.draining);
+        tasks.until(draining, flow::run(server.registry.clone(), server.fairness.clone()));
+        let ends = (tasks.clone(), draining.clone());
+        if let Some(mut definitions) = Definitions::new(server.registry.clone(), webhooks, ends) {
             definitions.install_all().await;
-            tokio::spawn(definitions.run(server.draining.clone()));
+            tasks.until(draining, definitions.run());
         }
-        tokio::spawn(policy_status::run(server.registry.clone(), server.draining.clone()));
-        tokio::spawn(identity::run(server.registry.clone(), config.clone(), server.stopping.clone()));
-        tokio::spawn(aggregation::run(server.registry.clone(), server.aggregator.clone(), server.draining.clone()));
+        tasks.until(draining, policy_status::run(server.registry.clone()));
+        tasks.until(draining, aggregation::run(server.registry.clone(), server.aggregator.clone()));
+        // Takes its address back at the end.
+        tasks.spawn(identity::run(server.registry.clone(), config.clone(), server.stopping.clone()));
         Ok(ApiServer { server })
     }
 
@@ -283,8 +293,12 @@ impl ApiServer {
             };
             match accepted {
                 Ok((socket, address)) => {
-                    let (server, acceptor) = (self.server.clone(), acceptor.clone());
-                    connections.spawn(connection(server, (socket, address), acceptor, ending.clone()));
+                    let (server, counted) = (self.server.clone(), connections.token());
+                    let serving = connection(server, (socket, address), acceptor.clone(), ending.clone());
+                    self.server.tasks.spawn(async move {
+                        let _counted = counted;
+                        serving.await;
+                    });
                 }
                 // Out of descriptors, say: other connections must go on; the next accept waits for one.
                 Err(error) => {
@@ -305,17 +319,39 @@ impl ApiServer {
         Ok(())
     }
 
-    /// Ends watches and the cache's feed. After the last [`ApiServer::serve`] has returned.
-    pub fn stop(&self) {
+    /// Ends watches, every task and the cache's feed. After the last [`ApiServer::serve`] has returned.
+    /// What the server held of the store is free when this clone and the callers' are dropped.
+    pub async fn stop(&self) {
         self.server.stopping.cancel();
         self.server.draining.cancel();
-        self.server.registry.stop();
+        self.server.tasks.end(Duration::from_secs(STOP_SECONDS)).await;
+        self.server.registry.stop().await;
+        if let Some(auditor) = &self.server.auditor {
+            auditor.stop().await;
+        }
     }
 
     /// A client's transport without sockets; every request comes from `user`. Authorization,
     /// admission and limits hold as for others.
     pub fn in_process(&self, user: UserInfo) -> InProcess {
         InProcess { server: self.server.clone(), caller: Caller::Stamped(Arc::new(user)) }
+    }
+}
+
+/// The registry, as long as the server has it.
+struct Passing(Weak<Registry>);
+
+impl ObjectSource for Passing {
+    fn get(&self, resource: &'static Resource, namespace: &str, name: &str) -> Option<Arc<Value>> {
+        ObjectSource::get(&*self.0.upgrade()?, resource, namespace, name)
+    }
+
+    fn list(&self, resource: &'static Resource, namespace: &str) -> Vec<Arc<Value>> {
+        self.0.upgrade().map_or_else(Vec::new, |r| ObjectSource::list(&*r, resource, namespace))
+    }
+
+    fn version(&self, resource: &'static Resource) -> u64 {
+        self.0.upgrade().map_or(0, |r| ObjectSource::version(&*r, resource))
     }
 }
 
@@ -327,7 +363,8 @@ async fn connection(
 ) {
     let _ = socket.set_nodelay(true);
     let handshake = tokio::time::timeout(Duration::from_secs(HANDSHAKE_SECONDS), acceptor.accept(socket));
-    let stream = match handshake.await {
+    let Some(shaken) = shutdown.run_until_cancelled(handshake).await else { return };
+    let stream = match shaken {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             server.metrics.handshake_errors.inc();
@@ -349,6 +386,7 @@ pub(crate) async fn serve_stream<I>(server: Arc<Server>, io: I, caller: Caller, 
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
+    let tasks = server.tasks.clone();
     let shutdown = shutdown.child_token();
     let goaway = shutdown.clone();
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
@@ -360,7 +398,7 @@ where
         }
         async move { Ok::<_, Infallible>(layers::respond(server, &caller, request).await) }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(tasks);
     builder.http1().timer(TokioTimer::new()).max_buf_size(HTTP1_BUFFER_BYTES).header_read_timeout(Duration::from_secs(HEADER_SECONDS));
     builder
         .http2()

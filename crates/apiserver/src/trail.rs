@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+
+use crate::tasks::Tasks;
 
 /// Requests that take longer are told about, in milliseconds (upstream's threshold).
 const SLOW_MS: u64 = 500;
@@ -73,10 +76,13 @@ pub(crate) async fn follow<T>(trail: Arc<Trail>, request: impl Future<Output = T
 }
 
 /// Spawns work of the present request, which keeps its trail.
-pub(crate) fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+pub(crate) fn spawn<T: Send + 'static>(
+    tasks: &Tasks,
+    work: impl Future<Output = T> + Send + 'static,
+) -> JoinHandle<Option<T>> {
     match CURRENT.try_with(Arc::clone) {
-        Ok(trail) => tokio::spawn(CURRENT.scope(trail, work)),
-        Err(_) => tokio::spawn(work),
+        Ok(trail) => tasks.spawn(CURRENT.scope(trail, work)),
+        Err(_) => tasks.spawn(work),
     }
 }
 

@@ -9,8 +9,8 @@ use http::header::CONTENT_TYPE;
 use ironkeel_auth::Attributes;
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_registry::{
-    ApiError, Change, DeleteOptions, Deleted, FieldTerm, FieldValidation, ListAnswer, Patch, PatchBody, Propagation, Replace, Row,
-    ScaleChange, ScaleWrite, WriteRequest, Written, rfc3339, scale_of,
+    ApiError, Change, DeleteOptions, Deleted, FieldTerm, FieldValidation, ListAnswer, Patch, PatchBody, Propagation, Reason,
+    Replace, Row, ScaleChange, ScaleWrite, WriteRequest, Written, rfc3339, scale_of,
 };
 use ironkeel_schema::{TypeId, type_by_name};
 
@@ -18,14 +18,17 @@ use crate::answer;
 use crate::body::Body;
 use crate::context::Context;
 use crate::negotiate::{body_format, unsupported};
+use crate::tasks::Tasks;
 use crate::{decode, read};
 
 /// Runs to the end whatever becomes of the caller.
 pub(crate) async fn detached<T: Send + 'static>(
+    tasks: &Tasks,
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
-    match crate::trail::spawn(work).await {
-        Ok(done) => done,
+    match crate::trail::spawn(tasks, work).await {
+        Ok(Some(done)) => done,
+        Ok(None) => Err(ApiError::new(Reason::ServiceUnavailable, "the server has stopped")),
         Err(e) => Err(ApiError::internal(e)),
     }
 }
@@ -44,14 +47,14 @@ pub(crate) async fn create(c: Context, row: Arc<Row>) -> Result<Response<Body>, 
     let object = decode::of_row(&c, &row)?;
     let request = c.write_request(&row)?;
     let registry = c.server.registry.clone();
-    let written = detached(async move { registry.create(&request, object).await }).await?;
+    let written = detached(&c.server.tasks, async move { registry.create(&request, object).await }).await?;
     answer_written(&c, &row, &written).await
 }
 
 async fn update(c: &Context, row: &Arc<Row>, change: impl Change + 'static) -> Result<Written, ApiError> {
     let request = c.write_request(row)?;
     let registry = c.server.registry.clone();
-    detached(async move { registry.update(&request, &change).await }).await
+    detached(&c.server.tasks, async move { registry.update(&request, &change).await }).await
 }
 
 /// PUT of an object or of a subresource that writes it.
@@ -197,7 +200,7 @@ pub(crate) async fn scale(c: Context, row: Arc<Row>) -> Result<Response<Body>, A
             };
             let request = c.write_request(&row)?;
             let (registry, row) = (registry.clone(), row.clone());
-            let written = detached(async move {
+            let written = detached(&c.server.tasks, async move {
                 let write = ScaleWrite { row: &row, change };
                 registry.update(&request, &write).await
             });
@@ -290,7 +293,7 @@ pub(crate) async fn delete(c: Context, row: Arc<Row>) -> Result<Response<Body>, 
     let options = delete_options(&c)?;
     let request = delete_request(&c, &row, &options)?;
     let registry = c.server.registry.clone();
-    let deleted = detached(async move { registry.delete(&request, &options).await }).await?;
+    let deleted = detached(&c.server.tasks, async move { registry.delete(&request, &options).await }).await?;
     match deleted {
         Deleted::Gone(entry) if !ANSWERS_DELETED.contains(&(row.group(), row.plural())) => {
             let tree = entry.tree()?;
@@ -318,7 +321,8 @@ pub(crate) async fn delete_collection(c: Context, row: Arc<Row>) -> Result<Respo
     }
     let request = delete_request(&c, &row, &options)?;
     let registry = c.server.registry.clone();
-    let entries = detached(async move { registry.delete_collection(&request, &options, &selection).await }).await?;
+    let deleting = async move { registry.delete_collection(&request, &options, &selection).await };
+    let entries = detached(&c.server.tasks, deleting).await?;
     c.server.registry.prepare(&row, &entries).await?;
     let revision = c.server.registry.revision();
     let answer = ListAnswer { entries, revision, continue_token: String::new(), remaining: None };

@@ -88,7 +88,7 @@ fn minimal(r: &Resource) -> Value {
         }
         "VolumeAttributesClass" => json!({"driverName": "d.io", "parameters": {"a": "b"}}),
         "MutatingAdmissionPolicy" => {
-            json!({"spec": {"matchConstraints": policy_rules, "reinvocationPolicy": "Never", "failurePolicy": "Fail", "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}}]}})
+            json!({"spec": {"matchConstraints": policy_rules, "reinvocationPolicy": "Never", "failurePolicy": "Fail", "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": "[JSONPatch{op: 'test', path: '/kind', value: 'Pod'}]"}}]}})
         }
         "MutatingAdmissionPolicyBinding" => json!({"spec": {"policyName": "p"}}),
         "ValidatingAdmissionPolicy" => {
@@ -155,6 +155,24 @@ fn collection(r: &Resource) -> String {
     format!("{root}{namespace}/{}", r.plural)
 }
 
+/// Whether the server itself writes what it has found out to the status.
+fn followed(r: &Resource) -> bool {
+    ["apiservices", "customresourcedefinitions", "flowschemas", "validatingadmissionpolicies"].contains(&r.plural)
+}
+
+/// Whether it has done so.
+fn settled(object: &Value) -> bool {
+    let of_type = |kind: &str, status: Option<&str>| {
+        object["status"]["conditions"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|c| c["type"] == kind && status.is_none_or(|s| c["status"] == s)))
+    };
+    of_type("Established", Some("True"))
+        || of_type("Available", None)
+        || of_type("Dangling", None)
+        || object["status"]["observedGeneration"] == object["metadata"]["generation"] && object["metadata"]["generation"] != Value::Null
+}
+
 async fn round(http: &Http, r: &Resource) -> Result<(), String> {
     let label = format!("{}/{}/{}", r.group, r.version, r.plural);
     let fail =
@@ -169,7 +187,17 @@ async fn round(http: &Http, r: &Resource) -> Result<(), String> {
     if a.status != 201 {
         return Err(fail("create", &a));
     }
-    let made = a.json();
+    let mut made = a.json();
+    let mut kinds = Vec::new();
+    if followed(r) {
+        while !settled(&made) || kinds.is_empty() {
+            let (kind, object) = watch.event().await;
+            if object["metadata"]["name"] == name_of(r) {
+                kinds.push(kind);
+                made = object;
+            }
+        }
+    }
     let one = format!("{path}/{}", name_of(r));
     let a = http.get(&one).await;
     if a.status != 200 || a.json() != made {
@@ -236,7 +264,6 @@ async fn round(http: &Http, r: &Resource) -> Result<(), String> {
     if a.status != 404 {
         return Err(fail("get after delete", &a));
     }
-    let mut kinds = Vec::new();
     loop {
         let (kind, object) = watch.event().await;
         if object["metadata"]["name"] != name_of(r) {

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -44,6 +45,18 @@ pub(crate) struct Feed {
     /// holds its bytes, so that no address is used twice.
     hints: Mutex<HashMap<usize, (Bytes, Arc<Extract>)>>,
     applied: watch::Sender<u64>,
+    /// The caches will not change any more.
+    ended: AtomicBool,
+}
+
+/// Lets nobody wait for caches that nothing feeds.
+struct End<'a>(&'a Feed);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Release);
+        self.0.applied.send_modify(|_| {});
+    }
 }
 
 /// Takes its hint back when the write is over.
@@ -59,7 +72,7 @@ impl Feed {
     pub(crate) fn new(store: Arc<dyn Store>, stored: &[Arc<Stored>]) -> Self {
         let homes: Homes = stored.iter().map(|s| (s.prefix.clone(), vec![s.clone()])).collect();
         let homes = RwLock::new(Arc::new(homes));
-        Feed { store, homes, hints: Mutex::default(), applied: watch::Sender::new(0) }
+        Feed { store, homes, hints: Mutex::default(), applied: watch::Sender::new(0), ended: AtomicBool::new(false) }
     }
 
     /// How far the caches are, to wait on.
@@ -78,9 +91,10 @@ impl Feed {
             return Ok(());
         }
         let mut applied = self.applied.subscribe();
-        match applied.wait_for(|r| *r >= revision).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(StoreError::Closed("the watch cache has stopped".into()).into()),
+        let there = |r: &u64| *r >= revision || self.ended.load(Ordering::Acquire);
+        match applied.wait_for(there).await {
+            Ok(at) if *at >= revision => Ok(()),
+            _ => Err(StoreError::Closed("the watch cache has stopped".into()).into()),
         }
     }
 
@@ -244,14 +258,21 @@ impl Feed {
     fn entry(&self, home: &Stored, key: &str, revision: u64, value: &Bytes) -> Result<Arc<Entry>, ApiError> {
         let hint = self.hints.lock().get(&(value.as_ptr() as usize)).map(|(_, extract)| extract.clone());
         if let Some(extract) = hint.filter(|_| home.kind.custom.is_none() && !media::is_foreign(value)) {
-            return Ok(Arc::new(Entry::new(key, revision, value, extract)));
+            return Ok(Arc::new(Entry::new(key, revision, self.own(value), extract)));
         }
         let (extract, changed) = read_stored(home, value)?;
-        Ok(Arc::new(Entry::new(key, revision, changed.as_ref().unwrap_or(value), extract)))
+        Ok(Arc::new(Entry::new(key, revision, changed.unwrap_or_else(|| self.own(value)), extract)))
+    }
+
+    /// Bytes to keep: those of our own store are kept there too; those of another are a part of the
+    /// message that they came in.
+    fn own(&self, value: &Bytes) -> Bytes {
+        if self.store.shared() { Bytes::copy_from_slice(value) } else { value.clone() }
     }
 
     /// Follows the store until `shutdown`, or until the store closes.
     pub(crate) async fn follow(&self, mut from: u64, shutdown: CancellationToken) {
+        let _end = End(self);
         loop {
             let range = WatchRange {
                 start: Bytes::from_static(ROOT),
@@ -376,12 +397,12 @@ fn home_of<'a, 'k>(homes: &'a Homes, key: &'k [u8]) -> Option<(&'a [Arc<Stored>]
 /// What selectors need of stored bytes, and other bytes where the present schema says so.
 pub(crate) fn read_stored(home: &Stored, value: &Bytes) -> Result<(Arc<Extract>, Option<Bytes>), ApiError> {
     let (mut tree, foreign) = media::from_store(home, value)?;
-    let mut changed = foreign.then(|| media::canonical(&tree, value.len() * 2));
+    let mut changed = foreign.then(|| media::canonical(&tree));
     if home.kind.custom.is_some() {
         let before = tree.clone();
         home.kind.hooks.from_stored(&mut tree);
         if tree != before {
-            changed = Some(media::canonical(&tree, value.len()));
+            changed = Some(media::canonical(&tree));
         }
     }
     Ok((Arc::new(Extract::of(&tree, &home.kind, &home.selectable)), changed))

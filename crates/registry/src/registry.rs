@@ -10,6 +10,7 @@ use ironkeel_object::{ObjectSource, Value};
 use ironkeel_schema::Resource;
 use ironkeel_store::Store;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::admit::Admission;
 use crate::claims;
@@ -49,6 +50,7 @@ pub struct Registry {
     pub(crate) event_lease: EventLease,
     pub(crate) services: ServiceAddresses,
     shutdown: CancellationToken,
+    tasks: TaskTracker,
 }
 
 impl Registry {
@@ -65,7 +67,8 @@ impl Registry {
         let feed = Arc::new(Feed::new(store.clone(), &stored));
         let (base, current) = feed.fill_from_history().await?;
         let shutdown = CancellationToken::new();
-        tokio::spawn({
+        let tasks = TaskTracker::new();
+        tasks.spawn({
             let (feed, shutdown) = (feed.clone(), shutdown.clone());
             async move { feed.follow(base, shutdown).await }
         });
@@ -82,19 +85,24 @@ impl Registry {
             event_lease: EventLease::default(),
             services,
             shutdown,
+            tasks,
         });
         if let Some(home) = registry.row("", "v1", "services").and_then(|r| r.stored.clone()) {
             registry.services.repair(&home.cache.snapshot("", "", |_| true).entries).await;
         }
         if registry.store.shared() {
-            tokio::spawn(claims::follow(Arc::downgrade(&registry)));
+            let following = claims::follow(Arc::downgrade(&registry));
+            registry.tasks.spawn(registry.shutdown.clone().run_until_cancelled_owned(following));
         }
         Ok(registry)
     }
 
-    /// Stops following the store. Watchers end when their streams are dropped.
-    pub fn stop(&self) {
+    /// Stops following the store, and returns when nothing here does any more. Writes that wait for
+    /// the caches fail. Watchers end when their streams are dropped.
+    pub async fn stop(&self) {
         self.shutdown.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     pub(crate) fn stopped(&self) -> bool {

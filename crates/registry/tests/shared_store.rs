@@ -83,7 +83,7 @@ async fn what_one_server_writes_the_other_reads() {
             create(&one, "configmaps", json!({"metadata": {"name": name}, "data": {"a": "1"}})).await.unwrap();
         two.fresh().await.unwrap();
         let seen = get(&two, "configmaps", &name).unwrap();
-        assert_eq!((seen.revision, &seen.json), (written.revision, &written.json));
+        assert_eq!((seen.revision, seen.json()), (written.revision, written.json()));
         let mut tree = seen.tree().map(Arc::unwrap_or_clone).unwrap();
         *tree.slot(&["data", "b"]) = "2".into();
         let updated = two.update(&request(&two, "configmaps", &name), &Replace(tree)).await.unwrap().entry;
@@ -106,7 +106,7 @@ async fn what_one_server_writes_the_other_reads() {
     let listed = two.list(&row, &exact).await.unwrap();
     assert!(listed.entries.iter().any(|e| e.name() == "m0"), "a list of history does not read protobuf");
     for registry in [one, two] {
-        registry.stop();
+        registry.stop().await;
     }
 }
 
@@ -130,7 +130,7 @@ async fn what_upstream_has_stored_is_served() {
     registry.fresh().await.unwrap();
     for name in ["before", "after"] {
         let entry = get(&registry, "persistentvolumeclaims", name).unwrap();
-        let json: serde_json::Value = serde_json::from_slice(&entry.json).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&entry.json()).unwrap();
         assert_eq!(json["metadata"]["resourceVersion"], entry.revision.to_string());
         assert_eq!(json["metadata"]["finalizers"][0], "kubernetes.io/pvc-protection");
         assert_eq!(json["spec"]["resources"]["limits"]["storage"], "1M");
@@ -139,13 +139,13 @@ async fn what_upstream_has_stored_is_served() {
     }
     let row = registry.row("apiextensions.k8s.io", "v1", "customresourcedefinitions").unwrap();
     let entry = registry.get(&row, "", "widgets.example.com").unwrap();
-    let json: serde_json::Value = serde_json::from_slice(&entry.json).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&entry.json()).unwrap();
     assert_eq!(json["apiVersion"], "apiextensions.k8s.io/v1");
     assert_eq!(json["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["type"], "object");
     assert!(entry.json.ends_with(b"}"), "a line feed would cut a watch's lines in half");
     let broken = get(&registry, "configmaps", "broken").unwrap_err();
     assert_eq!(broken.reason, Reason::NotFound, "an object that cannot be read must not stop the others");
-    registry.stop();
+    registry.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -194,7 +194,7 @@ async fn addresses_and_ports_are_given_out_once() {
     assert_eq!(heir.str_at(&["spec", "clusterIP"]), Some(address.as_str()));
     assert_eq!(heir.name(), "thief");
     for registry in [one, two] {
-        registry.stop();
+        registry.stop().await;
     }
 }
 

@@ -106,5 +106,5 @@ async fn every_resource_stands_where_upstream_keeps_it() {
     ours.sort();
     theirs.sort();
     assert_eq!(ours, theirs);
-    registry.stop();
+    registry.stop().await;
 }

@@ -109,7 +109,7 @@ pub async fn up(options: UpOptions, shim_exe: PathBuf, stop: impl Future<Output 
         runtime.remove_all().await?;
     }
     runtime.stop();
-    api_server.stop();
+    api_server.stop().await;
     api.store.close().await;
     outcome
 }

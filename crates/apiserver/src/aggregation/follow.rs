@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use ironkeel_registry::{Registry, Selection, WatchStart, WatchedEvent, Watcher};
-use tokio_util::sync::CancellationToken;
 
 use super::{Aggregator, autoregister, availability};
 
@@ -62,8 +61,8 @@ impl Followed {
 /// When each remote APIService (by its fingerprint) is to be looked at again.
 type Due = HashMap<String, Instant>;
 
-/// Runs until `stop`.
-pub(crate) async fn run(registry: Arc<Registry>, aggregator: Arc<Aggregator>, stop: CancellationToken) {
+/// Runs until it is dropped.
+pub(crate) async fn run(registry: Arc<Registry>, aggregator: Arc<Aggregator>) {
     let followed = |group, plural| Followed::new(&registry, group, plural);
     let mut services = followed("", "services");
     let mut slices = followed("discovery.k8s.io", "endpointslices");
@@ -76,7 +75,6 @@ pub(crate) async fn run(registry: Arc<Registry>, aggregator: Arc<Aggregator>, st
             match autoregister::sync(&registry, starting).await {
                 Ok(()) => (starting, register) = (false, false),
                 Err(error) => {
-                    eprintln!("ERR {error:?}");
                     tracing::info!(%error, "APIServices were not written; trying again")
                 }
             }
@@ -92,7 +90,6 @@ pub(crate) async fn run(registry: Arc<Registry>, aggregator: Arc<Aggregator>, st
             }
         };
         tokio::select! {
-            () = stop.cancelled() => return,
             () = wake => {}
             () = api_services.changed() => register = true,
             () = definitions.changed() => register = true,

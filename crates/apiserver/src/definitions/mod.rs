@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bootstrap;
 use crate::conversion::Webhook;
+use crate::tasks::Tasks;
 
 /// What is served of one definition.
 struct Installed {
@@ -39,6 +40,8 @@ pub(crate) struct Definitions {
     installed: HashMap<String, Installed>,
     /// Definitions whose objects are being deleted.
     finalizing: HashMap<String, String>,
+    /// The tasks that delete them, and when they end.
+    ends: (Tasks, CancellationToken),
 }
 
 /// A change of the present object, whatever it is by now.
@@ -54,9 +57,13 @@ impl<F: Fn(&mut Value) + Send + Sync> Change for Edit<F> {
 
 impl Definitions {
     /// `None` where definitions are not served.
-    pub(crate) fn new(registry: Arc<Registry>, client: Arc<WebhookClient>) -> Option<Self> {
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        client: Arc<WebhookClient>,
+        ends: (Tasks, CancellationToken),
+    ) -> Option<Self> {
         let row = registry.row("apiextensions.k8s.io", "v1", "customresourcedefinitions")?;
-        Some(Definitions { registry, client, row, installed: HashMap::new(), finalizing: HashMap::new() })
+        Some(Definitions { registry, client, row, installed: HashMap::new(), finalizing: HashMap::new(), ends })
     }
 
     /// Serves what is established already. Before the server is.
@@ -68,18 +75,15 @@ impl Definitions {
         }
     }
 
-    /// Follows the definitions until the server stops.
-    pub(crate) async fn run(mut self, draining: CancellationToken) {
-        while !draining.is_cancelled() {
+    /// Follows the definitions until it is dropped.
+    pub(crate) async fn run(mut self) {
+        loop {
             let start = self.registry.watch(&self.row, Selection::all(""), WatchStart::State, 0).await;
             let Ok(mut watcher) = start else { return };
             let mut events = Vec::new();
             loop {
                 events.clear();
-                let ended = tokio::select! {
-                    next = watcher.next(&mut events) => next.is_err() || events.is_empty(),
-                    () = draining.cancelled() => return,
-                };
+                let ended = watcher.next(&mut events).await.is_err() || events.is_empty();
                 let mut names: Vec<String> = Vec::new();
                 for event in &events {
                     let Some((_, entry)) = event.object() else { continue };
@@ -133,6 +137,10 @@ impl Definitions {
     async fn sync(&mut self, definition: &Value) -> bool {
         let name = definition.name();
         if definition.deletion_timestamp().is_some() {
+            if definition::is_true(definition, "Established") {
+                // What is left of its objects is served until they are gone, over a restart, too.
+                self.install(definition).await;
+            }
             if let Some(here) = self.installed.get(name) {
                 here.terminating.store(true, Ordering::Relaxed);
             }
@@ -141,7 +149,9 @@ impl Definitions {
                 self.finalizing.insert(name.to_owned(), definition.uid().to_owned());
                 let rows = self.rows_of(definition, &Arc::new(AtomicBool::new(true)));
                 let served = definition::is_true(definition, "Established");
-                tokio::spawn(finalize::run(self.registry.clone(), self.row.clone(), definition.clone(), rows, served));
+                let (registry, row) = (self.registry.clone(), self.row.clone());
+                let (tasks, stop) = &self.ends;
+                tasks.until(stop, finalize::run(registry, row, definition.clone(), rows, served));
             }
             return false;
         }

@@ -127,7 +127,7 @@ async fn health_is_told_check_by_check() {
         excluded.contains("warn: some health checks cannot be excluded: no matches for \"nothing\"\n"),
         "{excluded}"
     );
-    c.api.stop();
+    c.api.stop().await;
     let down = admin.get("/readyz").await;
     assert_eq!(down.status, 500);
     assert!(text(&down).ends_with("[-]shutdown failed: reason withheld\nreadyz check failed\n"), "{}", text(&down));

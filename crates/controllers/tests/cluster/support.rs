@@ -22,14 +22,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Cluster {
     pub(crate) client: Client,
     shutdown: CancellationToken,
-    server: ApiServer,
     _dir: tempfile::TempDir,
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.shutdown.cancel();
-        self.server.stop();
     }
 }
 
@@ -61,8 +59,12 @@ impl Cluster {
             })),
             ..config
         };
-        tokio::spawn(ironkeel_controllers::run(config, client.clone(), shutdown.clone()));
-        let cluster = Self { client, shutdown, server, _dir: dir };
+        let running = ironkeel_controllers::run(config, client.clone(), shutdown.clone());
+        tokio::spawn(async move {
+            let _ended = running.await;
+            server.stop().await;
+        });
+        let cluster = Self { client, shutdown, _dir: dir };
         cluster
             .eventually::<ServiceAccount>("default", |accounts| accounts.iter().any(|a| a.name_any() == "default"))
             .await;

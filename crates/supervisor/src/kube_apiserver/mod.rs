@@ -2,7 +2,6 @@
 //! embedded store. Several may run side by side on one etcd.
 
 mod authentication;
-mod flags;
 mod gates;
 mod options;
 mod serving;
@@ -21,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{Error, at_rest, notify};
 use options::{Options, StoreOptions};
 
-pub use flags::FlagError;
+
 
 /// A command line that was understood.
 pub struct ApiServerCommand(Options);
@@ -42,7 +41,7 @@ impl std::fmt::Debug for ApiServerCommand {
 
 /// The verbosity of `-v`, before anything else is read; 0 without it.
 pub fn verbosity(arguments: &[String]) -> u8 {
-    flags::parse(table::TABLE, arguments.iter().cloned()).ok().and_then(|g| g.parsed("v", 0).ok()).unwrap_or(0)
+    crate::flags::parse(table::TABLE, arguments.iter().cloned()).ok().and_then(|g| g.parsed("v", 0).ok()).unwrap_or(0)
 }
 
 /// Reads a command line and the files that it names.
@@ -50,9 +49,9 @@ pub fn verbosity(arguments: &[String]) -> u8 {
 /// # Errors
 /// A flag that is unknown, has a wrong value, or cannot be honoured.
 pub fn api_server_arguments(arguments: Vec<String>) -> Result<ApiServerArguments, FlagError> {
-    let given = flags::parse(table::TABLE, arguments)?;
+    let given = crate::flags::parse(table::TABLE, arguments)?;
     if given.help {
-        return Ok(ApiServerArguments::Help(flags::help("kube-apiserver", table::ABOUT, table::TABLE)));
+        return Ok(ApiServerArguments::Help(crate::flags::help("kube-apiserver", table::ABOUT, table::TABLE)));
     }
     Ok(ApiServerArguments::Serve(Box::new(ApiServerCommand(options::options(&given)?))))
 }
@@ -127,7 +126,7 @@ impl ApiServerCommand {
                 serving.await
             }
         };
-        server.stop();
+        server.stop().await;
         engine.close().await;
         match outcome {
             Ok(served) => served.map_err(|e| Error::ApiServer(e.to_string())),
