@@ -33,7 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("webhook", &[]),
     ("netlink", &[]),
     ("cri", &[]),
-    ("cni", &["netlink", "journal"]),
+    ("cni", &["netlink", "journal", "client", "informer"]),
     // 2: server.
     ("registry", &["schema", "object", "codec", "patch", "kinds", "store"]),
     ("auth", &["schema", "object", "kinds"]),

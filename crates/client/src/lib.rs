@@ -49,11 +49,20 @@ pub fn install_crypto_provider() {
 /// # Errors
 /// The file is missing or malformed, or names certificates that cannot be read.
 pub async fn from_kubeconfig(path: impl AsRef<Path>) -> Result<Client, Error> {
+    from_kubeconfig_context(path, None).await
+}
+
+/// As [`from_kubeconfig`], with another context than the current one.
+///
+/// # Errors
+/// As [`from_kubeconfig`]; the context is not there.
+pub async fn from_kubeconfig_context(path: impl AsRef<Path>, context: Option<&str>) -> Result<Client, Error> {
     install_crypto_provider();
     let path = path.as_ref();
     let at = |source| Error::Kubeconfig { path: path.to_owned(), source };
     let file = Kubeconfig::read_from(path).map_err(at)?;
-    let mut config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(at)?;
+    let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+    let mut config = kube::Config::from_custom_kubeconfig(file, &options).await.map_err(at)?;
     config.read_timeout = None;
     config.write_timeout = None;
     Client::try_from(config).map_err(|source| Error::Tls { path: path.to_owned(), source })

@@ -35,6 +35,8 @@ pub struct BuiltinConfig {
     pub state_dir: PathBuf,
     /// This node's pod addresses.
     pub pod_cidr: Ipv4Net,
+    /// All pods' addresses, other nodes' included: within it, pods keep their own address.
+    pub cluster_cidr: Ipv4Net,
     /// MTU of pods' links, in bytes.
     pub mtu: u32,
     /// The nftables table (family `inet`).
@@ -76,8 +78,8 @@ impl BuiltinNetwork {
         network.anchor()?;
         network.journal.record(Entry::NftTable { family: "inet".into(), name: network.config.table.clone() })?;
         let prefix = network.veth_prefix();
-        let rules =
-            rules::full(&network.config.table, network.config.pod_cidr, &prefix, network.addresses.lock().all());
+        let BuiltinConfig { table, pod_cidr, cluster_cidr, .. } = &network.config;
+        let rules = rules::full(table, *pod_cidr, *cluster_cidr, &prefix, network.addresses.lock().all());
         rules.commit(&mut Socket::netfilter()?)?;
         Ok(Arc::new(network))
     }

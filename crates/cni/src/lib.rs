@@ -1,6 +1,7 @@
 //! The pod network interface and its built-in implementation.
 //!
 //! The runtime calls it when a sandbox comes and goes; the supervisor chooses the implementation.
+//! Routes to other nodes' pods are kept by [`follow_nodes`].
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -9,9 +10,13 @@ use async_trait::async_trait;
 
 mod addresses;
 mod builtin;
+mod late;
+mod node_routes;
 mod rules;
 
 pub use builtin::{BuiltinConfig, BuiltinNetwork, FORWARDING_BEFORE};
+pub use late::LateNetwork;
+pub use node_routes::{NodeRoutesConfig, follow_nodes};
 
 /// Who gets an address.
 #[derive(Clone, Debug)]
@@ -61,6 +66,9 @@ pub enum PodNetworkError {
     /// The address range is used up.
     #[error("no free address left in {0}")]
     NoAddress(String),
+    /// The node has no range yet.
+    #[error("this node has no range for pods yet: its Node has no spec.podCIDR")]
+    NoRange,
     /// A step on the host failed.
     #[error("{step}: {reason}")]
     Host {

@@ -50,6 +50,7 @@ fn link_prefix(load: Load, prefix: &str) -> [Expr; 2] {
 pub(crate) fn full<'a>(
     table: &str,
     range: Ipv4Net,
+    cluster: Ipv4Net,
     veth_prefix: &str,
     attachments: impl Iterator<Item = &'a Attachment>,
 ) -> Transaction {
@@ -101,10 +102,10 @@ pub(crate) fn full<'a>(
         ],
     );
 
-    // From a pod to the outside: under the node's address.
+    // From a pod to the outside: under the node's address. Pods of other nodes see the pod's own.
     let mut rule = is_ipv4().to_vec();
     rule.extend(in_net(Load::Ip4Source, range, Compare::Eq));
-    rule.extend(in_net(Load::Ip4Destination, range, Compare::Ne));
+    rule.extend(in_net(Load::Ip4Destination, cluster, Compare::Ne));
     rule.push(Expr::Masquerade(false));
     t.add_rule("pods-postrouting", &rule);
     // From the host's loopback address through a host port to a pod.

@@ -43,6 +43,7 @@ fn start(dir: &Path) -> (std::sync::Arc<BuiltinNetwork>, Journal) {
         tag: "abc123".into(),
         state_dir: dir.join("addresses"),
         pod_cidr: "10.8.0.0/24".parse().unwrap(),
+        cluster_cidr: "10.8.0.0/16".parse().unwrap(),
         mtu: 1500,
         table: "ironkeel-abc123".into(),
         shared_dir: dir.join("shared"),

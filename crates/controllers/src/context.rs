@@ -1,8 +1,10 @@
 //! What every controller is given: shared caches, a client of its own identity, events, the end.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
 use ironkeel_informer::{Delta, EventRecorder, Informer, InformerFactory, LeaderElectorConfig, controller_of};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -13,6 +15,17 @@ use tokio_util::sync::CancellationToken;
 /// Makes the client of a controller, from its name as in `system:serviceaccount:kube-system:<name>`.
 pub type ClientFactory = Arc<dyn Fn(&str) -> Client + Send + Sync>;
 
+/// How nodes get their pods' ranges.
+#[derive(Clone, Debug)]
+pub struct NodeIpam {
+    /// All pods' addresses.
+    pub cluster_cidr: Ipv4Net,
+    /// Prefix length of a node's range.
+    pub node_mask_size: u8,
+    /// Ranges that are kept for the nodes of these names.
+    pub kept: BTreeMap<String, Ipv4Net>,
+}
+
 /// How the controllers run. The default is one process of one cluster, without leader election.
 #[derive(Clone)]
 pub struct Config {
@@ -22,6 +35,8 @@ pub struct Config {
     pub root_ca: Option<String>,
     /// The lease to lead by; absent: lead at once.
     pub leader_election: Option<LeaderElectorConfig>,
+    /// How nodes get their pods' ranges; absent: somebody else gives them.
+    pub node_ipam: Option<NodeIpam>,
     /// A node whose lease is older than this is Unknown.
     pub node_monitor_grace_period: Duration,
     /// A node that has never reported is Unknown after this.
@@ -45,6 +60,7 @@ impl Default for Config {
             client_for: None,
             root_ca: None,
             leader_election: None,
+            node_ipam: None,
             node_monitor_grace_period: Duration::from_secs(50),
             node_startup_grace_period: Duration::from_secs(60),
             node_monitor_period: Duration::from_secs(5),

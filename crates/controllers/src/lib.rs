@@ -34,7 +34,7 @@ use kube::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use context::{ClientFactory, Config};
+pub use context::{ClientFactory, Config, NodeIpam};
 pub use error::Error;
 pub use ironkeel_informer::LeaderElectorConfig;
 
@@ -101,6 +101,7 @@ async fn run_controllers(context: Context) -> Result<(), Error> {
         "endpointslice" => endpointslice::run,
         "garbage-collector" => garbage::run,
         "node-lifecycle" => node::run_lifecycle,
+        "node-ipam" => node::run_ipam,
         "taint-eviction" => node::run_eviction,
         "pod-gc" => podgc::run,
         "ttl-after-finished" => ttl::run,

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use ipnet::Ipv4Net;
-use ironkeel_supervisor::{ApiServerArguments, Error, ImageCommand, Instance, Progress, StatusReport, UpOptions};
+use ironkeel_supervisor::{
+    ApiServerArguments, Error, ImageCommand, Instance, NodeOptions, Progress, StatusReport, UpOptions,
+};
 use tracing_subscriber::EnvFilter;
 
 #[derive(Parser)]
@@ -29,6 +31,16 @@ struct DataDir {
 enum Command {
     /// Run a cluster on this host, in the foreground
     Up(Up),
+    /// Run one more node of a cluster on this host, in the foreground. On the first host,
+    /// `ironkeel certificate node` makes the file that it needs (joining with a token is not there yet)
+    Node(Node),
+    /// Sign certificates with the cluster's authority
+    Certificate {
+        #[command(flatten)]
+        data_dir: DataDir,
+        #[command(subcommand)]
+        command: Certificate,
+    },
     /// Run the API server alone, with upstream's flags (`kube-apiserver --help`)
     #[command(name = "kube-apiserver", disable_help_flag = true)]
     KubeApiserver {
@@ -86,6 +98,43 @@ struct Up {
     /// Pull from a mirror first, as `docker.io=mirror.example:5000`; may be given several times
     #[arg(long, env = "IRONKEEL_REGISTRY_MIRROR", value_name = "REGISTRY=HOST", value_delimiter = ',', value_parser = mirror)]
     registry_mirror: Vec<(String, String)>,
+}
+
+#[derive(Args)]
+struct Node {
+    #[command(flatten)]
+    data_dir: DataDir,
+    /// The file of `ironkeel certificate node`
+    #[arg(long, env = "IRONKEEL_KUBECONFIG")]
+    kubeconfig: PathBuf,
+    /// Name of this node; it must be the kubeconfig's [default: the kubeconfig's]
+    #[arg(long, env = "IRONKEEL_NODE_NAME")]
+    node_name: Option<String>,
+    /// Address of this node; the kubelet's certificate is for the kubeconfig's [default: the kubeconfig's]
+    #[arg(long, env = "IRONKEEL_NODE_IP")]
+    node_ip: Option<IpAddr>,
+    /// Leave pods running when the node stops; the next `node` finds them
+    #[arg(long, env = "IRONKEEL_KEEP_PODS")]
+    keep_pods: bool,
+    /// Pull from a mirror first, as `docker.io=mirror.example:5000`; may be given several times
+    #[arg(long, env = "IRONKEEL_REGISTRY_MIRROR", value_name = "REGISTRY=HOST", value_delimiter = ',', value_parser = mirror)]
+    registry_mirror: Vec<(String, String)>,
+}
+
+#[derive(Subcommand)]
+enum Certificate {
+    /// Print a kubeconfig for `ironkeel node`, which makes one more host a node of this cluster. It holds
+    /// private keys: keep it to yourself
+    Node {
+        /// The node's name
+        name: String,
+        /// The node's address, where the API server will reach its kubelet
+        #[arg(long)]
+        node_ip: IpAddr,
+        /// Write it here, readable by its owner alone, instead of to standard output
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
 }
 
 fn mirror(text: &str) -> Result<(String, String), String> {
@@ -174,9 +223,28 @@ async fn execute(command: Command) -> Result<ExitCode, Error> {
                 keep_pods: up.keep_pods,
                 registry_mirrors: up.registry_mirror,
             };
-            // The shim is this very program, even when its file is replaced while the cluster runs.
-            let shim = PathBuf::from(format!("/proc/{}/exe", std::process::id()));
-            ironkeel_supervisor::up(options, shim, stop_signal()).await?;
+            ironkeel_supervisor::up(options, shim_program(), stop_signal()).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Node(node) => {
+            let options = NodeOptions {
+                data_dir: node.data_dir.data_dir,
+                kubeconfig: node.kubeconfig,
+                node_name: node.node_name,
+                node_ip: node.node_ip,
+                keep_pods: node.keep_pods,
+                registry_mirrors: node.registry_mirror,
+            };
+            ironkeel_supervisor::node(options, shim_program(), stop_signal()).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Certificate { data_dir, command: Certificate::Node { name, node_ip, out } } => {
+            let instance = Instance::of(&data_dir.data_dir)?;
+            let text = ironkeel_supervisor::node_kubeconfig(&instance, &name, node_ip)?;
+            match out {
+                Some(path) => ironkeel_supervisor::write_private(&path, text.as_bytes())?,
+                None => print!("{text}"),
+            }
             Ok(ExitCode::SUCCESS)
         }
         Command::KubeApiserver { flags } => kube_apiserver(flags).await,
@@ -210,6 +278,11 @@ async fn execute(command: Command) -> Result<ExitCode, Error> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// The shim is this very program, even when its file is replaced while it runs.
+fn shim_program() -> PathBuf {
+    PathBuf::from(format!("/proc/{}/exe", std::process::id()))
 }
 
 async fn kube_apiserver(flags: Vec<String>) -> Result<ExitCode, Error> {

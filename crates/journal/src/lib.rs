@@ -32,6 +32,13 @@ pub enum Entry {
         /// Path relative to the hierarchy roots, for example `/ironkeel-1a2b3c`.
         path: String,
     },
+    /// A route of the host's main table.
+    Route {
+        /// `10.42.1.0/24`.
+        destination: String,
+        /// Next hop; a route through another one is not ours.
+        gateway: String,
+    },
     /// An nftables table.
     NftTable {
         /// `inet`, `ip` or `ip6`.

@@ -1,5 +1,5 @@
 //! Undoing what the journal lists: processes first, then mounts from the innermost out, namespaces,
-//! links, tables, cgroups, files and sysctls.
+//! links, routes, tables, cgroups, files and sysctls.
 
 use std::ffi::CString;
 use std::io::Write as _;
@@ -13,10 +13,12 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause between looks at processes or cgroups that are on their way out.
 const KILL_POLL: Duration = Duration::from_millis(5);
 
-/// Removes links and nftables tables; `netlink` does it, and this crate must not know it.
+/// Removes links, routes and nftables tables; `netlink` does it, and this crate must not know it.
 pub trait HostNetwork {
     /// Deletes a link of the host's namespace; `Ok` when it is not there.
     fn delete_link(&self, name: &str) -> Result<(), String>;
+    /// Deletes a route of the main table through that gateway; `Ok` when it is not there.
+    fn delete_route(&self, destination: &str, gateway: &str) -> Result<(), String>;
     /// Deletes an nftables table; `Ok` when it is not there.
     fn delete_table(&self, family: &str, name: &str) -> Result<(), String>;
 }
@@ -55,7 +57,7 @@ fn order(entry: &Entry) -> u8 {
         Entry::Cgroup { .. } => 1,
         Entry::Mount { .. } => 2,
         Entry::Namespace { .. } => 3,
-        Entry::Link { .. } => 4,
+        Entry::Link { .. } | Entry::Route { .. } => 4,
         Entry::NftTable { .. } => 5,
         Entry::File { .. } => 6,
         Entry::Tree { .. } => 7,
@@ -78,6 +80,7 @@ fn depth(entry: &Entry) -> usize {
 fn undo(entry: &Entry, network: &dyn HostNetwork) -> Result<(), String> {
     match entry {
         Entry::Link { name } => network.delete_link(name),
+        Entry::Route { destination, gateway } => network.delete_route(destination, gateway),
         Entry::NftTable { family, name } => network.delete_table(family, name),
         Entry::Process { pid, start_time } => await_gone(*pid, *start_time),
         Entry::Mount { path } => unmount_below(Path::new(path)),
@@ -219,6 +222,9 @@ mod tests {
     impl HostNetwork for NoNetwork {
         fn delete_link(&self, name: &str) -> Result<(), String> {
             Err(format!("{name} is stuck"))
+        }
+        fn delete_route(&self, _: &str, _: &str) -> Result<(), String> {
+            Ok(())
         }
         fn delete_table(&self, _: &str, _: &str) -> Result<(), String> {
             Ok(())

@@ -121,6 +121,8 @@ pub struct Config {
     pub image_gc: ImageGcThresholds,
     /// Resources that pods do not get (system and kube reserved), as quantities.
     pub reserved: BTreeMap<String, String>,
+    /// Whether the Node is made when it is not there; otherwise it is waited for.
+    pub register_node: bool,
     /// Taints that the Node is registered with.
     pub register_with_taints: Vec<Taint>,
     /// Labels that the Node is registered with.
@@ -165,6 +167,7 @@ impl Config {
             eviction: EvictionThresholds::default(),
             image_gc: ImageGcThresholds::default(),
             reserved: BTreeMap::new(),
+            register_node: true,
             register_with_taints: Vec::new(),
             labels: BTreeMap::new(),
             max_parallel_image_pulls: 4,

@@ -32,7 +32,8 @@ fn as_host(f: impl FnOnce(ServiceTable) + Send + 'static) {
         }
         f(ServiceTable::new(TableConfig {
             table: "ironkeel-proxy".into(),
-            service_cidr: "10.96.0.0/16".parse().unwrap(),
+            service_cidr: Some("10.96.0.0/16".parse().unwrap()),
+            cluster_cidr: Some("10.7.0.0/16".parse().unwrap()),
             anchor_link: Some("anchor0".into()),
         }));
     };
@@ -126,7 +127,8 @@ fn connections_spread_over_ready_endpoints_and_follow_changes() {
         table.update(vec![(service_key(&web), None)]).unwrap();
         let config = TableConfig {
             table: "ironkeel-proxy".into(),
-            service_cidr: "10.96.0.0/16".parse().unwrap(),
+            service_cidr: Some("10.96.0.0/16".parse().unwrap()),
+            cluster_cidr: Some("10.7.0.0/16".parse().unwrap()),
             anchor_link: Some("anchor0".into()),
         };
         let mut again = ServiceTable::new(config);

@@ -38,8 +38,11 @@ const RESYNC_DELAY_MS: u64 = 1_000;
 pub struct Config {
     /// This node; endpoints on it are local.
     pub node_name: String,
-    /// Addresses of Services.
-    pub service_cidr: Ipv4Net,
+    /// Addresses of Services; `None` leaves packets to Services without endpoints to the host's routes.
+    pub service_cidr: Option<Ipv4Net>,
+    /// Pods' addresses, all nodes': who comes to a Service's address from elsewhere is hidden behind
+    /// this node's address, so that answers come back through it. Needs `service_cidr`.
+    pub cluster_cidr: Option<Ipv4Net>,
     /// The nftables table (family `inet`).
     pub table: String,
     /// The link that Service addresses are routed to, so that they never leave the host; `None`
@@ -89,6 +92,7 @@ pub async fn run(config: Config, client: kube::Client, shutdown: CancellationTok
     let table = TableConfig {
         table: config.table.clone(),
         service_cidr: config.service_cidr,
+        cluster_cidr: config.cluster_cidr,
         anchor_link: config.anchor_link.clone(),
     };
     let mut table = ServiceTable::new(table);

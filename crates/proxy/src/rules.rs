@@ -104,7 +104,7 @@ fn mark_bit(bit: u32, compare: Compare, value: u32) -> [Expr; 3] {
 }
 
 /// The fixed chains and sets, from nothing or over what is there.
-pub(crate) fn base(t: &mut Transaction, service_cidr: Ipv4Net) {
+pub(crate) fn base(t: &mut Transaction, service_cidr: Option<Ipv4Net>, cluster_cidr: Option<Ipv4Net>) {
     t.create_table();
     for (name, spec) in &SETS {
         t.create_set(name, spec);
@@ -123,7 +123,21 @@ pub(crate) fn base(t: &mut Transaction, service_cidr: Ipv4Net) {
 
     let jump = |to: &str| Expr::Verdict(Verdict::Jump(to.to_owned()));
     let goto = |to: &str| Expr::Verdict(Verdict::Goto(to.to_owned()));
+    let within = |load: Load, how: Compare, net: Ipv4Net| {
+        [
+            Expr::Load(load, Reg(0)),
+            Expr::Bitwise(Reg(0), net.netmask().octets().to_vec(), vec![0; 4]),
+            Expr::Compare(Reg(0), how, net.network().octets().to_vec()),
+        ]
+    };
     for chain in ["services-prerouting", "services-output"] {
+        if let (Some(services), Some(cluster)) = (service_cidr, cluster_cidr) {
+            let mut rule = is_ipv4().to_vec();
+            rule.extend(within(Load::Ip4Source, Compare::Ne, cluster));
+            rule.extend(within(Load::Ip4Destination, Compare::Eq, services));
+            rule.push(jump("services-mark"));
+            t.add_rule(chain, &rule);
+        }
         let mut rule = is_ipv4().to_vec();
         rule.push(jump("services-dispatch"));
         t.add_rule(chain, &rule);
@@ -190,13 +204,10 @@ pub(crate) fn base(t: &mut Transaction, service_cidr: Ipv4Net) {
 
     // Whatever still goes to a Service address here found no endpoint, or no such port.
     for chain in ["services-filter-forward", "services-filter-output"] {
+        let Some(services) = service_cidr else { break };
         let mut rule = is_ipv4().to_vec();
-        rule.extend([
-            Expr::Load(Load::Ip4Destination, Reg(0)),
-            Expr::Bitwise(Reg(0), service_cidr.netmask().octets().to_vec(), vec![0; 4]),
-            Expr::Compare(Reg(0), Compare::Eq, service_cidr.network().octets().to_vec()),
-            goto("services-refuse"),
-        ]);
+        rule.extend(within(Load::Ip4Destination, Compare::Eq, services));
+        rule.push(goto("services-refuse"));
         t.add_rule(chain, &rule);
     }
     let mut rule = destination(0).to_vec();

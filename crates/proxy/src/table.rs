@@ -16,8 +16,10 @@ use crate::rules::{self, Balancer, CHAINS, PREFIXES, SETS};
 pub struct TableConfig {
     /// Name; family `inet`.
     pub table: String,
-    /// Addresses of Services.
-    pub service_cidr: Ipv4Net,
+    /// See [`crate::Config::service_cidr`].
+    pub service_cidr: Option<Ipv4Net>,
+    /// See [`crate::Config::cluster_cidr`].
+    pub cluster_cidr: Option<Ipv4Net>,
     /// See [`crate::Config::anchor_link`].
     pub anchor_link: Option<String>,
 }
@@ -50,7 +52,7 @@ impl ServiceTable {
         self.route_services()?;
         *self = ServiceTable::new(self.config.clone());
         let mut t = Transaction::new(Family::Inet, &self.config.table);
-        rules::base(&mut t, self.config.service_cidr);
+        rules::base(&mut t, self.config.service_cidr, self.config.cluster_cidr);
         for (set, _) in &SETS {
             t.flush_set(set);
         }
@@ -196,11 +198,11 @@ impl ServiceTable {
     /// (refused by the filter chains) instead of leaving by the default route, and a host without a
     /// default route can reach Services too.
     fn route_services(&self) -> Result<(), NetlinkError> {
-        let Some(anchor) = &self.config.anchor_link else { return Ok(()) };
+        let (Some(anchor), Some(range)) = (&self.config.anchor_link, self.config.service_cidr) else { return Ok(()) };
         let mut socket = Socket::route()?;
         let link = socket.link(anchor)?.ok_or_else(|| NetlinkError::NoLink(anchor.clone()))?.index;
         let source =
             socket.addresses()?.into_iter().find(|(l, a)| *l == link && a.addr().is_ipv4()).map(|(_, a)| a.addr());
-        socket.add_route(&Route { destination: IpNet::V4(self.config.service_cidr), gateway: None, link, source })
+        socket.add_route(&Route { destination: IpNet::V4(range), gateway: None, link, source })
     }
 }

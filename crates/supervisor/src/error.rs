@@ -80,6 +80,57 @@ pub enum Error {
         /// What does not fit.
         reason: String,
     },
+    /// Not a name for a node, or not for this one.
+    #[error("node {name:?}: {reason}")]
+    NodeName {
+        /// The name.
+        name: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// Other hosts cannot reach the API server.
+    #[error("other hosts cannot reach the API server at {server}; start `ironkeel up` with another --bind-address")]
+    OnlyLocal {
+        /// Its URL.
+        server: String,
+    },
+    /// Not a file that a node can join with.
+    #[error("{path} is no node's kubeconfig: {reason}")]
+    NodeKubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The directory belongs to something else.
+    #[error("{dir} holds {role}; choose another --data-dir")]
+    OtherRole {
+        /// The data directory.
+        dir: PathBuf,
+        /// What it holds.
+        role: &'static str,
+    },
+    /// The directory belongs to another node.
+    #[error("{dir} holds node {name}; choose another --data-dir, or `ironkeel reset` it first")]
+    OtherNode {
+        /// The data directory.
+        dir: PathBuf,
+        /// Its node.
+        name: String,
+    },
+    /// The cluster gave the node another range.
+    #[error(
+        "the range of this node's pods was {known} and is {told} now: its Node was deleted and made anew; \
+         run `ironkeel reset --data-dir {dir}` and start the node again"
+    )]
+    RangeChanged {
+        /// The data directory.
+        dir: PathBuf,
+        /// What pods here have addresses of.
+        known: ipnet::Ipv4Net,
+        /// What the Node says.
+        told: ipnet::Ipv4Net,
+    },
     /// The store could not be opened.
     #[error(transparent)]
     Store(#[from] ironkeel_embedded::EmbeddedError),
@@ -91,7 +142,7 @@ pub enum Error {
     ApiServer(String),
     /// A flag.
     #[error(transparent)]
-    Flag(#[from] crate::kube_apiserver::FlagError),
+    Flag(#[from] crate::flags::FlagError),
     /// The journal.
     #[error(transparent)]
     Journal(#[from] ironkeel_journal::JournalError),

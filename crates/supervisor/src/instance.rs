@@ -42,6 +42,21 @@ pub struct UpOptions {
 }
 
 impl UpOptions {
+    /// Defaults for a data directory.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        UpOptions {
+            data_dir: data_dir.into(),
+            bind_address: Ipv4Addr::UNSPECIFIED.into(),
+            secure_port: 6443,
+            node_name: None,
+            node_ip: None,
+            pod_cidr: None,
+            service_cidr: None,
+            keep_pods: false,
+            registry_mirrors: Vec::new(),
+        }
+    }
+
     /// The API server's address and port.
     pub fn listen(&self) -> SocketAddr {
         SocketAddr::new(self.bind_address, self.secure_port)
@@ -145,9 +160,8 @@ impl Instance {
         self.record_path().is_file() || self.journal().is_file()
     }
 
-    /// Reads what was decided at the first start, or decides it now. Ranges that differ from the
-    /// recorded ones are refused: objects hold addresses of the old ones.
-    pub fn decide(&self, options: &UpOptions) -> Result<(Ranges, String), Error> {
+    /// What was decided at the first start: ranges and the node's name; `None` when there was none.
+    pub(crate) fn recorded(&self) -> Result<Option<(Ranges, String)>, Error> {
         let path = self.record_path();
         match std::fs::read(&path) {
             Ok(bytes) => {
@@ -157,25 +171,30 @@ impl Instance {
                     return Err(Error::Newer { dir: self.dir.clone(), found, supported: LAYOUT });
                 }
                 let record: Record = serde_json::from_value(value).map_err(|e| damaged(&path, &e))?;
-                keep("--pod-cidr", options.pod_cidr, record.ranges.pod_cidr)?;
-                keep("--service-cidr", options.service_cidr, record.ranges.service_cidr)?;
-                Ok((record.ranges, options.node_name.clone().unwrap_or(record.node_name)))
+                Ok(Some((record.ranges, record.node_name)))
             }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let ranges = choose_ranges(options)?;
-                let node_name = match &options.node_name {
-                    Some(name) => name.clone(),
-                    None => host_name(),
-                };
-                let record = Record { layout: LAYOUT, ranges, node_name: node_name.clone() };
-                let bytes = serde_json::to_vec_pretty(&record).map_err(|e| damaged(&path, &e))?;
-                let fresh = path.with_extension("new");
-                std::fs::write(&fresh, bytes).map_err(Error::file("writing", &fresh))?;
-                std::fs::rename(&fresh, &path).map_err(Error::file("writing", &path))?;
-                Ok((ranges, node_name))
-            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::file("reading", &path)(e)),
         }
+    }
+
+    /// Reads what was decided at the first start, or decides it now. Ranges that differ from the
+    /// recorded ones are refused: objects hold addresses of the old ones.
+    pub fn decide(&self, options: &UpOptions) -> Result<(Ranges, String), Error> {
+        if let Some((ranges, node_name)) = self.recorded()? {
+            keep("--pod-cidr", options.pod_cidr, ranges.pod_cidr)?;
+            keep("--service-cidr", options.service_cidr, ranges.service_cidr)?;
+            return Ok((ranges, options.node_name.clone().unwrap_or(node_name)));
+        }
+        let path = self.record_path();
+        let ranges = choose_ranges(options)?;
+        let node_name = options.node_name.clone().unwrap_or_else(host_name);
+        let record = Record { layout: LAYOUT, ranges, node_name: node_name.clone() };
+        let bytes = serde_json::to_vec_pretty(&record).map_err(|e| damaged(&path, &e))?;
+        let fresh = path.with_extension("new");
+        std::fs::write(&fresh, bytes).map_err(Error::file("writing", &fresh))?;
+        std::fs::rename(&fresh, &path).map_err(Error::file("writing", &path))?;
+        Ok((ranges, node_name))
     }
 }
 
@@ -195,7 +214,7 @@ fn keep(flag: &'static str, asked: Option<Ipv4Net>, recorded: Ipv4Net) -> Result
 }
 
 /// The host's name in lower case, as a Node may be called.
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let name = nix::unistd::gethostname().map(|n| n.to_string_lossy().to_lowercase()).unwrap_or_default();
     let name: String = name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
     let name = name.trim_matches(['-', '.']).to_owned();
@@ -259,15 +278,9 @@ mod tests {
 
     fn options(dir: &Path) -> UpOptions {
         UpOptions {
-            data_dir: dir.to_owned(),
-            bind_address: [127, 0, 0, 1].into(),
-            secure_port: 6443,
-            node_name: None,
-            node_ip: None,
             pod_cidr: Some("10.200.0.0/16".parse().unwrap()),
             service_cidr: Some("10.201.0.0/16".parse().unwrap()),
-            keep_pods: false,
-            registry_mirrors: Vec::new(),
+            ..UpOptions::new(dir)
         }
     }
 

@@ -1,4 +1,4 @@
-//! The whole cluster in one process: start order, readiness, stop.
+//! The whole cluster in one process, and each part in one of its own: start order, readiness, stop.
 //!
 //! The only place that names the store's engine and wires transports: components get an in-process
 //! client with their own identity, everyone else TLS. What does not live here: anything that a
@@ -8,10 +8,13 @@ mod at_rest;
 mod cluster_dns;
 mod components;
 mod error;
+mod flags;
+mod host;
 mod images;
 mod instance;
 mod kube_apiserver;
 mod network;
+mod node;
 mod notify;
 mod preflight;
 mod progress;
@@ -20,9 +23,11 @@ mod status;
 mod up;
 
 pub use error::Error;
+pub use flags::FlagError;
 pub use images::{ImageCommand, run_image_command};
 pub use instance::{Instance, Ranges, UpOptions};
-pub use kube_apiserver::{ApiServerArguments, ApiServerCommand, FlagError, api_server_arguments, verbosity};
+pub use kube_apiserver::{ApiServerArguments, ApiServerCommand, api_server_arguments, verbosity};
+pub use node::{NodeOptions, node, node_kubeconfig, write_private};
 pub use progress::Progress;
 pub use reset::reset;
 pub use status::{StatusReport, status};

@@ -59,12 +59,24 @@ pub(crate) fn other_clusters(tag: &str) -> Result<bool, Error> {
     Ok(Socket::route()?.links()?.iter().any(|l| anchor(&l.name) && l.name != own))
 }
 
-/// Links and tables for `reset`.
+/// Links, routes and tables for `reset`.
 pub(crate) struct Netlink;
 
 impl HostNetwork for Netlink {
     fn delete_link(&self, name: &str) -> Result<(), String> {
         Socket::route().and_then(|mut s| s.delete_link(name)).map(drop).map_err(|e| e.to_string())
+    }
+
+    fn delete_route(&self, destination: &str, gateway: &str) -> Result<(), String> {
+        let destination: ipnet::IpNet = destination.parse().map_err(|_| format!("{destination} is no range"))?;
+        let gateway: IpAddr = gateway.parse().map_err(|_| format!("{gateway} is no address"))?;
+        let delete = || {
+            let mut socket = Socket::route()?;
+            let ours =
+                socket.routes()?.into_iter().find(|r| r.destination == destination && r.gateway == Some(gateway));
+            ours.map_or(Ok(false), |route| socket.delete_route(&route))
+        };
+        delete().map(drop).map_err(|e: ironkeel_netlink::NetlinkError| e.to_string())
     }
 
     fn delete_table(&self, family: &str, name: &str) -> Result<(), String> {

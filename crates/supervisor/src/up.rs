@@ -8,28 +8,26 @@ use std::sync::Arc;
 use ironkeel_apiserver::{ApiServer, ClientIdentity};
 use ironkeel_auth::pki::{Identity, Pki, PkiConfig};
 use ironkeel_auth::{AuthenticatorConfig, RequestHeaderConfig, ServiceAccountIssuer, UserInfo};
-use ironkeel_cni::{BuiltinConfig, BuiltinNetwork};
+use ironkeel_cni::{BuiltinNetwork, NodeRoutesConfig};
 use ironkeel_embedded::Embedded;
-use ironkeel_informer::{Informer, WatchConfig};
-use ironkeel_journal::{Entry, Journal};
-use ironkeel_runtime::{RegistryConfig, Runtime, RuntimeConfig};
+use ironkeel_informer::Informer;
+use ironkeel_journal::Journal;
+use ironkeel_runtime::Runtime;
 use k8s_openapi::api::core::v1::Node;
-use kube::Api;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::components::Components;
 use crate::error::Error;
-use crate::instance::SHARED_RUN_DIR;
-use crate::{Instance, Progress, Ranges, UpOptions, at_rest, cluster_dns, images, network, notify, preflight};
+use crate::host::{self, RuntimeParts};
+use crate::{Instance, Progress, Ranges, UpOptions, at_rest, cluster_dns, network, node, notify, preflight};
 
 /// Where pods' tokens come from: the issuer in every ServiceAccount token.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// Common name of the aggregator's certificate, the one that may name users in headers.
 const FRONT_PROXY_NAME: &str = "front-proxy-client";
-const CLUSTER_DOMAIN: &str = "cluster.local";
-/// The kubelet's port; the next free one when another cluster of this host has it.
-const KUBELET_PORT: u16 = 10250;
+/// The cluster's domain.
+pub(crate) const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// What was decided before anything was made.
 struct Plan {
@@ -47,6 +45,7 @@ pub async fn up(options: UpOptions, shim_exe: PathBuf, stop: impl Future<Output 
     let instance = Instance::of(&options.data_dir)?;
     ironkeel_auth::pki::create_private_dir(&instance.dir)?;
     let _lock = preflight::lock(&instance.dir)?;
+    node::refuse_node_directory(&instance)?;
     let (ranges, node_name) = instance.decide(&options)?;
     let node_ip = match options.node_ip {
         Some(ip) => ip,
@@ -69,16 +68,7 @@ pub async fn up(options: UpOptions, shim_exe: PathBuf, stop: impl Future<Output 
 
     let (network, runtime) = start_node(&plan, &journal, shim_exe).await?;
     progress.done(format!("pod network {}, container runtime", plan.ranges.node_pod_cidr()));
-    let stopping = CancellationToken::new();
-    images::serve(runtime.clone(), &plan.instance.image_socket(), stopping.clone()).await?;
-    let cri_socket = plan.instance.cri_socket();
-    let (serving, serving_stop) = (runtime.clone(), stopping.clone());
-    components.start("container runtime", |stop| async move {
-        tokio::select! {
-            outcome = serving.serve_socket(&cri_socket, serving_stop) => outcome,
-            () = stop.cancelled() => Ok(()),
-        }
-    });
+    let stopping = host::serve_runtime(&plan.instance, &runtime, &mut components).await?;
 
     let cluster = Cluster { plan: &plan, pki: &pki, api: &api_server, journal: &journal };
     let ready = cluster.start_clients(&mut components, &network, &runtime).await?;
@@ -193,31 +183,18 @@ async fn start_node(
     journal: &Journal,
     shim_exe: PathBuf,
 ) -> Result<(Arc<BuiltinNetwork>, Arc<Runtime>), Error> {
-    let (instance, dir) = (&plan.instance, &plan.instance.dir);
-    let run_dir = instance.run_dir();
-    journal.record(Entry::Tree { path: run_dir.display().to_string() })?;
-    std::fs::create_dir_all(&run_dir).map_err(Error::file("creating", &run_dir))?;
-    let config = BuiltinConfig {
-        tag: instance.tag.clone(),
-        state_dir: dir.join("addresses"),
-        pod_cidr: plan.ranges.node_pod_cidr(),
-        mtu: network::mtu_of(plan.node_ip)?,
-        table: instance.name.clone(),
-        shared_dir: PathBuf::from(SHARED_RUN_DIR),
-    };
+    let instance = &plan.instance;
+    host::make_run_dir(instance, journal)?;
+    let config = host::network_config(instance, plan.ranges.node_pod_cidr(), plan.ranges.pod_cidr, plan.node_ip)?;
     let network = BuiltinNetwork::start(config, journal.clone())?;
-    let runtime = Runtime::start(RuntimeConfig {
-        root_dir: dir.join("runtime"),
-        state_dir: run_dir.join("pods"),
-        cgroup_root: format!("/{}", instance.name),
+    let parts = RuntimeParts {
+        instance,
+        journal,
         network: Arc::new(network.clone()),
-        journal: Arc::new(journal.clone()),
         shim_exe,
-        registries: RegistryConfig { mirrors: plan.options.registry_mirrors.clone(), ..RegistryConfig::default() },
-        seccomp_default: true,
-    })
-    .await?;
-    Ok((network, runtime))
+        registry_mirrors: &plan.options.registry_mirrors,
+    };
+    Ok((network, host::start_runtime(parts).await?))
 }
 
 struct Cluster<'a> {
@@ -242,7 +219,9 @@ impl Cluster<'_> {
         self.start_kubelet(components, runtime)?;
 
         let client = self.client(Identity::Scheduler);
+        let hosted = self.api.hosts("scheduler");
         components.start("kube-scheduler", |stop| async move {
+            let _hosted = hosted;
             ironkeel_scheduler::run(ironkeel_scheduler::Config::default(), client, stop).await;
             Ok::<(), Error>(())
         });
@@ -253,14 +232,25 @@ impl Cluster<'_> {
                 client_of(&api, UserInfo::for_service_account("kube-system", name))
             })),
             root_ca: Some(self.pki.ca_pem().to_owned()),
+            node_ipam: Some(ironkeel_controllers::NodeIpam {
+                cluster_cidr: plan.ranges.pod_cidr,
+                node_mask_size: plan.ranges.node_pod_cidr().prefix_len(),
+                // This host's pod network is up before its Node is.
+                kept: [(plan.node_name.clone(), plan.ranges.node_pod_cidr())].into(),
+            }),
             ..ironkeel_controllers::Config::default()
         };
         let client = self.client(Identity::ControllerManager);
-        components.start("kube-controller-manager", |stop| ironkeel_controllers::run(controllers, client, stop));
+        let hosted = self.api.hosts("controller-manager");
+        components.start("kube-controller-manager", |stop| async move {
+            let _hosted = hosted;
+            ironkeel_controllers::run(controllers, client, stop).await
+        });
 
         let proxy = ironkeel_proxy::Config {
             node_name: plan.node_name.clone(),
-            service_cidr: plan.ranges.service_cidr,
+            service_cidr: Some(plan.ranges.service_cidr),
+            cluster_cidr: Some(plan.ranges.pod_cidr),
             table: plan.instance.name.clone(),
             anchor_link: Some(network.anchor_link()),
             journal: self.journal.clone(),
@@ -268,36 +258,26 @@ impl Cluster<'_> {
         let client = self.client(Identity::Proxy);
         components.start("kube-proxy", |stop| ironkeel_proxy::run(proxy, client, stop));
 
+        let routes = NodeRoutesConfig { node_name: plan.node_name.clone(), journal: self.journal.clone() };
+        let client = self.client(Identity::Proxy);
+        components.start("node routes", |stop| ironkeel_cni::follow_nodes(routes, client, stop));
+
         let dns_ready = self.start_dns(components, network).await?;
-        let nodes = Informer::start(
-            Api::<Node>::all(self.client(Identity::Admin)),
-            WatchConfig { label_selector: None, field_selector: Some(format!("metadata.name={}", plan.node_name)) },
-            CancellationToken::new(),
-        );
+        let nodes = node::own_node(&self.client(Identity::Admin), &plan.node_name, CancellationToken::new());
         Ok(Ready { node_name: plan.node_name.clone(), nodes, dns: dns_ready })
     }
 
     fn start_kubelet(&self, components: &mut Components, runtime: &Arc<Runtime>) -> Result<(), Error> {
         let plan = self.plan;
-        let dir = &plan.instance.dir;
-        let mut config = ironkeel_kubelet::Config::new(&plan.node_name, dir.join("kubelet"));
-        config.node_ips = vec![plan.node_ip];
-        config.pod_logs_dir = dir.join("logs/pods");
-        config.static_pods_dir = Some(dir.join("manifests"));
+        let mut config = host::kubelet_config(&plan.instance, self.journal, &plan.node_name, plan.node_ip)?;
         config.cluster_dns = vec![plan.ranges.dns_service().into()];
-        config.cgroup_root = format!("/{}", plan.instance.name);
-        config.listener = Some(kubelet_listener(plan.node_ip)?);
+        config.listener = Some(host::kubelet_listener(plan.node_ip)?);
         let serving = self.pki.kubelet_serving();
         config.serving = Some(ironkeel_kubelet::ServingCertificate {
             certificate: serving.cert_pem.clone().into(),
             key: serving.key_pem.clone().into(),
         });
         config.client_ca = Some(self.pki.ca_pem().into());
-        config.journal = Some(Arc::new(self.journal.clone()));
-        config.container_id_scheme = Some("ironkeel".to_owned());
-        for made in [&config.pod_logs_dir, &dir.join("manifests")] {
-            std::fs::create_dir_all(made).map_err(Error::file("creating", made))?;
-        }
         let (client, cri) = (self.client(Identity::Kubelet), runtime.cri_client());
         components.start("kubelet", |stop| ironkeel_kubelet::run(config, client, cri, stop));
         Ok(())
@@ -341,16 +321,6 @@ fn client_of(api: &ApiServer, user: UserInfo) -> kube::Client {
     ironkeel_client::from_service(api.in_process(user), &name)
 }
 
-/// Upstream's port, or any other when a second cluster runs on this host.
-fn kubelet_listener(node_ip: IpAddr) -> Result<std::net::TcpListener, Error> {
-    let any: IpAddr = if node_ip.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-    let wanted = SocketAddr::new(any, KUBELET_PORT);
-    let bound = std::net::TcpListener::bind(wanted).or_else(|_| std::net::TcpListener::bind((any, 0)));
-    let listener = bound.map_err(|source| Error::Port { address: wanted, source })?;
-    listener.set_nonblocking(true).map_err(|source| Error::Port { address: wanted, source })?;
-    Ok(listener)
-}
-
 /// What a ready cluster is.
 struct Ready {
     node_name: String,
@@ -360,13 +330,7 @@ struct Ready {
 
 impl Ready {
     async fn wait(self, progress: &Progress) {
-        let mut deltas = self.nodes.subscribe();
-        while let Some(delta) = deltas.recv().await {
-            let conditions = delta.object().and_then(|n| n.status.as_ref()?.conditions.as_ref());
-            if conditions.is_some_and(|c| c.iter().any(|c| c.type_ == "Ready" && c.status == "True")) {
-                break;
-            }
-        }
+        node::ready(&self.nodes).await;
         progress.done(format!("node {} is Ready", self.node_name));
         if self.dns.await.is_ok() {
             progress.done("cluster DNS answers");

@@ -256,7 +256,7 @@ async fn report(kubelet: &Kubelet, written: &mut Option<NodeStatus>) -> Result<(
     }
 }
 
-/// Creates the node, or takes over the one that is there.
+/// Creates the node, or takes over the one that is there; without registration somebody else makes it.
 async fn register(kubelet: &Kubelet, api: &Api<Node>) -> Result<Node, Error> {
     let config = &kubelet.config;
     let mut labels = config.labels.clone();
@@ -285,7 +285,12 @@ async fn register(kubelet: &Kubelet, api: &Api<Node>) -> Result<Node, Error> {
         }),
         status: Some(status::generate(kubelet, None, &[])),
     };
-    let node = match api.create(&PostParams::default(), &node).await {
+    let made = if config.register_node {
+        api.create(&PostParams::default(), &node).await
+    } else {
+        api.get(&config.node_name).await
+    };
+    let node = match made {
         Ok(node) => node,
         Err(kube::Error::Api(answer)) if answer.code == 409 => {
             let existing = api.get(&config.node_name).await?;

@@ -5,7 +5,7 @@ use ironkeel_apiserver::Config;
 use ironkeel_auth::OidcConfig;
 use serde::Deserialize;
 
-use super::flags::{FlagError, invalid};
+use crate::flags::{FlagError, invalid};
 
 const FLAG: &str = "authentication-config";
 

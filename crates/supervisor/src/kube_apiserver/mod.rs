@@ -17,10 +17,9 @@ use ironkeel_store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::flags::{self, FlagError};
 use crate::{Error, at_rest, notify};
 use options::{Options, StoreOptions};
-
-
 
 /// A command line that was understood.
 pub struct ApiServerCommand(Options);
@@ -41,7 +40,7 @@ impl std::fmt::Debug for ApiServerCommand {
 
 /// The verbosity of `-v`, before anything else is read; 0 without it.
 pub fn verbosity(arguments: &[String]) -> u8 {
-    crate::flags::parse(table::TABLE, arguments.iter().cloned()).ok().and_then(|g| g.parsed("v", 0).ok()).unwrap_or(0)
+    flags::parse(table::TABLE, arguments.iter().cloned()).ok().and_then(|g| g.parsed("v", 0).ok()).unwrap_or(0)
 }
 
 /// Reads a command line and the files that it names.
@@ -49,9 +48,9 @@ pub fn verbosity(arguments: &[String]) -> u8 {
 /// # Errors
 /// A flag that is unknown, has a wrong value, or cannot be honoured.
 pub fn api_server_arguments(arguments: Vec<String>) -> Result<ApiServerArguments, FlagError> {
-    let given = crate::flags::parse(table::TABLE, arguments)?;
+    let given = flags::parse(table::TABLE, arguments)?;
     if given.help {
-        return Ok(ApiServerArguments::Help(crate::flags::help("kube-apiserver", table::ABOUT, table::TABLE)));
+        return Ok(ApiServerArguments::Help(flags::help("kube-apiserver", table::ABOUT, table::TABLE)));
     }
     Ok(ApiServerArguments::Serve(Box::new(ApiServerCommand(options::options(&given)?))))
 }

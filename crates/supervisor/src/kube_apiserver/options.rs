@@ -12,8 +12,8 @@ use ironkeel_auth::{
     AuthenticatorConfig, AuthorizationMode, KeySet, OidcConfig, RequestHeaderConfig, ServiceAccountIssuer, SigningKey,
 };
 
-use super::flags::{FlagError, Given, invalid};
 use super::gates::GATES;
+use crate::flags::{FlagError, Given, invalid};
 use crate::network;
 
 /// Upstream's `--service-cluster-ip-range` where none is given.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ironkeel_auth::pki::{self, ServingCertificates};
 
-use super::flags::{FlagError, Given, invalid};
+use crate::flags::{FlagError, Given, invalid};
 
 /// Upstream's `--cert-dir` where none is given.
 const CERT_DIR: &str = "/var/run/kubernetes";

@@ -1,8 +1,8 @@
 //! The flags of `ironkeel kube-apiserver`: upstream's names, and what comes of each.
 
-use super::flags::Effect::{Honoured, Nothing, Refused, RefusedUnless};
-use super::flags::Takes::{Bool, Commas, List, Value};
-use super::flags::{Effect, Flag, Takes};
+use crate::flags::Effect::{Honoured, Nothing, Refused, RefusedUnless};
+use crate::flags::Takes::{Bool, Commas, List, Value};
+use crate::flags::{Effect, Flag, Takes};
 
 const fn flag(name: &'static str, takes: Takes, effect: Effect, help: &'static str) -> Flag {
     Flag { name, takes, effect, help }

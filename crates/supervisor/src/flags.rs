@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 /// What a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Takes {
+pub(crate) enum Takes {
     /// Nothing, `=true` or `=false`.
     Bool,
     /// One value; the last one counts.
@@ -18,7 +18,7 @@ pub(super) enum Takes {
 
 /// What comes of a flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(crate) enum Effect {
     /// It does what upstream's does.
     Honoured,
     /// It changes nothing here, and nobody is the worse for it; why.
@@ -31,11 +31,11 @@ pub(super) enum Effect {
 
 /// One flag.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Flag {
-    pub(super) name: &'static str,
-    pub(super) takes: Takes,
-    pub(super) effect: Effect,
-    pub(super) help: &'static str,
+pub(crate) struct Flag {
+    pub(crate) name: &'static str,
+    pub(crate) takes: Takes,
+    pub(crate) effect: Effect,
+    pub(crate) help: &'static str,
 }
 
 /// Why a command line is wrong.
@@ -75,16 +75,16 @@ pub enum FlagError {
 
 /// Flags as given.
 #[derive(Debug, Default)]
-pub(super) struct Given {
+pub(crate) struct Given {
     values: BTreeMap<&'static str, Vec<String>>,
     /// What the user should know.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
     /// Whether help was asked for.
-    pub(super) help: bool,
+    pub(crate) help: bool,
 }
 
 /// Reads a command line.
-pub(super) fn parse(table: &[Flag], arguments: impl IntoIterator<Item = String>) -> Result<Given, FlagError> {
+pub(crate) fn parse(table: &[Flag], arguments: impl IntoIterator<Item = String>) -> Result<Given, FlagError> {
     let mut given = Given::default();
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
@@ -127,7 +127,7 @@ fn boolean(flag: &'static str, value: &str) -> Result<bool, FlagError> {
     }
 }
 
-pub(super) fn invalid(flag: &'static str, value: &str, reason: impl Into<String>) -> FlagError {
+pub(crate) fn invalid(flag: &'static str, value: &str, reason: impl Into<String>) -> FlagError {
     FlagError::Invalid { flag, value: value.to_owned(), reason: reason.into() }
 }
 
@@ -158,22 +158,22 @@ impl Given {
     }
 
     /// The value, where it was given and is not empty.
-    pub(super) fn text(&self, name: &'static str) -> Option<&str> {
+    pub(crate) fn text(&self, name: &'static str) -> Option<&str> {
         self.values.get(name)?.last().map(String::as_str).filter(|v| !v.is_empty())
     }
 
     /// Every value.
-    pub(super) fn all(&self, name: &'static str) -> &[String] {
+    pub(crate) fn all(&self, name: &'static str) -> &[String] {
         self.values.get(name).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// A switch.
-    pub(super) fn switch(&self, name: &'static str, default: bool) -> bool {
+    pub(crate) fn switch(&self, name: &'static str, default: bool) -> bool {
         self.text(name).map_or(default, |v| boolean(name, v).unwrap_or(default))
     }
 
     /// Something that is parsed.
-    pub(super) fn parsed<T: std::str::FromStr>(&self, name: &'static str, default: T) -> Result<T, FlagError>
+    pub(crate) fn parsed<T: std::str::FromStr>(&self, name: &'static str, default: T) -> Result<T, FlagError>
     where
         T::Err: std::fmt::Display,
     {
@@ -181,7 +181,7 @@ impl Given {
     }
 
     /// A duration as Go writes it (`1m30s`), in whole milliseconds.
-    pub(super) fn duration(
+    pub(crate) fn duration(
         &self,
         name: &'static str,
         default: std::time::Duration,
@@ -218,7 +218,7 @@ fn go_duration(text: &str) -> Option<std::time::Duration> {
 }
 
 /// The text of `--help`.
-pub(super) fn help(command: &str, about: &str, table: &[Flag]) -> String {
+pub(crate) fn help(command: &str, about: &str, table: &[Flag]) -> String {
     let mut out = format!("{about}\n\nUsage:\n  {command} [flags]\n\nFlags:\n");
     for flag in table {
         let value = match flag.takes {
