@@ -127,33 +127,39 @@ pub(crate) fn success(group: &str, plural: &str, name: &str, uid: &str) -> Value
 /// The object of an entry as bytes of JSON in the row's version.
 pub(crate) fn entry_json(registry: &Registry, row: &Row, entry: &Entry) -> Result<Bytes, ApiError> {
     if !row.converts_entry(entry) {
-        return Ok(entry.json.clone());
+        return Ok(entry.json());
     }
     entry.view(View { row: row.id, format: Kept::Json }, || {
-        let mut out = Vec::with_capacity(entry.json.len());
+        let mut out = Vec::with_capacity(entry.json_len());
         ironkeel_codec::encode_json(&registry.tree(row, entry)?, &mut out);
-        Ok(out.into())
+        Ok(Bytes::copy_from_slice(&out))
     })
 }
 
 /// The protobuf message of an entry (no envelope).
 pub(crate) fn entry_protobuf(registry: &Registry, row: &Row, entry: &Entry) -> Result<Bytes, ApiError> {
     entry.view(View { row: row.id, format: Kept::Protobuf }, || {
-        let mut out = Vec::with_capacity(entry.json.len());
+        let mut out = Vec::with_capacity(entry.json_len());
         ironkeel_codec::encode_protobuf_message(&registry.tree(row, entry)?, row.kind.resource.type_id, &mut out);
-        Ok(out.into())
+        Ok(Bytes::copy_from_slice(&out))
     })
 }
 
 /// `PartialObjectMetadata` of an entry as JSON.
 pub(crate) fn entry_metadata(entry: &Entry, beta: bool) -> Result<Bytes, ApiError> {
-    // The bytes do not depend on the row; a row that cannot be serves as the key.
-    let row = if beta { usize::MAX - 1 } else { usize::MAX };
-    entry.view(View { row, format: Kept::Metadata }, || {
-        let mut out = Vec::with_capacity(512);
+    let version: &[u8] = if beta { b"meta.k8s.io/v1beta1" } else { b"meta.k8s.io/v1" };
+    let mut out = Vec::with_capacity(512);
+    for piece in [b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"", version, b"\",\"metadata\":"] {
+        out.extend_from_slice(piece);
+    }
+    // A part of the bytes that are there: no tree is built, and nothing more is kept.
+    if !entry.metadata_pieces(|piece| out.extend_from_slice(piece)) {
+        out.clear();
         ironkeel_codec::encode_json(&partial_metadata(&*entry.tree()?, beta), &mut out);
-        Ok(out.into())
-    })
+        return Ok(out.into());
+    }
+    out.push(b'}');
+    Ok(out.into())
 }
 
 /// `PartialObjectMetadata` of an entry as protobuf, envelope included.
@@ -161,7 +167,7 @@ pub(crate) fn entry_metadata_protobuf(entry: &Entry, beta: bool) -> Result<Bytes
     let row = if beta { usize::MAX - 3 } else { usize::MAX - 2 };
     entry.view(View { row, format: Kept::Metadata }, || {
         let type_id = type_by_name("meta/v1.PartialObjectMetadata").ok_or_else(ApiError::no_such_resource)?;
-        Ok(ironkeel_codec::encode_protobuf(&partial_metadata(&*entry.tree()?, beta), type_id).into())
+        Ok(Bytes::copy_from_slice(&ironkeel_codec::encode_protobuf(&partial_metadata(&*entry.tree()?, beta), type_id)))
     })
 }
 

@@ -290,12 +290,16 @@ fn json(
     head.extend_from_slice(b"\",\"metadata\":");
     ironkeel_codec::encode_json(meta, &mut head);
     head.extend_from_slice(b",\"items\":[");
-    let bytes_of = move |entry: &Entry| match shape {
-        Shape::Metadata(beta) => answer::entry_metadata(entry, beta),
-        _ => answer::entry_json(&registry, &row, entry),
+    let write = move |entry: &Entry, out: &mut BytesMut| {
+        match shape {
+            Shape::Metadata(beta) => out.extend_from_slice(&answer::entry_metadata(entry, beta)?),
+            _ if !row.converts_entry(entry) => entry.json_pieces(|piece| out.extend_from_slice(piece)),
+            _ => out.extend_from_slice(&answer::entry_json(&registry, &row, entry)?),
+        }
+        Ok(())
     };
-    let small = entries.iter().map(|e| e.json.len() + 1).sum::<usize>() + head.len() < WHOLE_BYTES;
-    let mut pieces = JsonPieces { head: Some(head), entries: entries.into_iter(), first: true, done: false, bytes_of };
+    let small = entries.iter().map(|e| e.json_len() + 1).sum::<usize>() + head.len() < WHOLE_BYTES;
+    let mut pieces = JsonPieces { head: Some(head), entries: entries.into_iter(), first: true, done: false, write };
     let body = if small {
         match pieces.chunk(usize::MAX) {
             Some(Ok(bytes)) => Body::whole(bytes),
@@ -315,10 +319,10 @@ struct JsonPieces<F> {
     entries: std::vec::IntoIter<Arc<Entry>>,
     first: bool,
     done: bool,
-    bytes_of: F,
+    write: F,
 }
 
-impl<F: Fn(&Entry) -> Result<Bytes, ApiError>> JsonPieces<F> {
+impl<F: Fn(&Entry, &mut BytesMut) -> Result<(), ApiError>> JsonPieces<F> {
     fn chunk(&mut self, size: usize) -> Option<io::Result<Bytes>> {
         if self.done {
             return None;
@@ -331,12 +335,9 @@ impl<F: Fn(&Entry) -> Result<Bytes, ApiError>> JsonPieces<F> {
             if !std::mem::replace(&mut self.first, false) {
                 out.extend_from_slice(b",");
             }
-            match (self.bytes_of)(&entry) {
-                Ok(bytes) => out.extend_from_slice(&bytes),
-                Err(e) => {
-                    self.done = true;
-                    return Some(Err(io::Error::other(e)));
-                }
+            if let Err(e) = (self.write)(&entry, &mut out) {
+                self.done = true;
+                return Some(Err(io::Error::other(e)));
             }
             if out.len() >= size {
                 return Some(Ok(out.freeze()));

@@ -115,7 +115,10 @@ impl Change {
             .get_or_init(|| {
                 let departed = kind == EventType::Deleted && !self.deleted;
                 let entry = if departed { self.departed() } else { self.entry.clone() };
-                json_frame(kind.as_str(), &entry.json)
+                let mut out = frame_head(kind.as_str(), entry.json_len());
+                entry.json_pieces(|piece| out.extend_from_slice(piece));
+                out.extend_from_slice(FRAME_TAIL);
+                Bytes::from(out)
             })
             .clone()
     }
@@ -123,13 +126,21 @@ impl Change {
 
 /// `{"type":"ADDED","object":…}` and a line feed.
 pub fn json_frame(kind: &str, object: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(object.len() + 32);
+    let mut out = frame_head(kind, object.len());
+    out.extend_from_slice(object);
+    out.extend_from_slice(FRAME_TAIL);
+    Bytes::from(out)
+}
+
+const FRAME_TAIL: &[u8] = b"}\n";
+
+/// A frame up to its object, with room for that.
+fn frame_head(kind: &str, object_bytes: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(object_bytes + 32);
     out.extend_from_slice(b"{\"type\":\"");
     out.extend_from_slice(kind.as_bytes());
     out.extend_from_slice(b"\",\"object\":");
-    out.extend_from_slice(object);
-    out.extend_from_slice(b"}\n");
-    Bytes::from(out)
+    out
 }
 
 #[derive(Debug, Default)]
@@ -250,7 +261,7 @@ impl Cache {
         let mut state = self.state.write();
         let end = state.first + state.ring.len() as u64;
         state.last = entries.iter().map(|e| e.revision).max().unwrap_or(0);
-        state.object_bytes = entries.iter().map(|e| e.json.len()).sum();
+        state.object_bytes = entries.iter().map(|e| e.json_len()).sum();
         state.objects = entries.into_iter().map(|e| (e.key().into(), e)).collect();
         state.ring.clear();
         state.ring_bytes = 0;
@@ -319,15 +330,15 @@ impl Cache {
                 None => return,
             },
         };
-        let (added, gone) = (entry.json.len(), previous.as_ref().map_or(0, |p| p.json.len()));
+        let (added, gone) = (entry.json_len(), previous.as_ref().map_or(0, |p| p.json_len()));
         state.object_bytes = (state.object_bytes + if deleted { 0 } else { added }).saturating_sub(gone);
         state.last = revision;
-        state.ring_bytes += entry.json.len();
+        state.ring_bytes += entry.json_len();
         self.targets.lock().touch(&entry, previous.as_deref());
         state.ring.push_back(Arc::new(Change::new(revision, entry, previous, deleted)));
         while state.ring.len() > RING_EVENTS || (state.ring_bytes > RING_BYTES && state.ring.len() > RING_MIN_EVENTS) {
             if let Some(gone) = state.ring.pop_front() {
-                state.ring_bytes -= gone.entry.json.len();
+                state.ring_bytes -= gone.entry.json_len();
                 state.window = gone.revision;
                 state.first += 1;
             }

@@ -13,6 +13,7 @@ use ironkeel_object::{ObjectMeta, Value};
 use crate::create::{Encoded, encode_stored};
 use crate::entry::{Entry, Format, View};
 use crate::error::ApiError;
+use crate::media;
 use crate::registry::Registry;
 use crate::storage::{Row, Stored};
 
@@ -42,9 +43,7 @@ impl Registry {
             for (entry, mut object) in batch.iter().zip(converted) {
                 row.kind.hooks.default(&mut object);
                 entry.view(view, || {
-                    let mut out = Vec::with_capacity(entry.json.len());
-                    ironkeel_codec::encode_json(&object, &mut out);
-                    Ok(out.into())
+                    Ok(media::canonical(&object))
                 })?;
             }
         }

@@ -184,7 +184,7 @@ impl Registry {
             if home.cache.get(key).is_some() {
                 return Err(taken());
             }
-            return Ok(Written { entry: Arc::new(Entry::new(key, 0, &encoded.bytes, encoded.extract)), created: true });
+            return Ok(Written { entry: Arc::new(Entry::new(key, 0, encoded.bytes, encoded.extract)), created: true });
         }
         let lease = if home.plural == "events" { self.event_lease.get(&*self.store).await? } else { 0 };
         let _hint = self.feed.hint(&encoded.stored, encoded.extract.clone());
@@ -213,7 +213,7 @@ impl Registry {
         self.feed.reached(revision).await?;
         match home.cache.get(key) {
             Some(entry) if entry.revision == revision => Ok(entry),
-            _ => Ok(Arc::new(Entry::new(key, revision, &encoded.bytes, encoded.extract.clone()))),
+            _ => Ok(Arc::new(Entry::new(key, revision, encoded.bytes.clone(), encoded.extract.clone()))),
         }
     }
 }
@@ -238,7 +238,7 @@ pub(crate) fn encode_stored(row: &Row, home: &Stored, object: &mut Value) -> Res
     meta.remove("resourceVersion");
     meta.remove("selfLink");
     let extract = Arc::new(Extract::of(object, &home.kind, &home.selectable));
-    let bytes = media::canonical(object, 1024);
+    let bytes = media::canonical(object);
     let stored = media::to_store(home, object, &bytes);
     Ok(Encoded { bytes, stored, extract })
 }

@@ -89,7 +89,7 @@ impl Registry {
         }
         let encoded = self.encode(row, home, &mut object).await?;
         if request.dry_run {
-            let shown = Entry::new(key, entry.revision, &encoded.bytes, encoded.extract);
+            let shown = Entry::new(key, entry.revision, encoded.bytes, encoded.extract);
             return Ok(Some(Deleted::Pending(Arc::new(shown))));
         }
         let _hint = self.feed.hint(&encoded.stored, encoded.extract.clone());

@@ -1,12 +1,13 @@
 //! One object in the watch cache: its encoded bytes and the little that selectors need.
 //!
-//! The stored bytes are canonical JSON without `resourceVersion`; an entry's bytes have it spliced
-//! in as the first member of `metadata`, so no tree is built to serve them. Other encodings are made
-//! on demand by who serves them and kept here.
+//! The stored bytes are canonical JSON without `resourceVersion`, and the same memory as the store's
+//! own; who serves them splices the revision in as the first member of `metadata`, so no tree is
+//! built. Other encodings are made on demand by who serves them and kept here.
 
+use std::num::NonZeroU32;
 use std::sync::{Arc, OnceLock};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use ironkeel_kinds::Kind;
 use ironkeel_object::{Map, ObjectMeta, Value};
 use ironkeel_schema::TypeId;
@@ -75,8 +76,10 @@ pub struct Entry {
     name_at: usize,
     /// `metadata.resourceVersion` of this state.
     pub revision: u64,
-    /// JSON of the stored version, resourceVersion included.
-    pub json: Bytes,
+    /// JSON of the stored version, without resourceVersion.
+    stored: Bytes,
+    /// Where in it the resourceVersion belongs; `None` where there is none.
+    revision_at: Option<NonZeroU32>,
     extract: Arc<Extract>,
     tree: OnceLock<Arc<Value>>,
     views: Mutex<Vec<(View, Bytes)>>,
@@ -84,12 +87,14 @@ pub struct Entry {
 
 impl Entry {
     /// `key` is `namespace/name` or `name`; `stored` the bytes of the store.
-    pub(crate) fn new(key: &str, revision: u64, stored: &[u8], extract: Arc<Extract>) -> Self {
+    pub(crate) fn new(key: &str, revision: u64, stored: Bytes, extract: Arc<Extract>) -> Self {
         Entry {
             key: key.into(),
             name_at: key.rfind('/').map_or(0, |i| i + 1),
             revision,
-            json: with_revision(stored, revision),
+            // What was not stored (a dry run) has no revision.
+            revision_at: if revision == 0 { None } else { metadata_at(&stored) },
+            stored,
             extract,
             tree: OnceLock::new(),
             views: Mutex::default(),
@@ -102,7 +107,8 @@ impl Entry {
             key: self.key.clone(),
             name_at: self.name_at,
             revision,
-            json: with_revision(&without_revision(&self.json), revision),
+            stored: self.stored.clone(),
+            revision_at: self.revision_at,
             extract: self.extract.clone(),
             tree: OnceLock::new(),
             views: Mutex::default(),
@@ -122,6 +128,50 @@ impl Entry {
     /// Namespace; empty for cluster-wide objects.
     pub fn namespace(&self) -> &str {
         &self.key[..self.name_at.saturating_sub(1)]
+    }
+
+    /// JSON of the stored version, resourceVersion included, piece by piece.
+    pub fn json_pieces(&self, mut each: impl FnMut(&[u8])) {
+        match self.revision_at {
+            None => each(&self.stored),
+            Some(at) => {
+                each(&self.stored[..at.get() as usize]);
+                self.pieces_from(at, self.stored.len(), each);
+            }
+        }
+    }
+
+    /// From behind the `{` of the metadata to `end`.
+    fn pieces_from(&self, at: NonZeroU32, end: usize, mut each: impl FnMut(&[u8])) {
+        let at = at.get() as usize;
+        each(REVISION_MEMBER);
+        each(itoa::Buffer::new().format(self.revision).as_bytes());
+        each(if self.stored.get(at) == Some(&b'}') { b"\"" } else { b"\"," });
+        each(&self.stored[at..end]);
+    }
+
+    /// Length of the JSON, in bytes.
+    pub fn json_len(&self) -> usize {
+        self.stored.len() + if self.revision_at.is_some() { REVISION_MEMBER_BYTES } else { 0 }
+    }
+
+    /// JSON of the stored version, resourceVersion included.
+    pub fn json(&self) -> Bytes {
+        if self.revision_at.is_none() {
+            return self.stored.clone();
+        }
+        let mut out = Vec::with_capacity(self.json_len());
+        self.json_pieces(|piece| out.extend_from_slice(piece));
+        out.into()
+    }
+
+    /// The value of `metadata`, piece by piece; false where there is none.
+    pub fn metadata_pieces(&self, mut each: impl FnMut(&[u8])) -> bool {
+        let Some(at) = self.revision_at else { return false };
+        let Some(end) = value_end(&self.stored, at.get() as usize - 1) else { return false };
+        each(b"{");
+        self.pieces_from(at, end, each);
+        true
     }
 
     /// A label.
@@ -144,7 +194,7 @@ impl Entry {
     pub fn tree(&self) -> Result<Arc<Value>, ApiError> {
         match self.tree.get() {
             Some(tree) => Ok(tree.clone()),
-            None => decode(&self.json, self.extract.type_id).map(Arc::new),
+            None => decode(&self.json(), self.extract.type_id).map(Arc::new),
         }
     }
 
@@ -154,7 +204,7 @@ impl Entry {
         if let Some(tree) = self.tree.get() {
             return Ok(tree.clone());
         }
-        let tree = Arc::new(decode(&self.json, self.extract.type_id)?);
+        let tree = Arc::new(decode(&self.json(), self.extract.type_id)?);
         Ok(self.tree.get_or_init(|| tree).clone())
     }
 
@@ -185,7 +235,7 @@ pub(crate) fn decode(json: &[u8], type_id: Option<TypeId>) -> Result<Value, ApiE
 }
 
 /// Offset just behind the `{` of the top-level `metadata`.
-fn metadata_at(json: &[u8]) -> Option<usize> {
+fn metadata_at(json: &[u8]) -> Option<NonZeroU32> {
     let mut i = json.iter().position(|b| *b == b'{')? + 1;
     loop {
         let start = i + json.get(i..)?.iter().position(|b| *b == b'"')?;
@@ -193,7 +243,7 @@ fn metadata_at(json: &[u8]) -> Option<usize> {
         let key = &json[start + 1..end - 1];
         let value = end + json.get(end..)?.iter().position(|b| *b == b':')? + 1;
         if key == b"metadata" {
-            return (json.get(value) == Some(&b'{')).then_some(value + 1);
+            return NonZeroU32::new(u32::try_from(value + 1).ok()?).filter(|_| json.get(value) == Some(&b'{'));
         }
         i = value_end(json, value)?;
     }
@@ -203,11 +253,11 @@ fn metadata_at(json: &[u8]) -> Option<usize> {
 fn string_end(json: &[u8], start: usize) -> Option<usize> {
     let mut i = start + 1;
     loop {
-        match json.get(i)? {
-            b'\\' => i += 2,
-            b'"' => return Some(i + 1),
-            _ => i += 1,
+        i += memchr::memchr2(b'"', b'\\', json.get(i..)?)?;
+        if json[i] == b'"' {
+            return Some(i + 1);
         }
+        i += 2;
     }
 }
 
@@ -241,51 +291,36 @@ fn value_end(json: &[u8], start: usize) -> Option<usize> {
 
 const REVISION_MEMBER: &[u8] = b"\"resourceVersion\":\"";
 
-/// Splices the revision in as the first member of `metadata`.
-pub(crate) fn with_revision(stored: &[u8], revision: u64) -> Bytes {
-    // What was not stored (a dry run) has no revision.
-    if revision == 0 {
-        return Bytes::copy_from_slice(stored);
-    }
-    let Some(at) = metadata_at(stored) else { return Bytes::copy_from_slice(stored) };
-    let text = revision.to_string();
-    let mut out = BytesMut::with_capacity(stored.len() + REVISION_MEMBER.len() + text.len() + 2);
-    out.extend_from_slice(&stored[..at]);
-    out.extend_from_slice(REVISION_MEMBER);
-    out.extend_from_slice(text.as_bytes());
-    out.extend_from_slice(if stored.get(at) == Some(&b'}') { b"\"" } else { b"\"," });
-    out.extend_from_slice(&stored[at..]);
-    out.freeze()
-}
-
-/// The reverse of [`with_revision`].
-pub(crate) fn without_revision(json: &[u8]) -> Vec<u8> {
-    let cut = metadata_at(json).filter(|at| json[*at..].starts_with(REVISION_MEMBER)).and_then(|at| {
-        let end = string_end(json, at + REVISION_MEMBER.len() - 1)?;
-        Some((at, if json.get(end) == Some(&b',') { end + 1 } else { end }))
-    });
-    match cut {
-        Some((from, to)) => [&json[..from], &json[to..]].concat(),
-        None => json.to_vec(),
-    }
-}
+/// Most that a revision adds to the JSON: the member, its digits, quote and comma.
+const REVISION_MEMBER_BYTES: usize = REVISION_MEMBER.len() + 20 + 2;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_revision_goes_into_the_top_level_metadata_and_out_again() {
+    fn the_revision_goes_into_the_top_level_metadata() {
         for stored in [
             r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","uid":"u"}}"#,
             r#"{"apiVersion":"v1","data":{"x":"\"metadata\":{","y":"}]\\"},"kind":"ConfigMap","metadata":{"name":"a"}}"#,
             r#"{"apiVersion":"apps/v1","data":{"metadata":{"n":[{"metadata":{}}]}},"kind":"ControllerRevision","metadata":{}}"#,
             r#"{"a":[1,2],"b":-1.5e3,"c":null,"metadata":{"name":"z"},"spec":{"metadata":{"q":1}}}"#,
         ] {
-            let spliced = with_revision(stored.as_bytes(), 42);
-            let value: serde_json::Value = serde_json::from_slice(&spliced).expect("JSON");
-            assert_eq!(value["metadata"]["resourceVersion"], "42", "{stored}");
-            assert_eq!(without_revision(&spliced), stored.as_bytes());
+            let nothing = Extract { labels: [].into(), fields: [].into(), type_id: None, api_version: None };
+            let entry = Entry::new("default/a", 42, Bytes::from_static(stored.as_bytes()), Arc::new(nothing));
+            for (entry, revision) in [(&entry, "42"), (&entry.at_revision(12_345), "12345")] {
+                let json = entry.json();
+                assert!(json.len() <= entry.json_len());
+                let mut value: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
+                assert_eq!(value["metadata"]["resourceVersion"], revision, "{stored}");
+                let mut metadata = Vec::new();
+                assert!(entry.metadata_pieces(|piece| metadata.extend_from_slice(piece)), "{stored}");
+                let metadata: serde_json::Value = serde_json::from_slice(&metadata).expect("JSON");
+                assert_eq!(metadata, value["metadata"], "{stored}");
+                value["metadata"].as_object_mut().expect("an object").remove("resourceVersion");
+                let before: serde_json::Value = serde_json::from_str(stored).expect("JSON");
+                assert_eq!(value, before);
+            }
         }
     }
 }

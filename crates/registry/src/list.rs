@@ -194,7 +194,7 @@ impl Registry {
                 continue;
             };
             let (extract, changed) = read_stored(home, &kv.value)?;
-            let entry = Entry::new(key, kv.mod_revision, changed.as_ref().unwrap_or(&kv.value), extract);
+            let entry = Entry::new(key, kv.mod_revision, changed.unwrap_or(kv.value), extract);
             if selection.matches(&entry) {
                 entries.push(Arc::new(entry));
             }

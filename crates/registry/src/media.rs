@@ -5,6 +5,8 @@
 //! either can take over from the other, or stand beside it. Reading takes both, in any version that is
 //! served, and whatever order of members another writer chose: the cache gets our own canonical JSON.
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
 use ironkeel_codec::{PROTOBUF_MAGIC, decode_protobuf, encode_json, encode_protobuf};
 use ironkeel_object::{ObjectMeta, Value};
@@ -24,8 +26,11 @@ pub enum StorageMedia {
     Protobuf,
 }
 
-/// How our own JSON begins.
-const OWN_BEGIN: &[u8] = b"{\"apiVersion\":";
+/// A larger buffer for encoding is not kept, in bytes.
+const SCRATCH_BYTES: usize = 64 << 10;
+
+/// How our own JSON begins; the second is what earlier releases wrote.
+const OWN_BEGINS: [&[u8]; 2] = [b"{\"kind\":", b"{\"apiVersion\":"];
 
 /// The bytes for the store of an object in its stored form, whose JSON is there already.
 pub(crate) fn to_store(home: &Stored, object: &Value, json: &Bytes) -> Bytes {
@@ -38,7 +43,7 @@ pub(crate) fn to_store(home: &Stored, object: &Value, json: &Bytes) -> Bytes {
 /// Whether the cache cannot serve stored bytes as they are.
 pub(crate) fn is_foreign(value: &[u8]) -> bool {
     // Upstream ends JSON with a line feed.
-    !value.starts_with(OWN_BEGIN) || value.last() != Some(&b'}')
+    !OWN_BEGINS.iter().any(|begin| value.starts_with(begin)) || value.last() != Some(&b'}')
 }
 
 /// Reads stored bytes into the stored form; with it whether they were somebody else's, and the JSON in
@@ -82,9 +87,18 @@ pub(crate) fn from_store(home: &Stored, value: &[u8]) -> Result<(Value, bool), A
     Ok((tree, foreign || other))
 }
 
-/// Our JSON of a tree.
-pub(crate) fn canonical(tree: &Value, size_hint: usize) -> Bytes {
-    let mut bytes = Vec::with_capacity(size_hint);
-    encode_json(tree, &mut bytes);
-    bytes.into()
+/// Our JSON of a tree. It is kept for long, so that it takes no more memory than it must.
+pub(crate) fn canonical(tree: &Value) -> Bytes {
+    thread_local! {
+        static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.clear();
+        encode_json(tree, scratch);
+        let bytes = Bytes::copy_from_slice(scratch);
+        if scratch.capacity() > SCRATCH_BYTES {
+            *scratch = Vec::new();
+        }
+        bytes
+    })
 }

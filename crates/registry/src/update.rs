@@ -125,7 +125,7 @@ impl Registry {
         }
         let encoded = self.encode(row, home, &mut new).await?;
         if request.dry_run {
-            let entry = Arc::new(Entry::new(key, entry.revision, &encoded.bytes, encoded.extract));
+            let entry = Arc::new(Entry::new(key, entry.revision, encoded.bytes, encoded.extract));
             return Ok(Turn::Done(Written { entry, created: false }));
         }
         let lease = if home.plural == "events" { self.event_lease.get(&*self.store).await? } else { 0 };
@@ -178,7 +178,7 @@ impl Registry {
                 WriteAnswer::Conflict { revision, .. } => return self.lost(revision).await,
             }
         }
-        let entry = Arc::new(Entry::new(key, entry.revision, &encoded.bytes, encoded.extract));
+        let entry = Arc::new(Entry::new(key, entry.revision, encoded.bytes, encoded.extract));
         Ok(Turn::Done(Written { entry, created: false }))
     }
 }
