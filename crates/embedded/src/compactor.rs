@@ -51,7 +51,7 @@ impl Compactor {
         self.tell(|wanted| &mut wanted.prune);
     }
 
-    /// The history has more revisions than it may.
+    /// The history has more revisions, or takes more memory, than it may.
     pub(crate) fn history_is_long(&self) {
         self.tell(|wanted| &mut wanted.history_is_long);
     }
@@ -112,7 +112,10 @@ pub(crate) fn run(shared: &Arc<Shared>) {
                 room_sought = Some(Instant::now());
             }
         }
-        let revision = shared.index.read().revision;
+        let (revision, compacted, heavy) = {
+            let index = shared.index.read();
+            (index.revision, index.compacted, index.history_is_heavy(shared.options.history_bytes))
+        };
         let mut target = 0;
         if Instant::now() >= due {
             target = mark;
@@ -121,6 +124,9 @@ pub(crate) fn run(shared: &Arc<Shared>) {
         }
         if wanted.history_is_long {
             target = target.max(revision.saturating_sub(shared.options.history_revisions / HISTORY_CUT_SHARE));
+            if heavy {
+                target = target.max(revision - (revision - compacted) / HISTORY_CUT_SHARE);
+            }
         }
         if wanted.room {
             // Better no history than no writes.

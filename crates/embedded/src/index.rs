@@ -197,6 +197,11 @@ impl Index {
         self.keys.insert(key, SmallVec::from_buf([version]));
     }
 
+    /// Whether the history takes more memory than it may.
+    pub(crate) fn history_is_heavy(&self, limit: u64) -> bool {
+        self.history_bytes > self.live_bytes.max(limit)
+    }
+
     /// Forgets leases that are only known by keys: their end is not in the log any more.
     pub(crate) fn forget_unknown_leases(&mut self) {
         self.leases.retain(|_, lease| lease.ttl_seconds > 0);

@@ -54,6 +54,9 @@ pub const WATCH_BUFFER_EVENTS: usize = 10_000;
 pub const COMPACTION_INTERVAL_SECONDS: u64 = 300;
 /// Default limit of the history, in revisions.
 pub const HISTORY_REVISIONS: u64 = 200_000;
+/// Default limit of the values that only history needs, in bytes; no limit before they outweigh what
+/// lives.
+pub const HISTORY_BYTES: u64 = 64 << 20;
 /// Default garbage below which no space is reclaimed, in bytes. Above it, old data is rewritten once it
 /// takes twice the room of what lives.
 pub const RECLAIM_MIN_BYTES: u64 = 16 << 20;
@@ -73,6 +76,8 @@ pub struct Options {
     pub compaction_interval: Duration,
     /// See [`HISTORY_REVISIONS`].
     pub history_revisions: u64,
+    /// See [`HISTORY_BYTES`].
+    pub history_bytes: u64,
     /// See [`RECLAIM_MIN_BYTES`].
     pub reclaim_min_bytes: u64,
     /// What makes writes durable; tests bring slow and failing ones.
@@ -88,6 +93,7 @@ impl Default for Options {
             watch_buffer_events: WATCH_BUFFER_EVENTS,
             compaction_interval: Duration::from_secs(COMPACTION_INTERVAL_SECONDS),
             history_revisions: HISTORY_REVISIONS,
+            history_bytes: HISTORY_BYTES,
             reclaim_min_bytes: RECLAIM_MIN_BYTES,
             disk: Arc::new(RealDisk),
         }

@@ -403,11 +403,13 @@ impl Writer {
                 events.push(index.apply(write.key, write.version));
             }
             let (revision, compacted) = (index.revision, index.compacted);
+            let options = &self.shared.options;
+            let heavy = index.history_is_heavy(options.history_bytes);
             drop(index);
             if events.len() == before {
                 break;
             }
-            if revision - compacted > self.shared.options.history_revisions {
+            if heavy || revision - compacted > options.history_revisions {
                 self.shared.compactor.history_is_long();
             }
         }

@@ -121,6 +121,29 @@ async fn history_is_compacted_by_time_and_by_length() {
 }
 
 #[tokio::test]
+async fn history_that_outweighs_what_lives_is_compacted() {
+    let dir = tempfile::tempdir().unwrap();
+    let by_bytes = Options { history_bytes: 16 << 10, ..Options::default() };
+    let store = Embedded::open(dir.path(), by_bytes).unwrap();
+    let value = "v".repeat(1 << 10);
+    // More of it lives than the limit, and history may be as much.
+    for i in 0..32 {
+        put(&*store, &format!("/live/{i}"), value.as_bytes()).await;
+    }
+    for _ in 0..24 {
+        put(&*store, "/a", value.as_bytes()).await;
+    }
+    let untouched = store.status().await.unwrap().compacted;
+    assert_eq!(untouched, 0, "no more than what lives");
+    let mut last = 0;
+    for _ in 0..64 {
+        last = put(&*store, "/a", value.as_bytes()).await;
+    }
+    until("a heavy history is cut", async || store.status().await.unwrap().compacted > 28).await;
+    assert!(store.status().await.unwrap().compacted < last, "not all of it goes");
+}
+
+#[tokio::test]
 async fn a_store_over_its_limit_refuses_writes_until_keys_are_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let options =
