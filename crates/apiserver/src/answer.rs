@@ -12,7 +12,7 @@ use ironkeel_schema::{TypeId, type_by_name, type_id_for_kind};
 
 use crate::body::Body;
 use crate::negotiate::{Output, Shape};
-use crate::table;
+use crate::{status, table};
 
 /// What a table needs to know of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -59,6 +59,8 @@ pub(crate) fn encode(value: &Value, output: &Output) -> (Vec<u8>, &'static str) 
     if output.pretty {
         ironkeel_codec::encode_json_pretty(value, &mut out);
         out.push(b'\n');
+    } else if status::is(value) {
+        status::encode(value, &mut out);
     } else {
         ironkeel_codec::encode_json(value, &mut out);
     }
