@@ -43,7 +43,7 @@ impl Plugins {
             pod_security: config.pod_security,
             quota: resource_quota::ResourceQuota::default(),
             policies: Policies::default(),
-            webhooks: Webhooks::new(client),
+            webhooks: Webhooks::new(client, config.webhook_observer),
             others: config.others,
         }
     }

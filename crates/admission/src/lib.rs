@@ -46,6 +46,7 @@ pub use plugin_set::{PluginError, PluginSet};
 pub use pod_security::{Exemptions as PodSecurityExemptions, PodSecurityConfig};
 pub use policy::{ExpressionWarning, type_warnings};
 pub use services::ClusterServices;
+pub use webhook::{WebhookCall, WebhookObserver};
 
 /// What plugins see of the cluster.
 pub(crate) struct Cluster {
@@ -80,6 +81,8 @@ pub struct Config {
     pub pod_security: PodSecurityConfig,
     /// Checks that other crates bring; they run before webhooks.
     pub others: Vec<Chain>,
+    /// Is told of every call of a webhook.
+    pub webhook_observer: Option<Arc<dyn WebhookObserver>>,
 }
 
 /// The chain over a registry.

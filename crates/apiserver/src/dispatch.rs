@@ -8,7 +8,7 @@ use ironkeel_registry::{ApiError, Row};
 use crate::body::Body;
 use crate::context::Context;
 use crate::negotiate::{Shape, not_acceptable};
-use crate::{aggregation, answer, binding, documents, eviction, read, reviews, streaming, token, watch_stream, write};
+use crate::{aggregation, answer, binding, component_status, documents, eviction, read, reviews, streaming, token, watch_stream, write};
 
 /// Answers a request.
 pub(crate) async fn dispatch(mut c: Context) -> Result<Response<Body>, ApiError> {
@@ -60,7 +60,7 @@ async fn object(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
         return match (verb, row.plural()) {
             ("create", "bindings") => binding::legacy(c).await,
             ("create", _) => reviews::create(c, &row).await,
-            ("list" | "get", "componentstatuses") => documents::component_statuses(&c, &row),
+            ("list" | "get", "componentstatuses") => component_status::answer(&c, &row).await,
             _ => Err(ApiError::method_not_supported(row.group(), row.plural(), verb)),
         };
     }

@@ -83,7 +83,10 @@ impl Seen {
     async fn look(server: &Server) -> Self {
         let revision = server.registry.store().current_revision().await;
         // The watch cache may lag behind by what is in flight, not by more.
-        let caught_up = revision.as_ref().is_ok_and(|r| server.registry.revision() > 0 || *r == 0);
+        let caught_up = match &revision {
+            Ok(revision) => server.registry.wait_for_revision(*revision).await.is_ok(),
+            Err(_) => false,
+        };
         Seen {
             store: revision.map(drop).map_err(|e| e.to_string()),
             caught_up,

@@ -242,7 +242,9 @@ where
         seen.acting = Some(acting.clone());
     }
     let user = acting;
+    let asked = Instant::now();
     let place = flow::place(server, &user, &info, &query, &mut seen.classified).await?;
+    server.metrics.filter("priorityandfairness", asked.elapsed());
     seen.waited = place.as_ref().map(flow::Place::waited).unwrap_or_default();
     trail.done("wait for a seat");
     let asked = Instant::now();

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use ironkeel_admission::{WebhookCall, WebhookObserver};
 use ironkeel_object::Value;
 use ironkeel_registry::{Admission, ApiError, Attributes, Chain, Operation};
 use ironkeel_store::{
@@ -143,13 +144,33 @@ impl MeteredAdmission {
         let took = started.elapsed();
         trail::step(if step == "admit" { "mutating admission" } else { "validating admission" }, took);
         let rejected = if result.is_err() { "true" } else { "false" };
-        let operation = match a.operation {
-            Operation::Create => "CREATE",
-            Operation::Update => "UPDATE",
-            Operation::Delete => "DELETE",
-            Operation::Connect => "CONNECT",
-        };
-        self.metrics.admission_steps.with([step, operation, rejected]).observe(took.as_secs_f64());
+        self.metrics.admission_steps.with([step, text_of(a.operation), rejected]).observe(took.as_secs_f64());
+    }
+}
+
+fn text_of(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Create => "CREATE",
+        Operation::Update => "UPDATE",
+        Operation::Delete => "DELETE",
+        Operation::Connect => "CONNECT",
+    }
+}
+
+impl WebhookObserver for Metrics {
+    fn called(&self, call: &WebhookCall<'_>) {
+        let step = if call.mutating { "admit" } else { "validating" };
+        let operation = text_of(call.operation);
+        let rejected = if call.rejection.is_some() { "true" } else { "false" };
+        let code = call.code.to_string();
+        self.webhooks.with([call.name, step, operation, rejected]).observe(call.took.as_secs_f64());
+        self.webhook_requests.with([call.name, step, operation, &code, rejected]).inc();
+        if let Some(kind) = call.rejection {
+            self.webhook_rejections.with([call.name, step, operation, kind, &code]).inc();
+        }
+        if call.failed_open {
+            self.webhook_fail_open.with([call.name, step]).inc();
+        }
     }
 }
 

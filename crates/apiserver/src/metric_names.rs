@@ -16,6 +16,9 @@ pub(crate) const BODY_BYTES: &[f64] = &[
 ];
 pub(crate) const WATCH_BYTES: &[f64] = &[1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0, 131_072.0];
 pub(crate) const ADMISSION_SECONDS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
+pub(crate) const WEBHOOK_SECONDS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];
+pub(crate) const FILTER_SECONDS: &[f64] =
+    &[0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 5.0, 10.0, 15.0, 30.0];
 pub(crate) const ATTEMPT_SECONDS: &[f64] =
     &[0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096, 8.192, 16.384];
 
@@ -83,6 +86,36 @@ pub(crate) const ADMISSION_STEP: Family = Family::histogram(
     "How long each step of admission takes.",
 )
 .by(&["type", "operation", "rejected"]);
+pub(crate) const WEBHOOK_TIME: Family = Family::histogram(
+    "apiserver_admission_webhook_admission_duration_seconds",
+    Stable,
+    "How long admission webhooks take.",
+)
+.by(&["name", "type", "operation", "rejected"]);
+pub(crate) const WEBHOOK_REQUESTS: Family =
+    Family::counter("apiserver_admission_webhook_request_total", Alpha, "Calls of admission webhooks.")
+        .by(&["name", "type", "operation", "code", "rejected"]);
+pub(crate) const WEBHOOK_REJECTIONS: Family = Family::counter(
+    "apiserver_admission_webhook_rejection_count",
+    Alpha,
+    "Requests that ended at an admission webhook, by whose fault it was.",
+)
+.by(&["name", "type", "operation", "error_type", "rejection_code"]);
+pub(crate) const WEBHOOK_FAIL_OPEN: Family = Family::counter(
+    "apiserver_admission_webhook_fail_open_count",
+    Alpha,
+    "Admission webhooks that did not answer and were ignored.",
+)
+.by(&["name", "type"]);
+pub(crate) const FILTER: Family =
+    Family::histogram("apiserver_request_filter_duration_seconds", Alpha, "How long the layers of a request take.")
+        .by(&["filter"]);
+pub(crate) const TERMINATED_WATCHERS: Family = Family::counter(
+    "apiserver_terminated_watchers_total",
+    Alpha,
+    "Watches that were ended because their clients are too slow.",
+)
+.by(&["group", "resource"]);
 pub(crate) const AUTHENTICATION: Family =
     Family::counter("authentication_attempts", Alpha, "Attempts to tell who asks.").by(&["result"]);
 pub(crate) const AUTHENTICATION_TIME: Family =

@@ -3,6 +3,7 @@
 //! Counting takes no lock: a series is found by its labels in an append-only table. What clients
 //! choose freely (paths that are not served, subresources that are not there) shares one series.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ironkeel_metrics::{Counter, Gauge, Histogram, Labeled, Series, Text};
@@ -19,6 +20,8 @@ use crate::server::Server;
 pub(crate) struct WatchTraffic {
     pub(crate) events: Counter,
     pub(crate) sizes: Histogram,
+    /// Watches that were ended because their clients are too slow.
+    pub(crate) terminated: Counter,
 }
 
 /// Answers of one kind.
@@ -66,6 +69,11 @@ pub(crate) struct Metrics {
     watches: Labeled<3, WatchTraffic>,
     pub(crate) store: Labeled<3, StoreCalls>,
     pub(crate) admission_steps: Labeled<3, Histogram>,
+    pub(crate) webhooks: Labeled<4, Histogram>,
+    pub(crate) webhook_requests: Labeled<5, Counter>,
+    pub(crate) webhook_rejections: Labeled<5, Counter>,
+    pub(crate) webhook_fail_open: Labeled<2, Counter>,
+    filters: Labeled<1, Histogram>,
     authentication: Labeled<1, Attempts>,
     users: Labeled<1, Counter>,
     authorization: Labeled<1, Attempts>,
@@ -92,12 +100,18 @@ impl Default for Metrics {
             watches: Labeled::new(|| WatchTraffic {
                 events: Counter::new(),
                 sizes: Histogram::new(names::WATCH_BYTES),
+                terminated: Counter::new(),
             }),
             store: Labeled::new(|| StoreCalls {
                 duration: Histogram::new(names::REQUEST_SECONDS),
                 errors: Counter::new(),
             }),
             admission_steps: Labeled::new(|| Histogram::new(names::ADMISSION_SECONDS)),
+            webhooks: Labeled::new(|| Histogram::new(names::WEBHOOK_SECONDS)),
+            webhook_requests: Labeled::new(Counter::new),
+            webhook_rejections: Labeled::new(Counter::new),
+            webhook_fail_open: Labeled::new(Counter::new),
+            filters: Labeled::new(|| Histogram::new(names::FILTER_SECONDS)),
             authentication: Labeled::new(Attempts::new),
             users: Labeled::new(Counter::new),
             authorization: Labeled::new(Attempts::new),
@@ -275,8 +289,14 @@ impl Metrics {
         self.watches.with([r.group, r.version, r.plural]).clone()
     }
 
+    /// Observes one layer of a request's way.
+    pub(crate) fn filter(&self, name: &str, took: Duration) {
+        self.filters.with([name]).observe(took.as_secs_f64());
+    }
+
     /// Counts an attempt to tell who asks.
     pub(crate) fn authenticated(&self, user: Option<&str>, took: Duration) {
+        self.filter("authentication", took);
         let Some(user) = user else {
             self.authentication.with(["failure"]).note(took);
             return;
@@ -288,6 +308,7 @@ impl Metrics {
 
     /// Counts a decision whether somebody may.
     pub(crate) fn authorized(&self, allowed: bool, took: Duration) {
+        self.filter("authorization", took);
         self.authorization.with([if allowed { "allowed" } else { "no-opinion" }]).note(took);
     }
 
@@ -320,6 +341,18 @@ impl Metrics {
         text.samples(&n::WATCH_EVENTS, self.watches.iter().map(|s| (s.labels().to_vec(), s.events.get() as f64)));
         text.histograms(&n::WATCH_SIZES, self.watches.iter().map(|s| (s.labels().to_vec(), &s.sizes)));
         text.histogram_table(&n::ADMISSION_STEP, &self.admission_steps);
+        text.histogram_table(&n::WEBHOOK_TIME, &self.webhooks);
+        text.counters(&n::WEBHOOK_REQUESTS, &self.webhook_requests);
+        text.counters(&n::WEBHOOK_REJECTIONS, &self.webhook_rejections);
+        text.counters(&n::WEBHOOK_FAIL_OPEN, &self.webhook_fail_open);
+        text.histogram_table(&n::FILTER, &self.filters);
+        // Versions share a series.
+        let mut terminated: BTreeMap<[&str; 2], u64> = BTreeMap::new();
+        for series in self.watches.iter().filter(|s| s.terminated.get() > 0) {
+            let [group, _, resource] = series.labels();
+            *terminated.entry([group, resource]).or_default() += series.terminated.get();
+        }
+        text.samples(&n::TERMINATED_WATCHERS, terminated.iter().map(|(l, n)| (l.to_vec(), *n as f64)));
         let attempts = |table: &Labeled<1, Attempts>| -> Vec<(Vec<String>, f64)> {
             table.iter().map(|s| (s.labels().map(str::to_owned).to_vec(), s.count.get() as f64)).collect()
         };

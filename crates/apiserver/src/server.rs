@@ -30,6 +30,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::aggregation::Aggregator;
 use crate::body::Body;
+use crate::component_status::{HostedComponent, HostedComponents};
 use crate::definitions::Definitions;
 use crate::policy_status;
 use crate::delegates::{Delegates, DelegatesConfig};
@@ -184,6 +185,8 @@ pub(crate) struct Server {
     pub(crate) stopping: CancellationToken,
     pub(crate) draining: CancellationToken,
     pub(crate) tasks: Tasks,
+    /// Components of this process.
+    pub(crate) hosted: HostedComponents,
 }
 
 /// A running API server. Cheap to clone.
@@ -213,6 +216,7 @@ impl ApiServer {
         let webhooks = Arc::new(ironkeel_webhook::WebhookClient::new(Arc::new(services)));
         let mut admission = config.admission.clone();
         admission.others.push(Arc::new(Escalation(authorizer.clone())));
+        admission.webhook_observer = Some(metrics.clone());
         let server = Arc::new(Server {
             authenticator: Authenticator::new(config.authenticator.clone(), source.clone())?,
             admission: Arc::new(MeteredAdmission {
@@ -241,6 +245,7 @@ impl ApiServer {
             stopping: CancellationToken::new(),
             draining: CancellationToken::new(),
             tasks: Tasks::default(),
+            hosted: HostedComponents::default(),
             registry,
         });
         bootstrap::run(&server.registry, &config, kubernetes_ip).await?;
@@ -329,6 +334,12 @@ impl ApiServer {
         if let Some(auditor) = &self.server.auditor {
             auditor.stop().await;
         }
+    }
+
+    /// Tells of a component that runs in this process (`scheduler`, `controller-manager`): it is healthy
+    /// until what is answered here is dropped.
+    pub fn hosts(&self, component: &'static str) -> HostedComponent {
+        self.server.hosted.enter(component)
     }
 
     /// A client's transport without sockets; every request comes from `user`. Authorization,

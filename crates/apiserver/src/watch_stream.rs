@@ -131,6 +131,7 @@ impl Streaming {
                 Some(Ok(())) => return Some(self.prepared().await),
                 Some(Err(e)) => {
                     tracing::info!(resource = self.encoder.row.plural(), reason = %e, "a watch was ended: its client is too slow");
+                    self.traffic.terminated.inc();
                     self.over = true;
                     return Some(self.encoder.error(&e));
                 }

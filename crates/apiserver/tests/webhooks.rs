@@ -173,6 +173,10 @@ async fn a_refusal_is_shown_with_its_reason_and_code() {
     let to_teapot = json!({"webhooks": [hook("pot", &hooks.url("/teapot"), &["configmaps"], json!({}))]});
     http.patch(&format!("{VALIDATING}/d"), MERGE, &to_teapot).await.expect(200);
     http.post(MAPS, &map("a")).await.refused(418, "Teapot", "\"pot.example.com\" denied the request: short and stout");
+    let counted = http.get("/metrics").await;
+    let counted = String::from_utf8_lossy(&counted.bytes).into_owned();
+    let line = r#"apiserver_admission_webhook_rejection_count{name="pot.example.com",type="validating",operation="CREATE",error_type="no_error",rejection_code="418"} 1"#;
+    assert!(counted.lines().any(|l| l == line), "{counted}");
     http.delete(&format!("{VALIDATING}/d")).await.expect(200);
     http.post(MAPS, &map("a")).await.expect(201);
 }
@@ -317,4 +321,155 @@ async fn connects_show_their_options() {
     assert_eq!((&r["operation"], &r["subResource"]), (&json!("CONNECT"), &json!("attach")));
     assert_eq!(r["kind"]["kind"], "PodAttachOptions");
     assert_eq!(r["object"], json!({"apiVersion": "v1", "kind": "PodAttachOptions", "stdin": true, "container": "c"}));
+}
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+async fn pods(http: &Http, names: &[&str]) {
+    let account = json!({"metadata": {"name": "default"}});
+    http.post("/api/v1/namespaces/default/serviceaccounts", &account).await.expect(201);
+    for name in names {
+        let pod = json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+        http.post(PODS, &pod).await.expect(201);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_to_a_subresource_is_admitted_as_what_it_is() {
+    let (_c, http, hooks) = start().await;
+    pods(&http, &["a", "b"]).await;
+    let watched = ["pods/eviction", "pods", "pods/status"];
+    configure(&http, VALIDATING, "v", vec![hook("seen", &hooks.url("/seen"), &watched, json!({}))]).await;
+    let label = hook("label", &hooks.url("/label"), &["pods/binding"], json!({}));
+    configure(&http, MUTATING, "m", vec![label]).await;
+    let eviction = |name: &str, options: Value| {
+        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}, "deleteOptions": options})
+    };
+    let path = format!("{PODS}/a/eviction");
+    http.post(&path, &eviction("a", json!({"dryRun": ["All"]}))).await.expect(201);
+    let there = http.get(&format!("{PODS}/a")).await.expect(200);
+    assert!(there["metadata"]["deletionTimestamp"].is_null(), "{there}");
+    http.post(&path, &eviction("b", json!({}))).await.refused(400, "BadRequest", "name in URL does not match");
+    http.post(&path, &eviction("a", json!({"gracePeriodSeconds": 0}))).await.expect(201);
+    http.get(&format!("{PODS}/a")).await.refused(404, "NotFound", "");
+    let seen = hooks.asked("/seen");
+    assert_eq!(seen.len(), 2, "the delete of an evicted pod is not admitted again: {seen:?}");
+    let r = &seen[0]["request"];
+    assert_eq!(r["kind"], json!({"group": "policy", "version": "v1", "kind": "Eviction"}));
+    assert_eq!((&r["operation"], &r["subResource"]), (&json!("CREATE"), &json!("eviction")));
+    assert_eq!(r["resource"], json!({"group": "", "version": "v1", "resource": "pods"}));
+    assert_eq!(r["object"]["metadata"]["namespace"], "default");
+    let binding = json!({"metadata": {"name": "b"}, "target": {"kind": "Node", "name": "n"}});
+    http.post(&format!("{PODS}/b/binding"), &binding).await.expect(201);
+    let bound = http.get(&format!("{PODS}/b")).await.expect(200);
+    assert_eq!((&bound["spec"]["nodeName"], &bound["metadata"]["labels"]["touched"]), (&json!("n"), &json!("yes")));
+    assert_eq!(hooks.asked("/label")[0]["request"]["kind"]["kind"], "Binding");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_evicted_pod_says_why_it_goes() {
+    let (_c, http, _hooks) = start().await;
+    pods(&http, &["a"]).await;
+    let binding = json!({"metadata": {"name": "a"}, "target": {"kind": "Node", "name": "n"}});
+    http.post(&format!("{PODS}/a/binding"), &binding).await.expect(201);
+    let eviction = json!({"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "a"}});
+    http.post(&format!("{PODS}/a/eviction"), &eviction).await.expect(201);
+    let going = http.get(&format!("{PODS}/a")).await.expect(200);
+    assert!(going["metadata"]["deletionTimestamp"].is_string(), "{going}");
+    let conditions = going["status"]["conditions"].as_array().unwrap();
+    let why = conditions.iter().find(|c| c["type"] == "DisruptionTarget").unwrap();
+    assert_eq!((&why["status"], &why["reason"]), (&json!("True"), &json!("EvictionByEvictionAPI")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_reviews_generated_names_scales_and_collections() {
+    let (_c, http, hooks) = start().await;
+    let beta = json!({"admissionReviewVersions": ["v1beta1"]});
+    configure(&http, MUTATING, "m", vec![hook("label", &hooks.url("/label"), &["configmaps"], beta)]).await;
+    let scales = hook("scale", &hooks.url("/scale"), &["deployments/scale"], json!({}));
+    let maps = hook("maps", &hooks.url("/maps"), &["configmaps"], json!({}));
+    configure(&http, VALIDATING, "v", vec![maps, scales]).await;
+    let made = http.post(MAPS, &json!({"metadata": {"generateName": "g-"}})).await.expect(201);
+    assert_eq!(made["metadata"]["labels"]["touched"], "yes");
+    let name = made["metadata"]["name"].as_str().unwrap();
+    assert!(name.starts_with("g-") && name.len() == 7, "{name}");
+    let mutating = hooks.asked("/label").remove(0);
+    assert_eq!(mutating["apiVersion"], "admission.k8s.io/v1beta1");
+    let r = &mutating["request"];
+    assert!(r.get("name").is_none() && r["object"]["metadata"].get("name").is_none(), "{r}");
+    assert!(r["object"]["metadata"].get("uid").is_none(), "{r}");
+    let r = &hooks.asked("/maps").remove(0)["request"];
+    assert_eq!(r["object"]["metadata"]["name"], name, "it is chosen before validation");
+    assert_eq!(r["object"]["metadata"]["uid"], made["metadata"]["uid"]);
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    http.post(deployments, &deployment).await.expect(201);
+    http.patch(&format!("{deployments}/d/scale"), MERGE, &json!({"spec": {"replicas": 3}})).await.expect(200);
+    let r = &hooks.asked("/scale").remove(0)["request"];
+    assert_eq!(r["kind"], json!({"group": "autoscaling", "version": "v1", "kind": "Scale"}));
+    assert_eq!((&r["object"]["spec"]["replicas"], &r["oldObject"]["spec"]["replicas"]), (&json!(3), &json!(1)));
+    http.post(MAPS, &map("other")).await.expect(201);
+    let before = hooks.asked("/maps").len();
+    http.delete(MAPS).await.expect(200);
+    let deletes: Vec<Value> = hooks.asked("/maps").split_off(before);
+    let names: Vec<&Value> = deletes.iter().map(|d| &d["request"]["name"]).collect();
+    assert!(deletes.iter().all(|d| d["request"]["operation"] == "DELETE"), "{deletes:?}");
+    assert!(names.contains(&&json!("other")) && names.contains(&&json!(name)), "each on its own: {names:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_condition_may_ask_what_the_caller_may_do() {
+    let (c, http, hooks) = start().await;
+    let condition = json!({"matchConditions": [{"name": "not-for-breakers",
+        "expression": "!authorizer.group('').resource('configmaps').namespace('default').check('break').allowed()"}]});
+    configure(&http, VALIDATING, "d", vec![hook("deny", &hooks.url("/deny"), &["configmaps"], condition)]).await;
+    let rules = json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]}]);
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    http.post(&format!("{rbac}/roles"), &json!({"metadata": {"name": "r"}, "rules": rules})).await.expect(201);
+    let to = json!({"metadata": {"name": "r"}, "subjects": [{"kind": "User", "name": "eve", "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"kind": "Role", "name": "r", "apiGroup": "rbac.authorization.k8s.io"}});
+    http.post(&format!("{rbac}/rolebindings"), &to).await.expect(201);
+    denied_by(&c.as_user("eve", &[]).post(MAPS, &map("a")).await, "deny.example.com");
+    http.post(MAPS, &map("a")).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn custom_resources_are_admitted_like_any_other() {
+    let (_c, http, hooks) = start().await;
+    let definition = json!({"metadata": {"name": "widgets.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+        "names": {"plural": "widgets", "singular": "widget", "kind": "Widget", "listKind": "WidgetList"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "subresources": {"status": {}}, "schema": {"openAPIV3Schema":
+            {"type": "object", "properties": {"data": {"type": "object", "additionalProperties": {"type": "string"}},
+                "status": {"type": "object", "properties": {"n": {"type": "integer"}}}}}}}]}});
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let mut watch = http.watch(&format!("{definitions}?watch=true")).await;
+    http.post(definitions, &definition).await.expect(201);
+    loop {
+        let (_, seen) = watch.event().await;
+        let conditions = seen["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        if conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True") {
+            break;
+        }
+    }
+    configure(&http, MUTATING, "m", vec![hook("data", &hooks.url("/data-a"), &["widgets"], json!({}))]).await;
+    let status = hook("status", &hooks.url("/deny"), &["widgets/status"], json!({}));
+    configure(&http, VALIDATING, "v", vec![status]).await;
+    let widgets = "/apis/example.com/v1/namespaces/default/widgets";
+    let widget = json!({"apiVersion": "example.com/v1", "kind": "Widget", "metadata": {"name": "w"}, "data": {}});
+    let made = http.post(widgets, &widget).await.expect(201);
+    assert_eq!(made["data"], json!({"a": "1"}));
+    let a = http.patch(&format!("{widgets}/w/status"), MERGE, &json!({"status": {"n": 1}})).await;
+    denied_by(&a, "status.example.com");
+    let r = &hooks.asked("/deny").remove(0)["request"];
+    assert_eq!((&r["subResource"], &r["kind"]["kind"]), (&json!("status"), &json!("Widget")));
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"count/widgets.example.com": "1"}}});
+    http.post("/api/v1/namespaces/default/resourcequotas", &quota).await.expect(201);
+    let mut second = widget;
+    second["metadata"]["name"] = "x".into();
+    http.post(widgets, &second).await.refused(
+        403,
+        "Forbidden",
+        "exceeded quota: q, requested: count/widgets.example.com=1, used: count/widgets.example.com=1, limited: count/widgets.example.com=1",
+    );
 }

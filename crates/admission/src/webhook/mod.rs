@@ -9,11 +9,13 @@ mod mutating;
 mod review;
 mod validating;
 
+use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ironkeel_object::{ObjectMeta, Value};
-use ironkeel_registry::{ApiError, Attributes, Reason};
+use ironkeel_registry::{ApiError, Attributes, Operation, Reason};
 use ironkeel_webhook::WebhookClient;
 use parking_lot::Mutex;
 
@@ -28,9 +30,36 @@ use review::{Answer, Body};
 #[derive(Default)]
 struct Compiled(Mutex<Option<(u64, Arc<Vec<Hook>>)>>);
 
+/// What came of asking one webhook, for whoever counts.
+#[derive(Clone, Copy, Debug)]
+pub struct WebhookCall<'a> {
+    /// The webhook's name.
+    pub name: &'a str,
+    /// Whether it may change objects.
+    pub mutating: bool,
+    /// What is done to the object.
+    pub operation: Operation,
+    /// The HTTP status of its answer or refusal; 0 where there is none.
+    pub code: u16,
+    /// Why the request ends here: `no_error` (the webhook said no), `calling_webhook_error`,
+    /// `apiserver_internal_error`; `None` where it goes on.
+    pub rejection: Option<&'static str>,
+    /// It did not answer, and may be ignored.
+    pub failed_open: bool,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Is told of every call.
+pub trait WebhookObserver: fmt::Debug + Send + Sync {
+    /// One call is over.
+    fn called(&self, call: &WebhookCall<'_>);
+}
+
 /// Calls webhooks.
 pub(crate) struct Webhooks {
     client: Arc<WebhookClient>,
+    observer: Option<Arc<dyn WebhookObserver>>,
     mutating: Compiled,
     validating: Compiled,
 }
@@ -48,8 +77,8 @@ fn calling(hook: &Hook, why: impl std::fmt::Display) -> Failure {
 }
 
 impl Webhooks {
-    pub(crate) fn new(client: Arc<WebhookClient>) -> Self {
-        Webhooks { client, mutating: Compiled::default(), validating: Compiled::default() }
+    pub(crate) fn new(client: Arc<WebhookClient>, observer: Option<Arc<dyn WebhookObserver>>) -> Self {
+        Webhooks { client, observer, mutating: Compiled::default(), validating: Compiled::default() }
     }
 
     /// The webhooks of `plural`, in order of the configurations' names.
@@ -95,6 +124,25 @@ impl Webhooks {
 
     /// Asks one webhook.
     async fn ask(&self, a: &Attributes<'_>, hook: &Hook, seen: &Seen, mutating: bool) -> Result<Answer, Failure> {
+        let started = Instant::now();
+        let answer = self.talk(a, hook, seen, mutating).await;
+        if let Some(observer) = &self.observer {
+            let (code, rejection) = match &answer {
+                Ok(_) => (200, None),
+                Err(Failure::Refused(error)) => match error.chosen.as_deref() {
+                    Some((code, _)) => (*code, Some("no_error")),
+                    None => (0, Some("apiserver_internal_error")),
+                },
+                Err(Failure::Calling(_)) => (0, (!hook.ignores).then_some("calling_webhook_error")),
+            };
+            let failed_open = hook.ignores && matches!(answer, Err(Failure::Calling(_)));
+            let (name, operation, took) = (hook.name.as_str(), a.operation, started.elapsed());
+            observer.called(&WebhookCall { name, mutating, operation, code, rejection, failed_open, took });
+        }
+        answer
+    }
+
+    async fn talk(&self, a: &Attributes<'_>, hook: &Hook, seen: &Seen, mutating: bool) -> Result<Answer, Failure> {
         if a.dry_run && !hook.dry_runs {
             let why = format!("admission webhook {:?} does not support dry run", hook.name);
             return Err(Failure::Refused(ApiError::bad_request(why)));

@@ -17,6 +17,7 @@ const EXPECTED: &[&str] = &[
     "apiserver_longrunning_requests",
     "apiserver_request_body_size_bytes",
     "apiserver_request_duration_seconds",
+    "apiserver_request_filter_duration_seconds",
     "apiserver_request_sli_duration_seconds",
     "apiserver_request_total",
     "apiserver_resource_objects",
@@ -132,4 +133,56 @@ async fn health_is_told_check_by_check() {
     assert_eq!(down.status, 500);
     assert!(text(&down).ends_with("[-]shutdown failed: reason withheld\nreadyz check failed\n"), "{}", text(&down));
     assert_eq!(admin.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn components_tell_how_they_are() {
+    let c = cluster().await;
+    let admin = c.admin();
+    let path = "/api/v1/componentstatuses";
+    let hosted = c.api.hosts("scheduler");
+    let list = admin.get(path).await.expect(200);
+    let names: Vec<&str> = list["items"].as_array().unwrap().iter().map(|o| o["metadata"]["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["controller-manager", "scheduler", "etcd-0"]);
+    let healthy = json!([{ "type": "Healthy", "status": "True", "message": "ok" }]);
+    for name in ["scheduler", "etcd-0"] {
+        let one = admin.get(&format!("{path}/{name}")).await.expect(200);
+        assert_eq!((&one["kind"], &one["conditions"]), (&json!("ComponentStatus"), &healthy), "{one}");
+    }
+    let accept = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
+    let table = admin.send(Method::GET, &format!("{path}/scheduler"), &accept, "").await.expect(200);
+    assert_eq!(table["rows"][0]["cells"], json!(["scheduler", "Healthy", "ok", ""]));
+    let selected = admin.get(&format!("{path}?fieldSelector=metadata.name%3Detcd-0")).await.expect(200);
+    assert_eq!(selected["items"].as_array().unwrap().len(), 1);
+    admin.get(&format!("{path}/x")).await.refused(404, "NotFound", "componentstatus \"x\" not found");
+
+    // Who runs elsewhere is known by its lease.
+    drop(hosted);
+    let now = c.api.registry().clock().now();
+    let lease = json!({ "metadata": { "name": "kube-scheduler" },
+        "spec": { "holderIdentity": "one", "leaseDurationSeconds": 15, "renewTime": format!("{now:.6}") } });
+    admin.post("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases", &lease).await.expect(201);
+    assert_eq!(admin.get(&format!("{path}/scheduler")).await.expect(200)["conditions"], healthy);
+}
+
+#[tokio::test]
+async fn answers_begin_with_their_kind() {
+    let c = cluster().await;
+    let admin = c.admin();
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let object = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "one" }, "data": { "a": "b" } });
+    let made = admin.post(maps, &object).await;
+    assert!(text(&made).starts_with(r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"#), "{}", text(&made));
+    let accept = [("accept", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io")];
+    for (path, accept, kind) in [
+        (format!("{maps}/one"), &[][..], "ConfigMap"),
+        (maps.to_owned(), &[], "ConfigMapList"),
+        (format!("{maps}/two"), &[], "Status"),
+        (format!("{maps}/one"), &accept, "PartialObjectMetadata"),
+    ] {
+        let answer = admin.send(Method::GET, &path, accept, "").await;
+        assert!(text(&answer).starts_with(&format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"")), "{}", text(&answer));
+    }
+    let list = text(&admin.get(maps).await);
+    assert!(list.contains(r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"#), "{list}");
 }

@@ -1,9 +1,34 @@
-//! The JSON writer: members in key order, no spaces; or indented by two for people.
+//! The JSON writer: members in key order, no spaces; or indented by two for people. An API object
+//! begins as upstream's do, with `kind`, `apiVersion` and `metadata`: there are clients that look no
+//! further to tell a `Status` from what they asked for.
 
-use ironkeel_object::{Number, Value};
+use ironkeel_object::{Map, Number, Value};
+
+/// What an API object begins with, in upstream's order.
+const HEAD: [&str; 3] = ["kind", "apiVersion", "metadata"];
+
+/// The members of the outermost object: its head, then the rest in key order.
+fn head_first(members: &Map) -> impl Iterator<Item = (&str, &Value)> {
+    let head = HEAD.into_iter().filter_map(|name| Some((name, members.get(name)?)));
+    head.chain(members.iter().map(|(name, member)| (name.as_ref(), member)).filter(|(name, _)| !HEAD.contains(name)))
+}
 
 /// Appends the canonical JSON of a value.
 pub fn encode_json(value: &Value, out: &mut Vec<u8>) {
+    let Value::Object(members) = value else { return encode_inner(value, out) };
+    out.push(b'{');
+    for (i, (name, member)) in head_first(members).enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        write_json_string(name, out);
+        out.push(b':');
+        encode_inner(member, out);
+    }
+    out.push(b'}');
+}
+
+fn encode_inner(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Null => out.extend_from_slice(b"null"),
         Value::Bool(true) => out.extend_from_slice(b"true"),
@@ -16,7 +41,7 @@ pub fn encode_json(value: &Value, out: &mut Vec<u8>) {
                 if i > 0 {
                     out.push(b',');
                 }
-                encode_json(element, out);
+                encode_inner(element, out);
             }
             out.push(b']');
         }
@@ -28,7 +53,7 @@ pub fn encode_json(value: &Value, out: &mut Vec<u8>) {
                 }
                 write_json_string(name, out);
                 out.push(b':');
-                encode_json(member, out);
+                encode_inner(member, out);
             }
             out.push(b'}');
         }
@@ -59,8 +84,7 @@ fn pretty(value: &Value, depth: usize, out: &mut Vec<u8>) {
             out.push(b']');
         }
         Value::Object(members) if !members.is_empty() => {
-            out.push(b'{');
-            for (i, (name, member)) in members.iter().enumerate() {
+            let write = |out: &mut Vec<u8>, i: usize, name: &str, member: &Value| {
                 if i > 0 {
                     out.push(b',');
                 }
@@ -68,11 +92,17 @@ fn pretty(value: &Value, depth: usize, out: &mut Vec<u8>) {
                 write_json_string(name, out);
                 out.extend_from_slice(b": ");
                 pretty(member, depth + 1, out);
+            };
+            out.push(b'{');
+            if depth == 0 {
+                head_first(members).enumerate().for_each(|(i, (name, member))| write(out, i, name, member));
+            } else {
+                members.iter().enumerate().for_each(|(i, (name, member))| write(out, i, name, member));
             }
             new_line(depth, out);
             out.push(b'}');
         }
-        other => encode_json(other, out),
+        other => encode_inner(other, out),
     }
 }
 
