@@ -1,5 +1,6 @@
 //! Parts of a request as AdmissionReview and the CEL variable `request` show them.
 
+use ironkeel_auth::UserInfo;
 use ironkeel_object::{Map, ObjectMeta, Value};
 use ironkeel_registry::{Attributes, Operation, Row};
 
@@ -29,6 +30,16 @@ pub(crate) fn resource_value(row: &Row) -> Value {
     out.insert("version", row.kind.resource.version);
     out.insert("resource", row.plural());
     Value::Object(out)
+}
+
+/// Who asks, as the authorizer takes it.
+pub(crate) fn caller(a: &Attributes<'_>) -> UserInfo {
+    UserInfo {
+        name: a.user.name.clone(),
+        uid: a.user.uid.clone(),
+        groups: a.user.groups.clone(),
+        extra: a.user.extra.iter().cloned().collect(),
+    }
 }
 
 /// `userInfo`, empty members left out.

@@ -11,7 +11,7 @@ use ironkeel_object::{Map, Value};
 use ironkeel_registry::{Attributes, Row};
 
 use crate::Cluster;
-use crate::attributes::{options_value, request_kind, resource_value, user_value};
+use crate::attributes::{caller, options_value, request_kind, resource_value, user_value};
 use crate::matching::namespace_of;
 
 /// A match condition.
@@ -124,12 +124,7 @@ pub(crate) struct Door<'a> {
 
 impl<'a> Door<'a> {
     pub(crate) fn new(c: &'a Cluster, a: &Attributes<'_>) -> Self {
-        let user = UserInfo {
-            name: a.user.name.clone(),
-            uid: a.user.uid.clone(),
-            groups: a.user.groups.clone(),
-            extra: a.user.extra.iter().cloned().collect(),
-        };
+        let user = caller(a);
         Door { authorizer: c.authorizer.as_ref(), user }
     }
 }

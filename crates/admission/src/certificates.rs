@@ -3,25 +3,20 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use ironkeel_auth::UserInfo;
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_registry::{ApiError, Attributes, Operation};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
 use crate::Cluster;
+use crate::attributes::caller;
 use crate::plugin_set::{Plugin, PluginSet};
 
 const API_CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 
 fn authorized(c: &Cluster, a: &Attributes<'_>, verb: &str, signer: &str) -> bool {
     let Some(authorizer) = &c.authorizer else { return false };
-    let user = UserInfo {
-        name: a.user.name.clone(),
-        uid: a.user.uid.clone(),
-        groups: a.user.groups.clone(),
-        extra: a.user.extra.iter().cloned().collect(),
-    };
+    let user = caller(a);
     let may = |name: &str| {
         let ask = ironkeel_auth::Attributes::for_resource(&user, verb, "certificates.k8s.io", "*", "signers");
         authorizer.authorize(&ironkeel_auth::Attributes { name, ..ask }).is_allowed()
@@ -73,19 +68,25 @@ pub(crate) fn validate(
     Ok(())
 }
 
+/// A part of the subject of the request in `spec.request`; none where that is no request.
+fn read<T>(object: &Value, part: impl FnOnce(&x509_parser::x509::X509Name<'_>) -> T) -> Option<T> {
+    let pem = STANDARD.decode(object.str_at(&["spec", "request"])?).ok()?;
+    let (_, block) = x509_parser::pem::parse_x509_pem(&pem).ok()?;
+    let (_, request) = X509CertificationRequest::from_der(&block.contents).ok()?;
+    Some(part(&request.certification_request_info.subject))
+}
+
+/// The common names that are asked for.
+pub(crate) fn common_names(object: &Value) -> Option<Vec<String>> {
+    read(object, |subject| subject.iter_common_name().filter_map(|n| Some(n.as_str().ok()?.to_owned())).collect())
+}
+
 /// Nobody becomes `system:masters` by a request.
 fn subject(a: &Attributes<'_>, object: &Value) -> Result<(), ApiError> {
     if signer(object) != API_CLIENT_SIGNER {
         return Ok(());
     }
-    let parse = || {
-        let pem = STANDARD.decode(object.str_at(&["spec", "request"])?).ok()?;
-        let (_, block) = x509_parser::pem::parse_x509_pem(&pem).ok()?;
-        let (_, request) = X509CertificationRequest::from_der(&block.contents).ok()?;
-        let subject = &request.certification_request_info.subject;
-        Some(subject.iter_organization().any(|o| o.as_str() == Ok("system:masters")))
-    };
-    match parse() {
+    match read(object, |subject| subject.iter_organization().any(|o| o.as_str() == Ok("system:masters"))) {
         None => Err(a.forbidden("failed to parse CSR: PEM block type must be CERTIFICATE REQUEST")),
         Some(true) => {
             Err(a.forbidden(&format!("use of {API_CLIENT_SIGNER} signer with system:masters group is not allowed")))

@@ -68,6 +68,9 @@ impl Plugins {
         if pod && self.on(Plugin::ServiceAccount) {
             service_account::mutate(c, a, object).await?;
         }
+        if self.on(Plugin::NodeRestriction) {
+            node_restriction::admit(c, a, Some(object), old)?;
+        }
         if self.on(Plugin::TaintNodesByCondition) {
             taint_nodes::mutate(a, object);
         }
@@ -157,6 +160,9 @@ impl Admission for Plugins {
                 if self.on(Plugin::NamespaceLifecycle) {
                     namespace_lifecycle::admit(c, a, None)?;
                 }
+                if self.on(Plugin::NodeRestriction) {
+                    node_restriction::admit(c, a, None, old)?;
+                }
                 self.both_rounds(a, None, old).await?;
             }
             // What is asked of a running container is not changed, but its options are shown.
@@ -170,9 +176,6 @@ impl Admission for Plugins {
             if self.on(Plugin::LimitRanger) {
                 limit_ranger::validate(c, a, object, old)?;
             }
-        }
-        if self.on(Plugin::NodeRestriction) {
-            node_restriction::validate(c, a, object, old)?;
         }
         if let Some(object) = object {
             if self.on(Plugin::AlwaysPullImages) {

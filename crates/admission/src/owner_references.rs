@@ -1,11 +1,11 @@
 //! OwnerReferencesPermissionEnforcement: only who may delete an object makes another its owner, and
 //! only who may hold up an owner's deletion sets `blockOwnerDeletion`.
 
-use ironkeel_auth::UserInfo;
 use ironkeel_object::{Gvk, Value};
 use ironkeel_registry::{ApiError, Attributes, Operation};
 
 use crate::Cluster;
+use crate::attributes::caller;
 
 fn references(o: &Value) -> &[Value] {
     o.items_at(&["metadata", "ownerReferences"])
@@ -24,12 +24,7 @@ pub(crate) fn validate(c: &Cluster, a: &Attributes<'_>, object: &Value, old: Opt
         return Ok(());
     }
     let Some(authorizer) = &c.authorizer else { return Ok(()) };
-    let user = UserInfo {
-        name: a.user.name.clone(),
-        uid: a.user.uid.clone(),
-        groups: a.user.groups.clone(),
-        extra: a.user.extra.iter().cloned().collect(),
-    };
+    let user = caller(a);
     if a.operation == Operation::Update {
         let ask = ironkeel_auth::Attributes {
             namespace: a.namespace,

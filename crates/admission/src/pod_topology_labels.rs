@@ -1,20 +1,26 @@
-//! PodTopologyLabels: a Pod carries zone and region of the Node that it is bound to.
+//! PodTopologyLabels: a Pod carries zone and region of the Node that it is bound to. The Binding
+//! brings them; a Pod that is created on a Node has them from the start.
 
 use ironkeel_object::{ObjectMeta, Value};
-use ironkeel_registry::Attributes;
+use ironkeel_registry::{Attributes, Operation};
 
 use crate::Cluster;
 
 const LABELS: &[&str] = &["topology.kubernetes.io/zone", "topology.kubernetes.io/region"];
 
-pub(crate) fn mutate(c: &Cluster, a: &Attributes<'_>, pod: &mut Value) {
-    if a.subresource != "binding" || a.row.plural() != "pods" || !a.row.group().is_empty() {
+pub(crate) fn mutate(c: &Cluster, a: &Attributes<'_>, object: &mut Value) {
+    if a.operation != Operation::Create || a.row.plural() != "pods" || !a.row.group().is_empty() {
         return;
     }
-    let Some(node) = pod.str_at(&["spec", "nodeName"]).and_then(|n| c.get("", "nodes", "", n)) else { return };
+    let node = match a.subresource {
+        "" => object.str_at(&["spec", "nodeName"]),
+        "binding" if object.str_at(&["target", "kind"]) == Some("Node") => object.str_at(&["target", "name"]),
+        _ => return,
+    };
+    let Some(node) = node.filter(|n| !n.is_empty()).and_then(|n| c.get("", "nodes", "", n)) else { return };
     for key in LABELS {
         if let Some(value) = node.label(key) {
-            pod.meta_mut().object("labels").insert(*key, value);
+            object.meta_mut().object("labels").insert(*key, value);
         }
     }
 }

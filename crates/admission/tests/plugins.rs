@@ -91,6 +91,7 @@ impl World {
             subresource,
             namespace: &namespace,
             name: &name,
+            shown_name: &name,
             user: &user,
             dry_run: false,
             options: &options,
@@ -282,7 +283,7 @@ async fn the_restricted_level_says_each_violation_once() {
         ),
         (
             change(&["seccompProfile", "type"], "Unconfined".into()),
-            "seccompProfile (pod or container \"c\" must set securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")",
+            "seccompProfile (container \"c\" must not set securityContext.seccompProfile.type to \"Unconfined\")",
         ),
         (
             change(&["allowPrivilegeEscalation"], Value::Null),

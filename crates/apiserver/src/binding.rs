@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use http::Response;
 use ironkeel_object::{Map, ObjectMeta, Value};
-use ironkeel_registry::{ApiError, Change, Operation, rfc3339};
+use ironkeel_registry::{AdmitAll, ApiError, Change, rfc3339};
 use ironkeel_schema::type_by_name;
 
 use crate::answer;
 use crate::body::Body;
 use crate::context::Context;
 use crate::decode;
+use crate::sent;
 use crate::write::detached;
 
 struct Bind {
@@ -46,6 +47,10 @@ impl Change for Bind {
         let mut pod = pod.clone();
         pod.meta_mut().insert("resourceVersion", self.resource_version.as_str());
         *pod.slot(&["spec", "nodeName"]) = self.node.as_str().into();
+        // The hint of where it might go has served.
+        if let Some(status) = pod.get_mut("status").and_then(Value::as_object_mut) {
+            status.remove("nominatedNodeName");
+        }
         for (key, members) in [("labels", &self.labels), ("annotations", &self.annotations)] {
             for (k, v) in members.iter().flat_map(Map::iter) {
                 pod.meta_mut().object(key).insert(k.clone(), v.clone());
@@ -69,15 +74,17 @@ impl Change for Bind {
         }
         Ok(pod)
     }
+
+    // Upstream's binding leaves managedFields as they are.
+    fn tracks_fields(&self) -> bool {
+        true
+    }
 }
 
 /// POST of `pods/<name>/binding`.
 pub(crate) async fn create(c: Context) -> Result<Response<Body>, ApiError> {
     let binding_type = type_by_name("core/v1.Binding").ok_or_else(ApiError::no_such_resource)?;
     let binding = decode::object(&c, "v1", "Binding", binding_type)?;
-    if !binding.name().is_empty() && binding.name() != c.info.name {
-        return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
-    }
     bind(c, binding).await
 }
 
@@ -89,7 +96,8 @@ pub(crate) async fn legacy(mut c: Context) -> Result<Response<Body>, ApiError> {
     bind(c, binding).await
 }
 
-async fn bind(mut c: Context, binding: Value) -> Result<Response<Body>, ApiError> {
+/// What is wrong with a Binding.
+fn check(binding: &Value) -> Result<(), ApiError> {
     let target = |key: &str| binding.str_at(&["target", key]).unwrap_or_default();
     let kind = target("kind");
     let invalid = |field: &str, message: &str| {
@@ -109,22 +117,32 @@ async fn bind(mut c: Context, binding: Value) -> Result<Response<Body>, ApiError
     if target("name").is_empty() {
         return Err(invalid("name", "Required value"));
     }
+    Ok(())
+}
+
+async fn bind(mut c: Context, mut binding: Value) -> Result<Response<Body>, ApiError> {
     let registry = c.server.registry.clone();
     let pods = registry.row("", "v1", "pods").ok_or_else(ApiError::no_such_resource)?.clone();
-    let members = |key: &str| binding.at(&["metadata", key]).and_then(Value::as_object).cloned();
-    let change = Bind {
-        node: target("name").to_owned(),
-        uid: binding.uid().to_owned(),
-        resource_version: binding.resource_version().to_owned(),
-        labels: members("labels"),
-        annotations: members("annotations"),
-        now: rfc3339(registry.clock().now()),
-    };
     Arc::make_mut(&mut c.info).subresource = "binding".to_owned();
-    let request = c.write_request(&pods)?;
+    let mut request = c.write_request(&pods)?;
+    sent::place(&request, &mut binding)?;
     detached(&c.server.tasks, async move {
-        let attributes = request.attributes(Operation::Create, &request.name);
-        request.admission.validate(&attributes, Some(&binding), None).await?;
+        sent::mutate(&request, &mut binding).await?;
+        if binding.name() != request.name {
+            return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
+        }
+        check(&binding)?;
+        sent::validate(&request, &binding).await?;
+        let members = |key: &str| binding.at(&["metadata", key]).and_then(Value::as_object).cloned();
+        let change = Bind {
+            node: binding.str_at(&["target", "name"]).unwrap_or_default().to_owned(),
+            uid: binding.uid().to_owned(),
+            resource_version: binding.resource_version().to_owned(),
+            labels: members("labels"),
+            annotations: members("annotations"),
+            now: rfc3339(registry.clock().now()),
+        };
+        request.admission = Arc::new(AdmitAll);
         registry.update(&request, &change).await
     })
     .await?;

@@ -4,13 +4,14 @@ use http::Response;
 use ironkeel_auth::token::Reference;
 use ironkeel_auth::{BoundObject, TokenRequest};
 use ironkeel_object::{ObjectMeta, ObjectSource, Value};
-use ironkeel_registry::{ApiError, Operation, Registry, rfc3339};
+use ironkeel_registry::{ApiError, Registry, rfc3339};
 use ironkeel_schema::type_by_name;
 
 use crate::answer;
 use crate::body::Body;
 use crate::context::Context;
 use crate::decode;
+use crate::sent;
 
 /// Lifetime where none is asked for, in seconds.
 const DEFAULT_SECONDS: i64 = 3600;
@@ -27,22 +28,49 @@ pub(crate) async fn create(c: Context) -> Result<Response<Body>, ApiError> {
     let registry = &c.server.registry;
     let account = stored(registry, "serviceaccounts", namespace, name)
         .ok_or_else(|| ApiError::not_found("", "serviceaccounts", name))?;
-    let audiences: Vec<String> =
-        body.items_at(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
-    let seconds = body.i64_at(&["spec", "expirationSeconds"]).unwrap_or(DEFAULT_SECONDS);
     let row = registry.row("", "v1", "serviceaccounts").ok_or_else(ApiError::no_such_resource)?;
     let write = c.write_request(&row)?;
-    c.server.admission.validate(&write.attributes(Operation::Create, name), Some(&body), None).await?;
+    sent::place(&write, &mut body)?;
+    sent::mutate(&write, &mut body).await?;
+    if !body.name().is_empty() && body.name() != name {
+        let error = ironkeel_kinds::FieldError {
+            path: ironkeel_kinds::Path::new("metadata").child("name"),
+            kind: ironkeel_kinds::FieldErrorKind::Invalid,
+            message: format!("Invalid value: {:?}: must match the service account name if specified", body.name()),
+        };
+        return Err(ApiError::invalid("authentication.k8s.io", "TokenRequest", name, &[error]));
+    }
+    if !body.uid().is_empty() && body.uid() != account.uid() {
+        let why = format!(
+            "the UID in the token request ({}) does not match the UID of the service account ({})",
+            body.uid(),
+            account.uid()
+        );
+        return Err(ApiError::conflict("authentication.k8s.io", "TokenRequest", name, &why));
+    }
+    let now = registry.clock().now();
+    if body.items_at(&["spec", "audiences"]).is_empty() {
+        *body.slot(&["spec", "audiences"]) = c.server.issuer.api_audiences().to_vec().into();
+    }
+    let seconds = body.i64_at(&["spec", "expirationSeconds"]).unwrap_or(DEFAULT_SECONDS);
+    *body.slot(&["spec", "expirationSeconds"]) = seconds.into();
+    let meta = body.meta_mut();
+    meta.insert("name", name);
+    meta.insert("uid", account.uid());
+    meta.insert("creationTimestamp", rfc3339(now));
+    *body.slot(&["status"]) = Value::object();
+    sent::validate(&write, &body).await?;
+    let audiences: Vec<String> =
+        body.items_at(&["spec", "audiences"]).iter().filter_map(Value::as_str).map(str::to_owned).collect();
     let bound_object = bound(registry, &c, &body, &account)?;
     let request = TokenRequest {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         uid: account.uid().to_owned(),
-        audiences: audiences.clone(),
+        audiences,
         expiration_seconds: seconds,
         bound_object,
     };
-    let now = registry.clock().now();
     let (token, expires) = c.server.issuer.issue(request, now.as_second()).map_err(|e| {
         let error = ironkeel_kinds::FieldError {
             path: ironkeel_kinds::Path::new("spec").child("expirationSeconds"),
@@ -51,14 +79,6 @@ pub(crate) async fn create(c: Context) -> Result<Response<Body>, ApiError> {
         };
         ApiError::invalid("authentication.k8s.io", "TokenRequest", "", &[error])
     })?;
-    if audiences.is_empty() {
-        *body.slot(&["spec", "audiences"]) = c.server.issuer.api_audiences().to_vec().into();
-    }
-    *body.slot(&["spec", "expirationSeconds"]) = seconds.into();
-    let meta = body.meta_mut();
-    meta.insert("name", name);
-    meta.insert("namespace", namespace);
-    meta.insert("creationTimestamp", rfc3339(now));
     *body.slot(&["status", "token"]) = token.into();
     let expiry = jiff::Timestamp::from_second(expires).map_err(ApiError::internal)?;
     *body.slot(&["status", "expirationTimestamp"]) = rfc3339(expiry).into();

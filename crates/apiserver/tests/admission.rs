@@ -292,3 +292,89 @@ async fn nobody_becomes_a_master_by_a_request() {
         "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed",
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_gets_tokens_for_what_its_pods_name() {
+    let (c, http) = with_account().await;
+    let kubelet = c.as_user("system:node:n1", &["system:nodes"]);
+    let mut body = pod("p");
+    body["spec"]["nodeName"] = "n1".into();
+    body["spec"]["volumes"] = json!([{"name": "t", "projected": {"sources": [
+        {"serviceAccountToken": {"audience": "vault", "path": "token"}}]}}]);
+    let made = http.post(PODS, &body).await.expect(201);
+    let ask = |audiences: Value, uid: &Value| {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid});
+        let body = json!({"spec": {"audiences": audiences, "boundObjectRef": pod}});
+        let kubelet = kubelet.clone();
+        async move { kubelet.post("/api/v1/namespaces/default/serviceaccounts/default/token", &body).await }
+    };
+    let uid = &made["metadata"]["uid"];
+    let token = ask(json!(["vault"]), uid).await.expect(201);
+    assert_eq!(token["spec"]["audiences"], json!(["vault"]));
+    ask(json!([]), uid).await.expect(201);
+    ask(json!(["other"]), uid).await.refused(
+        403,
+        "Forbidden",
+        "audience \"other\" not found in pod spec volume, system:node:n1 is not authorized to request tokens for this audience",
+    );
+    ask(json!(["vault", "other"]), uid).await.refused(403, "Forbidden", "node may only request 0 or 1 audiences");
+    ask(json!(["vault"]), &json!("7e1c2d8a-0000-4000-8000-000000000001")).await.refused(
+        403,
+        "Forbidden",
+        "does not match the UID in record",
+    );
+    let role = json!({"metadata": {"name": "a"}, "rules": [{"apiGroups": [""], "resources": ["other"],
+        "verbs": ["request-serviceaccounts-token-audience"]}]});
+    http.post("/apis/rbac.authorization.k8s.io/v1/clusterroles", &role).await.expect(201);
+    let binding = json!({"metadata": {"name": "a"}, "roleRef": {"kind": "ClusterRole", "name": "a", "apiGroup": "rbac.authorization.k8s.io"},
+        "subjects": [{"kind": "Group", "name": "system:nodes", "apiGroup": "rbac.authorization.k8s.io"}]});
+    http.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding).await.expect(201);
+    ask(json!(["other"]), uid).await.expect(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mirror_pod_is_its_nodes_and_refers_to_nothing() {
+    let (c, _http) = with_account().await;
+    let kubelet = c.as_user("system:node:n1", &["system:nodes"]);
+    let node = kubelet.post("/api/v1/nodes", &json!({"metadata": {"name": "n1"}})).await.expect(201);
+    let mut body = pod("m-n1");
+    body["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "hash"});
+    body["spec"]["nodeName"] = "n1".into();
+    kubelet.post(PODS, &body).await.refused(403, "Forbidden", "can only create pods with an owner reference set to itself");
+    body["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Node", "name": "n1",
+        "uid": node["metadata"]["uid"], "controller": true}]);
+    body["spec"]["volumes"] = json!([{"name": "v", "configMap": {"name": "c"}}]);
+    kubelet.post(PODS, &body).await.refused(403, "Forbidden", "can not create pods that reference configmaps");
+    body["spec"]["volumes"] = json!([]);
+    kubelet.post(PODS, &body).await.expect(201);
+    let relabel = json!({"metadata": {"labels": {"a": "b"}}, "status": {"phase": "Running"}});
+    kubelet.patch(&format!("{PODS}/m-n1/status"), MERGE, &relabel).await.refused(
+        403,
+        "Forbidden",
+        "node \"n1\" cannot update labels through pod status",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pod_security_knows_each_versions_controls() {
+    let (_c, http) = with_account().await;
+    let mut body = pod("p");
+    body["spec"]["securityContext"] = json!({"sysctls": [{"name": "net.ipv4.tcp_rmem", "value": "1 2 3"}]});
+    body["spec"]["containers"][0]["livenessProbe"] = json!({"httpGet": {"host": "example.com", "port": 80}});
+    let try_version = |version: &str| {
+        let labels = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "baseline",
+            "pod-security.kubernetes.io/enforce-version": version}}});
+        let (http, body) = (http.clone(), body.clone());
+        async move {
+            http.patch("/api/v1/namespaces/default", MERGE, &labels).await.expect(200);
+            http.post(&format!("{PODS}?dryRun=All"), &body).await
+        }
+    };
+    try_version("v1.31").await.refused(403, "Forbidden", "baseline:v1.31\": forbidden sysctls (net.ipv4.tcp_rmem)");
+    try_version("v1.32").await.expect(201);
+    try_version("v1.34").await.refused(
+        403,
+        "Forbidden",
+        "probe or lifecycle host (container \"c\" uses probe or lifecycle host \"example.com\")",
+    );
+}

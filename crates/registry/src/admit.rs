@@ -64,8 +64,10 @@ pub struct Attributes<'a> {
     pub subresource: &'a str,
     /// Namespace; empty for cluster-wide objects.
     pub namespace: &'a str,
-    /// Name; empty before `generateName` has chosen one.
+    /// The name that the client gave; empty where `generateName` is to choose one.
     pub name: &'a str,
+    /// What refusals call the object: its name, as far as it has one, or `generateName`.
+    pub shown_name: &'a str,
     /// By whom.
     pub user: &'a User,
     /// Nothing will be stored.
@@ -103,7 +105,7 @@ impl Attributes<'_> {
 
     /// 403 about this object.
     pub fn forbidden(&self, why: &str) -> ApiError {
-        ApiError::forbidden(self.row.group(), self.row.plural(), self.name, why)
+        ApiError::forbidden(self.row.group(), self.row.plural(), self.shown_name, why)
     }
 }
 

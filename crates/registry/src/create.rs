@@ -8,7 +8,7 @@ use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_store::{Condition, WriteAnswer};
 use rand::Rng;
 
-use crate::admit::Operation;
+use crate::admit::{Attributes, Operation};
 use crate::claims::CHOICES;
 use crate::clock::rfc3339;
 use crate::entry::{Entry, Extract};
@@ -45,30 +45,10 @@ impl Registry {
     pub(crate) async fn create_tracked(
         &self,
         request: &WriteRequest,
-        object: Value,
+        mut object: Value,
         track: bool,
     ) -> Result<Written, ApiError> {
-        let generated = object.name().is_empty() && !object.meta_str("generateName").is_empty();
-        if !generated {
-            return self.create_once(request, object, track).await;
-        }
-        let mut attempt = 1;
-        loop {
-            let mut named = object.clone();
-            let base = named.meta_str("generateName");
-            let cut = (0..=base.len().min(LONGEST_BASE)).rev().find(|i| base.is_char_boundary(*i)).unwrap_or(0);
-            let name = format!("{}{}", &base[..cut], name_suffix());
-            named.meta_mut().insert("name", name);
-            match self.create_once(request, named, track).await {
-                Err(e) if e.reason == Reason::AlreadyExists && attempt < GENERATE_ATTEMPTS => attempt += 1,
-                done => return done,
-            }
-        }
-    }
-
-    async fn create_once(&self, request: &WriteRequest, mut object: Value, track: bool) -> Result<Written, ApiError> {
         let row = &request.row;
-        let home = row.home()?;
         if row.kind.custom.as_ref().is_some_and(|c| c.terminating.load(std::sync::atomic::Ordering::Relaxed)) {
             let message = "create not allowed while custom resource definition is terminating";
             return Err(ApiError {
@@ -82,15 +62,15 @@ impl Registry {
         }
         object.set_gvk(&row.api_version, row.kind_name());
         let now = rfc3339(self.clock.now());
-        {
-            let meta = object.meta_mut();
-            for gone in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"]
-            {
-                meta.remove(gone);
-            }
-            meta.insert("uid", uuid::Uuid::new_v4().to_string());
-            meta.insert("creationTimestamp", now.as_str());
+        let uid = uuid::Uuid::new_v4().to_string();
+        let system = |object: &mut Value| {
+            object.meta_mut().insert("uid", uid.as_str());
+            object.meta_mut().insert("creationTimestamp", now.as_str());
+        };
+        for gone in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+            object.meta_mut().remove(gone);
         }
+        system(&mut object);
         let hooks = &row.kind.hooks;
         hooks.default(&mut object);
         hooks.prepare_create(&mut object);
@@ -98,16 +78,48 @@ impl Registry {
         if track {
             managed_fields::track(&mut object, None, request, &now);
         }
-        let name = object.name().to_owned();
-        let attributes = request.attributes(Operation::Create, &name);
+        let asked = object.name().to_owned();
+        let base = object.meta_str("generateName").to_owned();
+        // Who changes the object sees it as the client sent it: without what the server adds, and
+        // before a name is chosen.
+        for later in ["uid", "creationTimestamp"] {
+            object.meta_mut().remove(later);
+        }
+        let attributes = request.attributes(Operation::Create, &asked);
+        let shown = if asked.is_empty() { &base } else { &asked };
+        let attributes = Attributes { shown_name: shown, ..attributes };
         request.admission.mutate(&attributes, &mut object, None).await?;
+        system(&mut object);
         hooks.default(&mut object);
+        hooks.prepare_create(&mut object);
+        let base = object.meta_str("generateName").to_owned();
+        if !object.name().is_empty() || base.is_empty() {
+            return self.create_named(request, object, &asked).await;
+        }
+        let cut = (0..=base.len().min(LONGEST_BASE)).rev().find(|i| base.is_char_boundary(*i)).unwrap_or(0);
+        let mut attempt = 1;
+        loop {
+            let mut named = object.clone();
+            named.meta_mut().insert("name", format!("{}{}", &base[..cut], name_suffix()));
+            match self.create_named(request, named, &asked).await {
+                Err(e) if e.reason == Reason::AlreadyExists && attempt < GENERATE_ATTEMPTS => attempt += 1,
+                done => return done,
+            }
+        }
+    }
+
+    /// Validates and stores what has its name; `asked` is the name that the client gave.
+    async fn create_named(&self, request: &WriteRequest, mut object: Value, asked: &str) -> Result<Written, ApiError> {
+        let row = &request.row;
+        let home = row.home()?;
+        let name = object.name().to_owned();
+        let attributes = Attributes { shown_name: &name, ..request.attributes(Operation::Create, asked) };
         let key = object_key(if row.namespaced() { &request.namespace } else { "" }, &name);
         // Addresses are chosen only for what is otherwise valid, and validated with the rest.
         let allocation = self.allocate(request, &key, &mut object, None).await?;
         self.check(request, &object, {
             let mut errors = validate_metadata(&object, &row.kind);
-            errors.extend(hooks.validate(&object));
+            errors.extend(row.kind.hooks.validate(&object));
             errors
         })?;
         request.admission.validate(&attributes, Some(&object), None).await?;

@@ -47,6 +47,7 @@ impl WriteRequest {
             subresource: &self.subresource,
             namespace: &self.namespace,
             name,
+            shown_name: name,
             user: &self.user,
             dry_run: self.dry_run,
             options: &self.options,

@@ -5,7 +5,7 @@ use std::fmt;
 use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
 use ironkeel_object::{ObjectMeta, Value};
 
-use super::checks;
+use super::checks::{self, Subject};
 
 pub(super) const PREFIX: &str = "pod-security.kubernetes.io/";
 /// The minor version of the API that is served here: `latest`.
@@ -90,29 +90,14 @@ impl fmt::Display for Standard {
     }
 }
 
-/// The first minor version in which a check is made, by how its text begins.
-const SINCE: &[(&str, u32)] = &[
-    ("allowPrivilegeEscalation", 8),
-    ("unrestricted capabilities", 22),
-    ("runAsUser=0", 23),
-    ("probe or lifecycle host", 34),
-];
-
 impl Standard {
     /// What of a Pod's spec the standard forbids.
     pub(super) fn violations(&self, spec: &Value, annotations: Option<&Value>) -> Vec<String> {
-        let mut found = match self.level {
+        let subject = Subject { spec, annotations };
+        match self.level {
             Level::Privileged => Vec::new(),
-            Level::Baseline => checks::baseline(spec, annotations, false),
-            Level::Restricted => {
-                let mut found = checks::baseline(spec, annotations, true);
-                found.extend(checks::restricted(spec));
-                found
-            }
-        };
-        let minor = self.version.minor();
-        found.retain(|text| !SINCE.iter().any(|(lead, since)| text.starts_with(lead) && minor < *since));
-        found
+            level => checks::violations(&subject, self.version.minor(), level == Level::Restricted),
+        }
     }
 }
 
