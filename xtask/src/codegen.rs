@@ -99,6 +99,14 @@ pub(crate) fn generate(facts: &Path) -> Result<Vec<(String, String)>> {
             "crates/auth/src/bootstrap/generated.rs".into(),
             header("The default roles and bindings.") + &crate::codegen_rbac::table(&read("rbac-bootstrap.json")?)?,
         ),
+        (
+            "crates/openapi/src/generated/mod.rs".into(),
+            header("The generated rows.") + "pub(crate) mod described;\n",
+        ),
+        (
+            "crates/openapi/src/generated/described.rs".into(),
+            header("Kinds whose Rust types carry the sentences that describe their fields.") + &described(&resources),
+        ),
         ("crates/kinds/src/generated/mod.rs".into(), header("The generated rows.") + "pub(crate) mod columns;\n"),
         (
             "crates/kinds/src/generated/columns.rs".into(),
@@ -300,6 +308,43 @@ impl<'a> Tables<'a> {
         s.push_str("];\n");
         Ok(s)
     }
+}
+
+/// One row a kind: its definition's name, and what adds its Rust type to a generator of schemas.
+fn described(rows: &[FactResource]) -> String {
+    let kinds = rows.iter().flat_map(|r| {
+        let own = (r.group.as_str(), r.version.as_str(), r.kind.as_str());
+        let subresources = r.subresources.iter().map(|s| {
+            let group = s.group.as_deref().unwrap_or(&r.group);
+            (group, s.version.as_deref().unwrap_or(&r.version), s.kind.as_str())
+        });
+        std::iter::once(own).chain(subresources)
+    });
+    // Options of connections are queries; no Rust type stands for them.
+    let kinds: BTreeSet<String> = kinds
+        .filter(|(_, _, kind)| !kind.ends_with("Options"))
+        .map(|(group, version, kind)| {
+            let go = match package(group) {
+                "apiextensions" => "apiextensions-apiserver.pkg.apis.apiextensions".to_owned(),
+                "apiregistration" => "kube-aggregator.pkg.apis.apiregistration".to_owned(),
+                package => format!("api.{package}"),
+            };
+            format!("{go}.{version}.{kind}")
+        })
+        .collect();
+    let mut s = String::from("use crate::descriptions::{Add, add};\n\npub(crate) const KINDS: &[(&str, Add)] = &[\n");
+    for name in kinds {
+        let path = name.replace('.', "::").replace('-', "_");
+        // As rustfmt has it.
+        let row = format!("    (\"io.k8s.{name}\", add::<k8s_openapi::{path}>),\n");
+        if row.len() <= 121 {
+            s.push_str(&row);
+        } else {
+            let _ = writeln!(s, "    (\n        \"io.k8s.{name}\",\n        add::<k8s_openapi::{path}>,\n    ),");
+        }
+    }
+    s.push_str("];\n");
+    s
 }
 
 fn package(group: &str) -> &str {

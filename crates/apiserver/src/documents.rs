@@ -1,29 +1,69 @@
 //! Paths that are no resources: discovery, OpenAPI, version, health, metrics, keys for OIDC.
 
 use std::collections::HashMap;
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use http::Response;
-use http::header::{ETAG, HeaderValue, IF_NONE_MATCH};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderValue, IF_NONE_MATCH, LOCATION, VARY};
 use ironkeel_codec::Format;
 use ironkeel_fairness::DumpKind;
-use ironkeel_object::{Map, Value};
 use ironkeel_openapi as openapi;
 use ironkeel_registry::{ApiError, Reason, Registry, Row};
 use ironkeel_schema::Resource;
 use parking_lot::Mutex;
 
-use crate::answer;
 use crate::body::Body;
 use crate::context::Context;
+use crate::{answer, compress};
 
 /// Documents that are made on first demand and kept as bytes, by path.
 #[derive(Default)]
 pub(crate) struct Documents {
-    kept: Mutex<HashMap<String, (Generation, Bytes)>>,
+    kept: Mutex<HashMap<String, (Generation, Document)>>,
+    /// Of the OpenAPI v3 documents of built-in group versions, which never change.
+    hashes: Mutex<HashMap<(String, String), String>>,
     /// What is served, and as of which change.
     served: Mutex<Option<(u64, Arc<Served>)>>,
+}
+
+/// Larger documents are kept compressed: OpenAPI's are megabytes of sentences, and are seldom asked for.
+const COMPRESS_FROM_BYTES: usize = 64 << 10;
+
+/// What clients may do with what they find under its hash.
+const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, immutable, max-age=31536000");
+
+/// A document as it is kept.
+#[derive(Clone)]
+struct Document {
+    bytes: Bytes,
+    zipped: bool,
+    hash: Arc<str>,
+}
+
+impl Document {
+    fn new(bytes: Vec<u8>) -> io::Result<Self> {
+        let hash = openapi::content_hash(&bytes).into();
+        if bytes.len() < COMPRESS_FROM_BYTES {
+            return Ok(Document { bytes: bytes.into(), zipped: false, hash });
+        }
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(&bytes)?;
+        Ok(Document { bytes: encoder.finish()?.into(), zipped: true, hash })
+    }
+
+    fn plain(&self) -> io::Result<Bytes> {
+        if !self.zipped {
+            return Ok(self.bytes.clone());
+        }
+        let mut out = Vec::new();
+        GzDecoder::new(&self.bytes[..]).read_to_end(&mut out)?;
+        Ok(out.into())
+    }
 }
 
 /// Changes of the registry's rows and of remote groups.
@@ -38,7 +78,13 @@ impl Served {
             let custom = row.kind.custom.as_ref()?;
             let mut text = Vec::new();
             ironkeel_codec::encode_json(&custom.openapi, &mut text);
-            serde_json::from_slice(&text).ok()
+            let mut schema: serde_json::Value = serde_json::from_slice(&text).ok()?;
+            let fields = row.kind.hooks.selectable().unwrap_or_default();
+            if let Some(root) = schema.as_object_mut().filter(|_| !fields.is_empty()) {
+                let fields = fields.into_iter().map(|path| serde_json::json!({ "fieldPath": path })).collect();
+                root.insert("x-kubernetes-selectable-fields".to_owned(), fields);
+            }
+            Some(schema)
         };
         let mut all: Vec<_> = registry.rows().iter().map(|r| (r.kind.resource.clone(), schema(r))).collect();
         let custom = all.partition_point(|(_, schema)| schema.is_none());
@@ -129,7 +175,7 @@ fn kept(
     generation: Generation,
     key: String,
     make: impl FnOnce() -> Option<serde_json::Value>,
-) -> Result<Bytes, ApiError> {
+) -> Result<Document, ApiError> {
     kept_as(c, generation, key, || make().and_then(|value| serde_json::to_vec(&value).ok()))
 }
 
@@ -138,31 +184,36 @@ fn kept_as(
     generation: Generation,
     key: String,
     make: impl FnOnce() -> Option<Vec<u8>>,
-) -> Result<Bytes, ApiError> {
-    if let Some((_, bytes)) = c.server.documents.kept.lock().get(&key).filter(|(of, _)| *of == generation) {
-        return Ok(bytes.clone());
+) -> Result<Document, ApiError> {
+    if let Some((_, document)) = c.server.documents.kept.lock().get(&key).filter(|(of, _)| *of == generation) {
+        return Ok(document.clone());
     }
-    let bytes = Bytes::from(make().ok_or_else(ApiError::no_such_resource)?);
+    let document = Document::new(make().ok_or_else(ApiError::no_such_resource)?).map_err(ApiError::internal)?;
     let mut kept = c.server.documents.kept.lock();
     // Documents of before the change are of no use to anybody.
     kept.retain(|_, (of, _)| *of == generation);
-    kept.insert(key, (generation, bytes.clone()));
+    kept.insert(key, (generation, document.clone()));
     drop(kept);
-    Ok(bytes)
+    Ok(document)
 }
 
-fn tagged(c: &Context, content_type: &'static str, bytes: Bytes) -> Response<Body> {
-    let tag = format!("\"{}\"", openapi::content_hash(&bytes));
+fn tagged(c: &Context, content_type: &'static str, document: &Document) -> Result<Response<Body>, ApiError> {
+    let tag = format!("\"{}\"", document.hash);
     let same = c.parts.headers.get(IF_NONE_MATCH).is_some_and(|v| v.as_bytes() == tag.as_bytes());
     let mut response = if same {
         answer::with_type(304, content_type, Bytes::new())
+    } else if document.zipped && compress::accepts(&c.parts.headers) {
+        let mut response = answer::with_type(200, content_type, document.bytes.clone());
+        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
+        response
     } else {
-        answer::with_type(200, content_type, bytes)
+        answer::with_type(200, content_type, document.plain().map_err(ApiError::internal)?)
     };
     if let Ok(v) = HeaderValue::from_str(&tag) {
         response.headers_mut().insert(ETAG, v);
     }
-    response
+    Ok(response)
 }
 
 fn discovery(c: &Context, path: &str, parts: &[&str]) -> Result<Response<Body>, ApiError> {
@@ -171,7 +222,7 @@ fn discovery(c: &Context, path: &str, parts: &[&str]) -> Result<Response<Body>, 
     let rows = &served.rows()[..];
     if let (["api"] | ["apis"], Some(version)) = (parts, c.output.aggregated) {
         let core = parts == ["api"];
-        let bytes = kept(c, generation, format!("{path} {version}"), || {
+        let document = kept(c, generation, format!("{path} {version}"), || {
             let mut document = openapi::aggregated(rows, core, version);
             if !core {
                 c.server.aggregator.merge_aggregated(&mut document);
@@ -179,11 +230,11 @@ fn discovery(c: &Context, path: &str, parts: &[&str]) -> Result<Response<Body>, 
             Some(document)
         })?;
         let content_type = if version == "v2" { openapi::AGGREGATED_V2 } else { openapi::AGGREGATED_V2BETA1 };
-        let mut response = tagged(c, content_type, bytes);
-        response.headers_mut().insert(http::header::VARY, HeaderValue::from_static("Accept"));
+        let mut response = tagged(c, content_type, &document)?;
+        response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
         return Ok(response);
     }
-    let bytes = kept(c, generation, path.to_owned(), || match parts {
+    let document = kept(c, generation, path.to_owned(), || match parts {
         [""] => Some(openapi::root_paths(rows)),
         ["api"] => Some(openapi::api_versions(&c.server.server_address)),
         ["apis"] => {
@@ -201,6 +252,7 @@ fn discovery(c: &Context, path: &str, parts: &[&str]) -> Result<Response<Body>, 
         ["version"] => Some(openapi::version("", "")),
         _ => None,
     })?;
+    let bytes = document.plain().map_err(ApiError::internal)?;
     if c.output.format == Format::Json && !c.output.pretty {
         return Ok(answer::with_type(200, "application/json", bytes));
     }
@@ -224,19 +276,36 @@ fn openapi_v2(c: &Context) -> Result<Response<Body>, ApiError> {
         Some(document)
     };
     if wants_gnostic(c) {
-        let bytes = kept_as(c, generation, "/openapi/v2 protobuf".to_owned(), || document().map(|d| openapi::openapi_v2_protobuf(&d)))?;
-        return Ok(tagged(c, GNOSTIC, bytes));
+        let made = || document().map(|d| openapi::openapi_v2_protobuf(&d));
+        return tagged(c, GNOSTIC, &kept_as(c, generation, "/openapi/v2 protobuf".to_owned(), made)?);
     }
-    Ok(tagged(c, "application/json", kept(c, generation, "/openapi/v2".to_owned(), document)?))
+    tagged(c, "application/json", &kept(c, generation, "/openapi/v2".to_owned(), document)?)
+}
+
+/// The hash of a group version's document.
+fn openapi_v3_hash(c: &Context, rows: &[openapi::Row<'_>], group: &str, version: &str) -> Option<String> {
+    let custom =
+        |r: &openapi::Row<'_>| r.schema.is_some() && r.resource.group == group && r.resource.version == version;
+    if rows.iter().any(custom) {
+        return openapi::openapi_v3_hash(rows, group, version);
+    }
+    let key = (group.to_owned(), version.to_owned());
+    if let Some(hash) = c.server.documents.hashes.lock().get(&key) {
+        return Some(hash.clone());
+    }
+    let hash = openapi::openapi_v3_hash(rows, group, version)?;
+    c.server.documents.hashes.lock().insert(key, hash.clone());
+    Some(hash)
 }
 
 fn openapi_v3(c: &Context, parts: &[&str]) -> Result<Response<Body>, ApiError> {
     let generation = generation(c);
     let served = c.server.documents.served(&c.server.registry);
     let rows = &served.rows()[..];
-    let bytes = kept(c, generation, format!("/openapi/v3/{}", parts.join("/")), || match parts {
+    let path = format!("/openapi/v3/{}", parts.join("/"));
+    let document = kept(c, generation, path.clone(), || match parts {
         [] => {
-            let mut index = openapi::openapi_v3_index(rows);
+            let mut index = openapi::openapi_v3_index(rows, |group, version| openapi_v3_hash(c, rows, group, version));
             c.server.aggregator.merge_openapi_v3_index(&mut index);
             Some(index)
         }
@@ -244,19 +313,18 @@ fn openapi_v3(c: &Context, parts: &[&str]) -> Result<Response<Body>, ApiError> {
         ["apis", group, version] => openapi::openapi_v3(rows, group, version),
         _ => None,
     })?;
-    Ok(tagged(c, "application/json", bytes))
-}
-
-/// `componentstatuses`: deprecated, and empty here.
-pub(crate) fn component_statuses(c: &Context, row: &Arc<Row>) -> Result<Response<Body>, ApiError> {
-    if c.info.verb == "get" {
-        return Err(ApiError::not_found("", row.plural(), &c.info.name));
+    let Some(hash) = c.query.get("hash").filter(|h| !h.is_empty() && !parts.is_empty()) else {
+        return tagged(c, "application/json", &document);
+    };
+    if *hash != *document.hash {
+        // Where the document is by now.
+        let mut response = answer::with_type(301, "application/json", Bytes::new());
+        let location = HeaderValue::from_str(&format!("{path}?hash={}", document.hash)).map_err(ApiError::internal)?;
+        response.headers_mut().insert(LOCATION, location);
+        return Ok(response);
     }
-    c.warnings.lock().push("v1 ComponentStatus is deprecated in v1.19+".to_owned());
-    let mut out = Map::new();
-    out.insert("apiVersion", "v1");
-    out.insert("kind", "ComponentStatusList");
-    out.insert("metadata", Map::new());
-    out.insert("items", Value::Array(Vec::new()));
-    Ok(answer::value(200, &Value::Object(out), &c.output))
+    let mut response = tagged(c, "application/json", &document)?;
+    response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
+    response.headers_mut().insert(CACHE_CONTROL, IMMUTABLE);
+    Ok(response)
 }

@@ -310,6 +310,18 @@ async fn discovery_and_documents_show_what_is_served() {
     let document = http.get(&url).await.expect(200);
     let published = &document["components"]["schemas"]["com.example.shop.v1.Widget"];
     assert_eq!(published["description"], "A thing to sell.");
+    let metadata = published["properties"]["metadata"]["description"].as_str().unwrap();
+    assert!(metadata.starts_with("Standard object's metadata."), "{metadata}");
+    let version = published["properties"]["apiVersion"]["description"].as_str().unwrap();
+    assert!(version.starts_with("APIVersion defines the versioned schema"), "{version}");
+    let object_meta = &document["components"]["schemas"]["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"];
+    let created = object_meta["properties"]["creationTimestamp"]["description"].as_str().unwrap();
+    assert!(created.starts_with("CreationTimestamp is a timestamp"), "{created}");
+    assert_eq!(published["x-kubernetes-selectable-fields"], json!([{ "fieldPath": "spec.color" }]));
+    let list = &document["components"]["schemas"]["com.example.shop.v1.WidgetList"];
+    assert_eq!(list["x-kubernetes-selectable-fields"], json!([{ "fieldPath": "spec.color" }]));
+    let stale = url.split_once('=').unwrap().0.to_owned() + "=0";
+    assert_eq!(http.get(&stale).await.status, 301);
     assert_eq!(published["properties"]["spec"]["properties"]["color"]["default"], "red");
     let swagger = http.get("/openapi/v2").await.expect(200);
     assert_eq!(swagger["definitions"]["com.example.shop.v1.Widget"]["properties"]["spec"]["required"], json!(["size"]));

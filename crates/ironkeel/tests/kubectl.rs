@@ -85,6 +85,7 @@ impl User<'_> {
         });
         checks.check("explain", || {
             self.types("explain deployment.spec.strategy.rollingUpdate.maxSurge")?.says(&["IntOrString"])?;
+            self.types("explain pods.metadata")?.says(&["Standard object's metadata", "CreationTimestamp is a"])?;
             self.types("explain pods.spec --recursive")?.says(&["containers", "topologySpreadConstraints"]).map(drop)
         });
         checks.check("api-resources", || {

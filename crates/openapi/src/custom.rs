@@ -3,19 +3,18 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::descriptions;
+
 pub(crate) fn api_version() -> Value {
-    json!({
-        "type": "string",
-        "description": "APIVersion defines the versioned schema of this representation of an object.",
-    })
+    json!({ "type": "string", "description": descriptions::API_VERSION })
 }
 
 pub(crate) fn kind() -> Value {
-    json!({
-        "type": "string",
-        "description": "Kind is a string value representing the REST resource this object represents.",
-    })
+    json!({ "type": "string", "description": descriptions::KIND })
 }
+
+/// The fields by which clients may select, said of an object's schema and of its list's.
+pub(crate) const SELECTABLE: &str = "x-kubernetes-selectable-fields";
 
 fn flag(schema: &Map<String, Value>, name: &str) -> bool {
     schema.get(name) == Some(&Value::Bool(true))
@@ -26,7 +25,11 @@ pub(crate) fn published(schema: &Value, v2: bool, metadata: &Value) -> Value {
     let Some(root) = schema.as_object() else { return json!({ "type": "object" }) };
     if v2 && flag(root, "x-kubernetes-preserve-unknown-fields") {
         // kubectl would complain about whatever is not named.
-        return json!({ "type": "object" });
+        let mut out = json!({ "type": "object" });
+        if let Some(fields) = root.get(SELECTABLE) {
+            out[SELECTABLE] = fields.clone();
+        }
+        return out;
     }
     let mut out = schema.clone();
     if v2 {
@@ -55,6 +58,14 @@ fn embed(schema: &mut Value, v2: bool, metadata: &Value) {
     let hidden = v2 && flag(object, "x-kubernetes-preserve-unknown-fields");
     if flag(object, "x-kubernetes-embedded-resource") && !hidden {
         add_common(object, metadata);
+        let required = object.entry("required").or_insert_with(|| json!([]));
+        for name in ["kind", "apiVersion"] {
+            if let Some(required) = required.as_array_mut()
+                && !required.iter().any(|r| r == name)
+            {
+                required.push(name.into());
+            }
+        }
     }
 }
 
@@ -97,6 +108,9 @@ fn reduce(schema: &mut Value) {
         .filter(|(_, p)| p.get("nullable") == Some(&Value::Bool(true)))
         .map(|(name, _)| name.clone())
         .collect();
+    if object.get("additionalProperties").is_some_and(|p| p.get("nullable") == Some(&Value::Bool(true))) {
+        object.remove("required");
+    }
     if let Some(required) = object.get_mut("required").and_then(Value::as_array_mut) {
         required.retain(|r| !nullable.iter().any(|n| r == n));
         if required.is_empty() {

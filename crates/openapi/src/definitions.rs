@@ -6,7 +6,7 @@ use ironkeel_schema::{Field, ListType, Shape, Type, TypeId, type_by_name, type_i
 use serde_json::{Map, Value, json};
 
 use crate::names::{self, definition_name};
-use crate::{Row, api_version, custom};
+use crate::{Row, api_version, custom, descriptions};
 
 /// Which OpenAPI.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,7 +41,8 @@ impl Definitions {
         Definitions { dialect, all: BTreeMap::new() }
     }
 
-    pub(crate) fn into_value(self) -> Value {
+    pub(crate) fn into_value(mut self) -> Value {
+        descriptions::describe(self.all.iter_mut(), self.dialect == Dialect::V3);
         Value::Object(self.all.into_iter().collect())
     }
 
@@ -72,7 +73,8 @@ impl Definitions {
         };
         let name = names::custom_name(r);
         let meta = self.of_name("meta/v1.ObjectMeta").unwrap_or_default();
-        let schema = custom::published(schema, self.dialect == Dialect::V2, &self.wrap(meta, Map::new()));
+        let schema =
+            custom::published(schema, self.dialect == Dialect::V2, &self.described(meta, descriptions::METADATA));
         self.all.insert(name.clone(), schema);
         self.mark(&name, r.group, r.version, r.kind);
         self.dialect.reference(&name)
@@ -92,16 +94,20 @@ impl Definitions {
         let item = self.of_row(row);
         let meta = self.of_name("meta/v1.ListMeta").unwrap_or_default();
         let name = format!("{}List", names::custom_name(r));
-        let schema = json!({
+        let mut schema = json!({
             "type": "object",
+            "description": format!("{kind} is a list of {}", r.kind),
             "required": ["items"],
             "properties": {
                 "apiVersion": custom::api_version(),
                 "kind": custom::kind(),
-                "metadata": self.wrap(meta, Map::new()),
-                "items": { "type": "array", "items": item },
+                "metadata": self.described(meta, descriptions::LIST_METADATA),
+                "items": { "type": "array", "items": item, "description": descriptions::items(r.plural) },
             },
         });
+        if let Some(fields) = row.schema.and_then(|s| s.get(custom::SELECTABLE)) {
+            schema[custom::SELECTABLE] = fields.clone();
+        }
         self.all.insert(name.clone(), schema);
         self.mark(&name, r.group, r.version, &kind);
         self.dialect.reference(&name)
@@ -192,6 +198,10 @@ impl Definitions {
         };
         object.extend(extra);
         Value::Object(object)
+    }
+
+    fn described(&self, schema: Value, text: &str) -> Value {
+        self.wrap(schema, Map::from_iter([("description".to_owned(), text.into())]))
     }
 
     fn shape(&mut self, shape: Shape) -> Value {

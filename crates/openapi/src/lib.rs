@@ -2,12 +2,14 @@
 //!
 //! Every function is pure: rows in, JSON out; the API server keeps the bytes. Rows come in the order
 //! in which groups and versions are to be announced (built-in ones already are; custom resources
-//! follow). What does not live here: structural checks of custom resources' schemas, descriptions of
-//! fields.
+//! follow). What does not live here: structural checks of custom resources' schemas, and the sentences
+//! that describe fields: those come with the Rust types of the API.
 
 mod custom;
 mod definitions;
+mod descriptions;
 mod discovery;
+mod generated;
 mod gnostic;
 mod names;
 mod operations;
@@ -21,7 +23,7 @@ pub use discovery::{
 pub use gnostic::openapi_v2_protobuf;
 pub use names::definition_name;
 pub use v2::openapi_v2;
-pub use v3::{content_hash, openapi_v3, openapi_v3_index};
+pub use v3::{content_hash, openapi_v3, openapi_v3_hash, openapi_v3_index};
 
 use ironkeel_schema::Resource;
 use serde_json::Value;
@@ -32,7 +34,8 @@ pub struct Row<'a> {
     /// Names, verbs, scope.
     pub resource: &'a Resource,
     /// The OpenAPI v3 schema of a custom resource's version; `None` means that the schema tables
-    /// describe the resource's type.
+    /// describe the resource's type. Beside what the definition says, the schema's root may have
+    /// `x-kubernetes-selectable-fields`.
     pub schema: Option<&'a Value>,
 }
 

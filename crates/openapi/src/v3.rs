@@ -8,17 +8,23 @@ use crate::definitions::{Definitions, Dialect};
 use crate::operations::Operations;
 use crate::{Row, api_version, group_versions};
 
-/// `/openapi/v3`: where each document is, with the hash that lets clients keep it for ever.
-pub fn openapi_v3_index(rows: &[Row<'_>]) -> Value {
+/// `/openapi/v3`: where each document is, with the hash (of a group and a version) that lets clients
+/// keep it for ever.
+pub fn openapi_v3_index(rows: &[Row<'_>], mut hash: impl FnMut(&str, &str) -> Option<String>) -> Value {
     let mut paths = Map::new();
     for (group, version) in group_versions(rows) {
-        let Some(document) = openapi_v3(rows, group, version) else { continue };
+        let Some(hash) = hash(group, version) else { continue };
         let root = if group.is_empty() { "api" } else { "apis" };
         let path = format!("{root}/{}", api_version(group, version));
-        let hash = content_hash(document.to_string().as_bytes());
         paths.insert(path.clone(), json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}") }));
     }
     json!({ "paths": paths })
+}
+
+/// The hash of a group version's document; `None` where it is not served. It costs as much as the
+/// document.
+pub fn openapi_v3_hash(rows: &[Row<'_>], group: &str, version: &str) -> Option<String> {
+    openapi_v3(rows, group, version).map(|document| content_hash(document.to_string().as_bytes()))
 }
 
 /// `/openapi/v3/apis/<group>/<version>` (or `/api/v1`); `None` where it is not served.

@@ -58,6 +58,33 @@ fn every_v3_reference_leads_to_a_schema_and_every_kind_has_one() {
 }
 
 #[test]
+fn every_kind_and_its_fields_are_described() {
+    let rows = openapi::built_in();
+    for (group, version) in openapi::group_versions(&rows) {
+        let document = openapi::openapi_v3(&rows, group, version).unwrap();
+        let schemas = &document["components"]["schemas"];
+        for r in resources().iter().filter(|r| r.group == group && r.version == version) {
+            for kind in [r.kind.to_owned(), format!("{}List", r.kind)] {
+                let Some(schema) = schema_of_kind(schemas, group, version, &kind) else { continue };
+                assert!(schema["description"].is_string(), "{group}/{version} {kind}");
+                let text = schema["properties"]["apiVersion"]["description"].as_str().unwrap();
+                assert!(text.starts_with("APIVersion defines the versioned schema"), "{text}");
+            }
+        }
+        let meta = &schemas["io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"]["properties"]["creationTimestamp"];
+        let text = meta["description"].as_str().unwrap();
+        assert!(text.starts_with("CreationTimestamp is a timestamp"), "{text}");
+        assert_eq!(meta["allOf"][0]["$ref"], "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.Time");
+    }
+    let document = openapi::openapi_v2(&rows);
+    let pod = &document["definitions"]["io.k8s.api.core.v1.Pod"]["properties"]["metadata"];
+    assert!(pod["description"].as_str().unwrap().starts_with("Standard object's metadata."), "{pod}");
+    assert_eq!(pod["$ref"], "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+    let containers = &document["definitions"]["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+    assert!(containers["description"].as_str().unwrap().starts_with("List of containers belonging to the pod."));
+}
+
+#[test]
 fn every_v2_reference_leads_to_a_definition_and_every_kind_has_one() {
     let document = openapi::openapi_v2(&openapi::built_in());
     check_references(&document);
@@ -69,7 +96,7 @@ fn every_v2_reference_leads_to_a_definition_and_every_kind_has_one() {
 #[test]
 fn the_index_names_every_document() {
     let rows = openapi::built_in();
-    let index = openapi::openapi_v3_index(&rows);
+    let index = openapi::openapi_v3_index(&rows, |group, version| openapi::openapi_v3_hash(&rows, group, version));
     assert_eq!(index["paths"].as_object().unwrap().len(), openapi::group_versions(&rows).len());
     let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
     let again = openapi::openapi_v3(&rows, "apps", "v1").unwrap().to_string();
@@ -209,7 +236,7 @@ fn a_custom_resource_brings_its_own_schema() {
     let kind = schema_of_kind(schemas, "stable.example.com", "v1", "CronTab").unwrap();
     assert_eq!(kind["properties"]["spec"]["properties"]["cronSpec"]["type"], "string");
     assert_eq!(
-        kind["properties"]["metadata"]["$ref"],
+        kind["properties"]["metadata"]["allOf"][0]["$ref"],
         "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
     );
     assert!(schemas["com.example.stable.v1.CronTabList"].is_object());

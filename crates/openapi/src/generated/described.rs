@@ -1,0 +1,196 @@
+//! Kinds whose Rust types carry the sentences that describe their fields.
+//!
+//! Written by `cargo xtask codegen` from the API's facts; do not edit.
+
+use crate::descriptions::{Add, add};
+
+pub(crate) const KINDS: &[(&str, Add)] = &[
+    (
+        "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicy",
+        add::<k8s_openapi::api::admissionregistration::v1::MutatingAdmissionPolicy>,
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBinding",
+        add::<k8s_openapi::api::admissionregistration::v1::MutatingAdmissionPolicyBinding>,
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1.MutatingWebhookConfiguration",
+        add::<k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration>,
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicy",
+        add::<k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy>,
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBinding",
+        add::<k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding>,
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1.ValidatingWebhookConfiguration",
+        add::<k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration>,
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1alpha1.MutatingAdmissionPolicy",
+        add::<k8s_openapi::api::admissionregistration::v1alpha1::MutatingAdmissionPolicy>,
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1alpha1.MutatingAdmissionPolicyBinding",
+        add::<k8s_openapi::api::admissionregistration::v1alpha1::MutatingAdmissionPolicyBinding>,
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1beta1.MutatingAdmissionPolicy",
+        add::<k8s_openapi::api::admissionregistration::v1beta1::MutatingAdmissionPolicy>,
+    ),
+    (
+        "io.k8s.api.admissionregistration.v1beta1.MutatingAdmissionPolicyBinding",
+        add::<k8s_openapi::api::admissionregistration::v1beta1::MutatingAdmissionPolicyBinding>,
+    ),
+    (
+        "io.k8s.api.apiserverinternal.v1alpha1.StorageVersion",
+        add::<k8s_openapi::api::apiserverinternal::v1alpha1::StorageVersion>,
+    ),
+    ("io.k8s.api.apps.v1.ControllerRevision", add::<k8s_openapi::api::apps::v1::ControllerRevision>),
+    ("io.k8s.api.apps.v1.DaemonSet", add::<k8s_openapi::api::apps::v1::DaemonSet>),
+    ("io.k8s.api.apps.v1.Deployment", add::<k8s_openapi::api::apps::v1::Deployment>),
+    ("io.k8s.api.apps.v1.ReplicaSet", add::<k8s_openapi::api::apps::v1::ReplicaSet>),
+    ("io.k8s.api.apps.v1.StatefulSet", add::<k8s_openapi::api::apps::v1::StatefulSet>),
+    ("io.k8s.api.authentication.v1.SelfSubjectReview", add::<k8s_openapi::api::authentication::v1::SelfSubjectReview>),
+    ("io.k8s.api.authentication.v1.TokenRequest", add::<k8s_openapi::api::authentication::v1::TokenRequest>),
+    ("io.k8s.api.authentication.v1.TokenReview", add::<k8s_openapi::api::authentication::v1::TokenReview>),
+    (
+        "io.k8s.api.authorization.v1.LocalSubjectAccessReview",
+        add::<k8s_openapi::api::authorization::v1::LocalSubjectAccessReview>,
+    ),
+    (
+        "io.k8s.api.authorization.v1.SelfSubjectAccessReview",
+        add::<k8s_openapi::api::authorization::v1::SelfSubjectAccessReview>,
+    ),
+    (
+        "io.k8s.api.authorization.v1.SelfSubjectRulesReview",
+        add::<k8s_openapi::api::authorization::v1::SelfSubjectRulesReview>,
+    ),
+    (
+        "io.k8s.api.authorization.v1.SubjectAccessReview",
+        add::<k8s_openapi::api::authorization::v1::SubjectAccessReview>,
+    ),
+    (
+        "io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler",
+        add::<k8s_openapi::api::autoscaling::v1::HorizontalPodAutoscaler>,
+    ),
+    ("io.k8s.api.autoscaling.v1.Scale", add::<k8s_openapi::api::autoscaling::v1::Scale>),
+    (
+        "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler",
+        add::<k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler>,
+    ),
+    ("io.k8s.api.batch.v1.CronJob", add::<k8s_openapi::api::batch::v1::CronJob>),
+    ("io.k8s.api.batch.v1.Job", add::<k8s_openapi::api::batch::v1::Job>),
+    (
+        "io.k8s.api.certificates.v1.CertificateSigningRequest",
+        add::<k8s_openapi::api::certificates::v1::CertificateSigningRequest>,
+    ),
+    (
+        "io.k8s.api.certificates.v1alpha1.ClusterTrustBundle",
+        add::<k8s_openapi::api::certificates::v1alpha1::ClusterTrustBundle>,
+    ),
+    (
+        "io.k8s.api.certificates.v1beta1.ClusterTrustBundle",
+        add::<k8s_openapi::api::certificates::v1beta1::ClusterTrustBundle>,
+    ),
+    (
+        "io.k8s.api.certificates.v1beta1.PodCertificateRequest",
+        add::<k8s_openapi::api::certificates::v1beta1::PodCertificateRequest>,
+    ),
+    ("io.k8s.api.coordination.v1.Lease", add::<k8s_openapi::api::coordination::v1::Lease>),
+    (
+        "io.k8s.api.coordination.v1alpha2.LeaseCandidate",
+        add::<k8s_openapi::api::coordination::v1alpha2::LeaseCandidate>,
+    ),
+    ("io.k8s.api.coordination.v1beta1.LeaseCandidate", add::<k8s_openapi::api::coordination::v1beta1::LeaseCandidate>),
+    ("io.k8s.api.core.v1.Binding", add::<k8s_openapi::api::core::v1::Binding>),
+    ("io.k8s.api.core.v1.ComponentStatus", add::<k8s_openapi::api::core::v1::ComponentStatus>),
+    ("io.k8s.api.core.v1.ConfigMap", add::<k8s_openapi::api::core::v1::ConfigMap>),
+    ("io.k8s.api.core.v1.Endpoints", add::<k8s_openapi::api::core::v1::Endpoints>),
+    ("io.k8s.api.core.v1.Event", add::<k8s_openapi::api::core::v1::Event>),
+    ("io.k8s.api.core.v1.LimitRange", add::<k8s_openapi::api::core::v1::LimitRange>),
+    ("io.k8s.api.core.v1.Namespace", add::<k8s_openapi::api::core::v1::Namespace>),
+    ("io.k8s.api.core.v1.Node", add::<k8s_openapi::api::core::v1::Node>),
+    ("io.k8s.api.core.v1.PersistentVolume", add::<k8s_openapi::api::core::v1::PersistentVolume>),
+    ("io.k8s.api.core.v1.PersistentVolumeClaim", add::<k8s_openapi::api::core::v1::PersistentVolumeClaim>),
+    ("io.k8s.api.core.v1.Pod", add::<k8s_openapi::api::core::v1::Pod>),
+    ("io.k8s.api.core.v1.PodTemplate", add::<k8s_openapi::api::core::v1::PodTemplate>),
+    ("io.k8s.api.core.v1.ReplicationController", add::<k8s_openapi::api::core::v1::ReplicationController>),
+    ("io.k8s.api.core.v1.ResourceQuota", add::<k8s_openapi::api::core::v1::ResourceQuota>),
+    ("io.k8s.api.core.v1.Secret", add::<k8s_openapi::api::core::v1::Secret>),
+    ("io.k8s.api.core.v1.Service", add::<k8s_openapi::api::core::v1::Service>),
+    ("io.k8s.api.core.v1.ServiceAccount", add::<k8s_openapi::api::core::v1::ServiceAccount>),
+    ("io.k8s.api.discovery.v1.EndpointSlice", add::<k8s_openapi::api::discovery::v1::EndpointSlice>),
+    ("io.k8s.api.events.v1.Event", add::<k8s_openapi::api::events::v1::Event>),
+    ("io.k8s.api.flowcontrol.v1.FlowSchema", add::<k8s_openapi::api::flowcontrol::v1::FlowSchema>),
+    (
+        "io.k8s.api.flowcontrol.v1.PriorityLevelConfiguration",
+        add::<k8s_openapi::api::flowcontrol::v1::PriorityLevelConfiguration>,
+    ),
+    ("io.k8s.api.networking.v1.IPAddress", add::<k8s_openapi::api::networking::v1::IPAddress>),
+    ("io.k8s.api.networking.v1.Ingress", add::<k8s_openapi::api::networking::v1::Ingress>),
+    ("io.k8s.api.networking.v1.IngressClass", add::<k8s_openapi::api::networking::v1::IngressClass>),
+    ("io.k8s.api.networking.v1.NetworkPolicy", add::<k8s_openapi::api::networking::v1::NetworkPolicy>),
+    ("io.k8s.api.networking.v1.ServiceCIDR", add::<k8s_openapi::api::networking::v1::ServiceCIDR>),
+    ("io.k8s.api.networking.v1beta1.IPAddress", add::<k8s_openapi::api::networking::v1beta1::IPAddress>),
+    ("io.k8s.api.networking.v1beta1.ServiceCIDR", add::<k8s_openapi::api::networking::v1beta1::ServiceCIDR>),
+    ("io.k8s.api.node.v1.RuntimeClass", add::<k8s_openapi::api::node::v1::RuntimeClass>),
+    ("io.k8s.api.policy.v1.Eviction", add::<k8s_openapi::api::policy::v1::Eviction>),
+    ("io.k8s.api.policy.v1.PodDisruptionBudget", add::<k8s_openapi::api::policy::v1::PodDisruptionBudget>),
+    ("io.k8s.api.rbac.v1.ClusterRole", add::<k8s_openapi::api::rbac::v1::ClusterRole>),
+    ("io.k8s.api.rbac.v1.ClusterRoleBinding", add::<k8s_openapi::api::rbac::v1::ClusterRoleBinding>),
+    ("io.k8s.api.rbac.v1.Role", add::<k8s_openapi::api::rbac::v1::Role>),
+    ("io.k8s.api.rbac.v1.RoleBinding", add::<k8s_openapi::api::rbac::v1::RoleBinding>),
+    ("io.k8s.api.resource.v1.DeviceClass", add::<k8s_openapi::api::resource::v1::DeviceClass>),
+    ("io.k8s.api.resource.v1.ResourceClaim", add::<k8s_openapi::api::resource::v1::ResourceClaim>),
+    ("io.k8s.api.resource.v1.ResourceClaimTemplate", add::<k8s_openapi::api::resource::v1::ResourceClaimTemplate>),
+    ("io.k8s.api.resource.v1.ResourceSlice", add::<k8s_openapi::api::resource::v1::ResourceSlice>),
+    ("io.k8s.api.resource.v1alpha3.DeviceTaintRule", add::<k8s_openapi::api::resource::v1alpha3::DeviceTaintRule>),
+    (
+        "io.k8s.api.resource.v1alpha3.ResourcePoolStatusRequest",
+        add::<k8s_openapi::api::resource::v1alpha3::ResourcePoolStatusRequest>,
+    ),
+    ("io.k8s.api.resource.v1beta1.DeviceClass", add::<k8s_openapi::api::resource::v1beta1::DeviceClass>),
+    ("io.k8s.api.resource.v1beta1.ResourceClaim", add::<k8s_openapi::api::resource::v1beta1::ResourceClaim>),
+    (
+        "io.k8s.api.resource.v1beta1.ResourceClaimTemplate",
+        add::<k8s_openapi::api::resource::v1beta1::ResourceClaimTemplate>,
+    ),
+    ("io.k8s.api.resource.v1beta1.ResourceSlice", add::<k8s_openapi::api::resource::v1beta1::ResourceSlice>),
+    ("io.k8s.api.resource.v1beta2.DeviceClass", add::<k8s_openapi::api::resource::v1beta2::DeviceClass>),
+    ("io.k8s.api.resource.v1beta2.DeviceTaintRule", add::<k8s_openapi::api::resource::v1beta2::DeviceTaintRule>),
+    ("io.k8s.api.resource.v1beta2.ResourceClaim", add::<k8s_openapi::api::resource::v1beta2::ResourceClaim>),
+    (
+        "io.k8s.api.resource.v1beta2.ResourceClaimTemplate",
+        add::<k8s_openapi::api::resource::v1beta2::ResourceClaimTemplate>,
+    ),
+    ("io.k8s.api.resource.v1beta2.ResourceSlice", add::<k8s_openapi::api::resource::v1beta2::ResourceSlice>),
+    ("io.k8s.api.scheduling.v1.PriorityClass", add::<k8s_openapi::api::scheduling::v1::PriorityClass>),
+    ("io.k8s.api.scheduling.v1alpha2.PodGroup", add::<k8s_openapi::api::scheduling::v1alpha2::PodGroup>),
+    ("io.k8s.api.scheduling.v1alpha2.Workload", add::<k8s_openapi::api::scheduling::v1alpha2::Workload>),
+    ("io.k8s.api.storage.v1.CSIDriver", add::<k8s_openapi::api::storage::v1::CSIDriver>),
+    ("io.k8s.api.storage.v1.CSINode", add::<k8s_openapi::api::storage::v1::CSINode>),
+    ("io.k8s.api.storage.v1.CSIStorageCapacity", add::<k8s_openapi::api::storage::v1::CSIStorageCapacity>),
+    ("io.k8s.api.storage.v1.StorageClass", add::<k8s_openapi::api::storage::v1::StorageClass>),
+    ("io.k8s.api.storage.v1.VolumeAttachment", add::<k8s_openapi::api::storage::v1::VolumeAttachment>),
+    ("io.k8s.api.storage.v1.VolumeAttributesClass", add::<k8s_openapi::api::storage::v1::VolumeAttributesClass>),
+    (
+        "io.k8s.api.storage.v1beta1.VolumeAttributesClass",
+        add::<k8s_openapi::api::storage::v1beta1::VolumeAttributesClass>,
+    ),
+    (
+        "io.k8s.api.storagemigration.v1beta1.StorageVersionMigration",
+        add::<k8s_openapi::api::storagemigration::v1beta1::StorageVersionMigration>,
+    ),
+    (
+        "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
+        add::<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition>,
+    ),
+    (
+        "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService",
+        add::<k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService>,
+    ),
+];
