@@ -12,7 +12,7 @@ use tower::{BoxError, Service, ServiceExt as _};
 pub use kube;
 pub use kube::Client;
 use kube::client::Body;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 
 /// Why no client could be made.
 #[derive(Debug, thiserror::Error)]
@@ -57,14 +57,33 @@ pub async fn from_kubeconfig(path: impl AsRef<Path>) -> Result<Client, Error> {
 /// # Errors
 /// As [`from_kubeconfig`]; the context is not there.
 pub async fn from_kubeconfig_context(path: impl AsRef<Path>, context: Option<&str>) -> Result<Client, Error> {
-    install_crypto_provider();
     let path = path.as_ref();
+    client_of(path, config_of(path, context).await?)
+}
+
+/// As [`from_kubeconfig`], without the user's credentials: the server alone is taken from the file.
+///
+/// # Errors
+/// As [`from_kubeconfig`].
+pub async fn anonymous_from_kubeconfig(path: impl AsRef<Path>) -> Result<Client, Error> {
+    let path = path.as_ref();
+    let mut config = config_of(path, None).await?;
+    config.auth_info = AuthInfo::default();
+    client_of(path, config)
+}
+
+async fn config_of(path: &Path, context: Option<&str>) -> Result<kube::Config, Error> {
+    install_crypto_provider();
     let at = |source| Error::Kubeconfig { path: path.to_owned(), source };
     let file = Kubeconfig::read_from(path).map_err(at)?;
     let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
     let mut config = kube::Config::from_custom_kubeconfig(file, &options).await.map_err(at)?;
     config.read_timeout = None;
     config.write_timeout = None;
+    Ok(config)
+}
+
+fn client_of(path: &Path, config: kube::Config) -> Result<Client, Error> {
     Client::try_from(config).map_err(|source| Error::Tls { path: path.to_owned(), source })
 }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use ipnet::Ipv4Net;
 use ironkeel_supervisor::{
-    ApiServerArguments, Error, ImageCommand, Instance, NodeOptions, Progress, StatusReport, UpOptions,
+    ApiServerArguments, Component, ComponentArguments, Error, ImageCommand, Instance, NodeOptions, Progress,
+    StatusReport, UpOptions,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -48,7 +49,35 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
         flags: Vec<String>,
     },
-    /// Tell whether the node is Ready and DNS answers
+    /// Run the kubelet alone, with upstream's flags (`kubelet --help`)
+    #[command(name = "kubelet", disable_help_flag = true)]
+    Kubelet {
+        /// Upstream's flags
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+        flags: Vec<String>,
+    },
+    /// Run the service proxy alone, with upstream's flags (`kube-proxy --help`)
+    #[command(name = "kube-proxy", disable_help_flag = true)]
+    KubeProxy {
+        /// Upstream's flags
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+        flags: Vec<String>,
+    },
+    /// Run the controllers alone, with upstream's flags (`kube-controller-manager --help`)
+    #[command(name = "kube-controller-manager", disable_help_flag = true)]
+    KubeControllerManager {
+        /// Upstream's flags
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+        flags: Vec<String>,
+    },
+    /// Run the scheduler alone, with upstream's flags (`kube-scheduler --help`)
+    #[command(name = "kube-scheduler", disable_help_flag = true)]
+    KubeScheduler {
+        /// Upstream's flags
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "FLAGS")]
+        flags: Vec<String>,
+    },
+    /// Tell whether the nodes are Ready and DNS answers
     Status {
         #[command(flatten)]
         data_dir: DataDir,
@@ -173,10 +202,33 @@ enum Image {
 fn arguments() -> Vec<OsString> {
     let mut all: Vec<OsString> = std::env::args_os().collect();
     let name = all.first().map(PathBuf::from).and_then(|p| p.file_name().map(OsString::from));
-    if name.is_some_and(|n| n == "kube-apiserver") {
-        all.insert(1, "kube-apiserver".into());
+    let component = |name: &OsString| name == "kube-apiserver" || Component::ALL.iter().any(|c| name == c.name());
+    if let Some(name) = name.filter(component) {
+        all.insert(1, name);
     }
     all
+}
+
+impl Command {
+    /// The component that it runs alone, with its flags.
+    fn component(&self) -> Option<(Component, &Vec<String>)> {
+        match self {
+            Command::Kubelet { flags } => Some((Component::Kubelet, flags)),
+            Command::KubeProxy { flags } => Some((Component::Proxy, flags)),
+            Command::KubeControllerManager { flags } => Some((Component::ControllerManager, flags)),
+            Command::KubeScheduler { flags } => Some((Component::Scheduler, flags)),
+            _ => None,
+        }
+    }
+}
+
+/// What `-v` of a component logs.
+fn level(verbosity: u8) -> &'static str {
+    match verbosity {
+        0 | 1 => "warn",
+        2 | 3 => "info",
+        _ => "debug,h2=info,hyper=info,rustls=info",
+    }
 }
 
 /// Parses the command line and does what it says.
@@ -184,12 +236,11 @@ pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse_from(arguments());
     ironkeel_client::install_crypto_provider();
     let level = match &cli.command {
-        Command::KubeApiserver { flags } => match ironkeel_supervisor::verbosity(flags) {
-            0 | 1 => "warn",
-            2 | 3 => "info",
-            _ => "debug,h2=info,hyper=info,rustls=info",
+        Command::KubeApiserver { flags } => level(ironkeel_supervisor::verbosity(flags)),
+        command => match command.component() {
+            Some((component, flags)) => level(component.verbosity(flags)),
+            None => "warn,kube_client=off",
         },
-        _ => "warn,kube_client=off",
     };
     let filter = EnvFilter::try_from_env("IRONKEEL_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
@@ -248,6 +299,10 @@ async fn execute(command: Command) -> Result<ExitCode, Error> {
             Ok(ExitCode::SUCCESS)
         }
         Command::KubeApiserver { flags } => kube_apiserver(flags).await,
+        Command::Kubelet { flags } => component(Component::Kubelet, flags).await,
+        Command::KubeProxy { flags } => component(Component::Proxy, flags).await,
+        Command::KubeControllerManager { flags } => component(Component::ControllerManager, flags).await,
+        Command::KubeScheduler { flags } => component(Component::Scheduler, flags).await,
         Command::Status { data_dir, wait } => {
             let instance = Instance::of(&data_dir.data_dir)?;
             let report = ironkeel_supervisor::status(&instance, Duration::from_secs(wait)).await?;
@@ -289,6 +344,14 @@ async fn kube_apiserver(flags: Vec<String>) -> Result<ExitCode, Error> {
     match ironkeel_supervisor::api_server_arguments(flags)? {
         ApiServerArguments::Help(text) => print!("{text}"),
         ApiServerArguments::Serve(command) => command.run(stop_signal()).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn component(component: Component, flags: Vec<String>) -> Result<ExitCode, Error> {
+    match component.arguments(flags)? {
+        ComponentArguments::Help(text) => print!("{text}"),
+        ComponentArguments::Run(command) => command.run(shim_program(), stop_signal()).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -38,6 +38,11 @@ pub(crate) struct Flag {
     pub(crate) help: &'static str,
 }
 
+/// One row of a table.
+pub(crate) const fn flag(name: &'static str, takes: Takes, effect: Effect, help: &'static str) -> Flag {
+    Flag { name, takes, effect, help }
+}
+
 /// Why a command line is wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum FlagError {

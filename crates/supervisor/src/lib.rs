@@ -6,6 +6,7 @@
 
 mod at_rest;
 mod cluster_dns;
+mod component;
 mod components;
 mod error;
 mod flags;
@@ -22,6 +23,7 @@ mod reset;
 mod status;
 mod up;
 
+pub use component::{Component, ComponentArguments, ComponentCommand};
 pub use error::Error;
 pub use flags::FlagError;
 pub use images::{ImageCommand, run_image_command};

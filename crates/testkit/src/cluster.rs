@@ -150,7 +150,7 @@ impl Cluster {
         command
     }
 
-    fn clean(&self, mut command: Command) -> Command {
+    pub(crate) fn clean(&self, mut command: Command) -> Command {
         for variable in PROXIES {
             command.env_remove(variable);
         }

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::sync::Arc;
@@ -14,39 +15,75 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::{Error, Outcome, run};
 
-/// The host's address in every namespace (RFC 5737's documentation range).
+/// The (first) host's address in every namespace (RFC 5737's documentation range).
 pub const HOST_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 
 /// A network namespace.
 #[derive(Clone, Debug)]
 pub struct NetworkNamespace {
     namespace: Arc<File>,
+    /// The namespace whose bridge joins it with others; kept while one of them lives.
+    _hub: Option<Arc<File>>,
+    address: Ipv4Addr,
 }
 
 impl NetworkNamespace {
     /// Makes one. Needs root.
     pub fn new() -> Outcome<Self> {
-        let made = std::thread::spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET)?;
-            File::open("/proc/thread-self/ns/net")
-        });
-        let namespace = made.join().map_err(|_| std::io::Error::other("the thread panicked")).and_then(|made| made);
-        let namespace = NetworkNamespace { namespace: Arc::new(namespace.map_err(Error::io("a network namespace"))?) };
-        let address = format!("{HOST_ADDRESS}/24");
-        for line in [
+        let namespace = NetworkNamespace { namespace: empty()?, _hub: None, address: HOST_ADDRESS };
+        namespace.ip(&[
             "link set lo up",
             // Both ends stay here: what leaves by the default route goes nowhere.
             "link add uplink0 type veth peer name uplink1",
-            &format!("address add {address} dev uplink0"),
+            &format!("address add {HOST_ADDRESS}/24 dev uplink0"),
             "link set uplink0 up",
             "link set uplink1 up",
             "route add default via 192.0.2.1 dev uplink0",
-        ] {
-            let mut ip = namespace.command("ip");
-            ip.args(line.split(' '));
-            run::finish(ip, None, run::SHORT)?.ok()?;
-        }
+        ])?;
         Ok(namespace)
+    }
+
+    /// Makes several hosts of one network, joined by a bridge in a namespace of its own. The first has
+    /// [`HOST_ADDRESS`], each other one the address after its neighbour's. Needs root.
+    pub fn joined(count: u8) -> Outcome<Vec<Self>> {
+        let hub = NetworkNamespace { namespace: empty()?, _hub: None, address: Ipv4Addr::new(192, 0, 2, 1) };
+        hub.ip(&[
+            "link set lo up",
+            "link add hub type bridge",
+            &format!("address add {}/24 dev hub", hub.address),
+            "link set hub up",
+        ])?;
+        let host = |index: u8| {
+            let address = Ipv4Addr::from(u32::from(HOST_ADDRESS) + u32::from(index));
+            let namespace = NetworkNamespace { namespace: empty()?, _hub: Some(hub.namespace.clone()), address };
+            let file = format!("/proc/{}/fd/{}", std::process::id(), namespace.namespace.as_raw_fd());
+            hub.ip(&[
+                &format!("link add host{index} type veth peer name uplink0 netns {file}"),
+                &format!("link set host{index} master hub"),
+                &format!("link set host{index} up"),
+            ])?;
+            namespace.ip(&[
+                "link set lo up",
+                &format!("address add {address}/24 dev uplink0"),
+                "link set uplink0 up",
+                "route add default via 192.0.2.1 dev uplink0",
+            ])?;
+            Ok(namespace)
+        };
+        (0..count).map(host).collect()
+    }
+
+    /// Its address in the network beyond it.
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
+    }
+
+    fn ip(&self, lines: &[&str]) -> Outcome {
+        lines.iter().try_for_each(|line| {
+            let mut ip = self.command("ip");
+            ip.args(line.split(' '));
+            run::finish(ip, None, run::SHORT)?.done()
+        })
     }
 
     /// A command that will run in it, and be killed when the thread that started it ends.
@@ -81,6 +118,16 @@ impl NetworkNamespace {
             outcome.map_err(Error::io("entering the network namespace"))
         })
     }
+}
+
+/// A namespace with nothing in it.
+fn empty() -> Outcome<Arc<File>> {
+    let made = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        File::open("/proc/thread-self/ns/net")
+    });
+    let namespace = made.join().map_err(|_| std::io::Error::other("the thread panicked")).and_then(|made| made);
+    namespace.map(Arc::new).map_err(Error::io("a network namespace"))
 }
 
 /// Asks the kernel for `signal` when the thread that started this process ends.

@@ -7,13 +7,23 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
 use super::must;
 
-/// How long the cluster may take until its node is Ready, in seconds.
-const READY_SECONDS: &str = "60";
+/// How long the cluster may take until its nodes are Ready, in seconds.
+const READY_SECONDS: u64 = 60;
+/// Hosts that fit into the hub's network.
+const MAX_NODES: usize = 200;
+/// Pause between two looks at the nodes.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+
+/// A host's address in the hub's network.
+fn address(node: usize) -> String {
+    format!("10.250.0.{}", node + 2)
+}
 
 /// The hosts of one run.
 pub(crate) struct Hosts {
@@ -27,10 +37,8 @@ pub(crate) struct Hosts {
 impl Hosts {
     /// Makes the network and starts the cluster.
     pub(crate) fn start(work: &Path, logs: &Path, binary: &Path, nodes: usize) -> Result<Hosts> {
-        if nodes != 1 {
-            bail!(
-                "a cluster of {nodes} hosts cannot be made yet: the binary has no command that joins one; say --nodes 1"
-            );
+        if !(1..=MAX_NODES).contains(&nodes) {
+            bail!("a cluster has 1 to {MAX_NODES} hosts here, not {nodes}");
         }
         // A copy: a build may replace the file in the midst of the run.
         let own = work.join("ironkeel");
@@ -38,18 +46,51 @@ impl Hosts {
         let prefix = format!("ikc{}", std::process::id());
         let mut hosts = Hosts { work: work.to_owned(), binary: own, prefix, nodes, running: Vec::new() };
         hosts.network()?;
-        let log = File::create(logs.join("up.log"))?;
-        let up = hosts
-            .on_node(0, "up")
-            .args(["--node-name", "node-1", "--node-ip", "10.250.0.2"])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("starting the cluster")?;
-        hosts.running.push(up);
-        must(hosts.on_node(0, "status").args(["--wait", READY_SECONDS]))?;
+        hosts.run(0, "up", &["--node-name", "node-1", "--node-ip", &address(0)], &logs.join("up.log"))?;
+        must(hosts.on_node(0, "status").args(["--wait", &READY_SECONDS.to_string()]))?;
+        for node in 1..nodes {
+            let name = format!("node-{}", node + 1);
+            let kubeconfig = work.join(format!("{name}.kubeconfig"));
+            let mut certificate = hosts.on_node(0, "certificate");
+            certificate.args(["node", &name, "--node-ip", &address(node), "--out"]).arg(&kubeconfig);
+            must(&mut certificate)?;
+            let kubeconfig = kubeconfig.display().to_string();
+            hosts.run(node, "node", &["--kubeconfig", &kubeconfig], &logs.join(format!("{name}.log")))?;
+        }
+        hosts.await_nodes()?;
         Ok(hosts)
+    }
+
+    /// Starts a command on a host that runs until the end.
+    fn run(&mut self, node: usize, verb: &str, flags: &[&str], log: &Path) -> Result<()> {
+        let log = File::create(log)?;
+        let mut command = self.on_node(node, verb);
+        command.args(flags).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = command.spawn().with_context(|| format!("starting host {}", node + 1))?;
+        self.running.push(child);
+        Ok(())
+    }
+
+    /// Waits until every node is Ready.
+    fn await_nodes(&mut self) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(READY_SECONDS);
+        loop {
+            let status = self.on_node(0, "status").output()?;
+            let words = String::from_utf8_lossy(&status.stdout).into_owned();
+            let ready = words.lines().filter(|line| line.starts_with("node ") && line.ends_with(": Ready")).count();
+            if ready == self.nodes {
+                return Ok(());
+            }
+            for (node, child) in self.running.iter_mut().enumerate() {
+                if let Some(ended) = child.try_wait()? {
+                    bail!("host {} has ended: {ended}", node + 1);
+                }
+            }
+            if Instant::now() > deadline {
+                bail!("{ready} of {} nodes are Ready after {READY_SECONDS} s:\n{words}", self.nodes);
+            }
+            std::thread::sleep(LOOK_PAUSE);
+        }
     }
 
     fn network(&self) -> Result<()> {
@@ -66,7 +107,7 @@ impl Hosts {
             ip(&format!("-n {name} link set lo up"))?;
             ip(&format!("-n {hub} link add node{node} type veth peer name eth0 netns {name}"))?;
             ip(&format!("-n {hub} link set node{node} master br0 up"))?;
-            ip(&format!("-n {name} addr add 10.250.0.{}/24 dev eth0", node + 2))?;
+            ip(&format!("-n {name} addr add {}/24 dev eth0", address(node)))?;
             ip(&format!("-n {name} link set eth0 up"))?;
             ip(&format!("-n {name} route add default via 10.250.0.1"))?;
         }
@@ -112,7 +153,8 @@ impl Hosts {
 
 impl Drop for Hosts {
     fn drop(&mut self) {
-        for child in &mut self.running {
+        // The first host last: the others tell it that they go.
+        for child in self.running.iter_mut().rev() {
             let _ = Command::new("kill").arg(child.id().to_string()).status();
             let _ = child.wait();
         }

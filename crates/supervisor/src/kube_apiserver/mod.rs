@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::flags::{self, FlagError};
 use crate::{Error, at_rest, notify};
+pub(crate) use options::feature_gates;
 use options::{Options, StoreOptions};
 
 /// A command line that was understood.

@@ -368,7 +368,7 @@ fn audit(given: &Given) -> Result<ironkeel_audit::Config, FlagError> {
 }
 
 /// Known gates are taken note of; a change of a default is said to have no effect.
-fn feature_gates(given: &Given, notes: &mut Vec<String>) -> Result<(), FlagError> {
+pub(crate) fn feature_gates(given: &Given, notes: &mut Vec<String>) -> Result<(), FlagError> {
     const FLAG: &str = "feature-gates";
     for pair in given.all(FLAG) {
         let (name, value) =

@@ -2,11 +2,7 @@
 
 use crate::flags::Effect::{Honoured, Nothing, Refused, RefusedUnless};
 use crate::flags::Takes::{Bool, Commas, List, Value};
-use crate::flags::{Effect, Flag, Takes};
-
-const fn flag(name: &'static str, takes: Takes, effect: Effect, help: &'static str) -> Flag {
-    Flag { name, takes, effect, help }
-}
+use crate::flags::{Flag, flag};
 
 const GO: &str = "it tunes Go's runtime or its logging";
 const CACHE: &str = "every resource has a watch cache of its own making";

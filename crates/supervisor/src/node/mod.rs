@@ -194,7 +194,7 @@ impl NodeParts {
     async fn run(self, late: LateNetwork, mut range: PodRange, stop: CancellationToken) -> Result<(), Error> {
         let nodes = own_node(&self.client, &self.facts.node_name, stop.clone());
         let Some(network) =
-            range.start_network(&nodes, &self.journal, self.facts.pod_cidr, self.node_ip, &stop).await?
+            range.start_network(&nodes, &self.journal, Some(self.facts.pod_cidr), self.node_ip, &stop).await?
         else {
             return Ok(());
         };

@@ -49,12 +49,13 @@ impl PodRange {
         }
     }
 
-    /// Starts the pod network as soon as there is a range; `None` when `stop` came first.
+    /// Starts the pod network as soon as there is a range; `None` when `stop` came first. Without a
+    /// cluster's range, pods of other nodes see this node's address.
     pub(crate) async fn start_network(
         &mut self,
         nodes: &Informer<Node>,
         journal: &Journal,
-        cluster_cidr: Ipv4Net,
+        cluster_cidr: Option<Ipv4Net>,
         node_ip: IpAddr,
         stop: &CancellationToken,
     ) -> Result<Option<Arc<BuiltinNetwork>>, Error> {
@@ -70,7 +71,7 @@ impl PodRange {
                 told
             }
         };
-        let config = host::network_config(&self.instance, range, cluster_cidr, node_ip)?;
+        let config = host::network_config(&self.instance, range, cluster_cidr.unwrap_or(range), node_ip)?;
         Ok(Some(BuiltinNetwork::start(config, journal.clone())?))
     }
 
