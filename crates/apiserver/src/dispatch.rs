@@ -54,13 +54,14 @@ fn aggregated(c: &Context) -> Option<Arc<aggregation::Remote>> {
 async fn object(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
     let verb = c.info.verb;
     if row.stored.is_none() {
-        if c.output.shape != Shape::Objects {
+        let components = row.plural() == "componentstatuses";
+        if c.output.shape != Shape::Objects && !components {
             return Err(not_acceptable(false));
         }
         return match (verb, row.plural()) {
             ("create", "bindings") => binding::legacy(c).await,
             ("create", _) => reviews::create(c, &row).await,
-            ("list" | "get", "componentstatuses") => component_status::answer(&c, &row).await,
+            ("list" | "get", _) if components => component_status::answer(&c, &row).await,
             _ => Err(ApiError::method_not_supported(row.group(), row.plural(), verb)),
         };
     }

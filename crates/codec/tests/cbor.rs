@@ -29,7 +29,7 @@ fn every_value_survives_a_round_trip() {
 fn bytes_are_bytes_behind_the_tag_for_base64() {
     let secret = type_by_name("core/v1.Secret").unwrap();
     let json =
-        br#"{"apiVersion":"v1","data":{"k":"AAEC"},"kind":"Secret","metadata":{"name":"s"},"stringData":{"k":"AAEC"}}"#;
+        br#"{"kind":"Secret","apiVersion":"v1","metadata":{"name":"s"},"data":{"k":"AAEC"},"stringData":{"k":"AAEC"}}"#;
     let (value, _) = decode_json(json, Some(secret)).unwrap();
     let mut out = Vec::new();
     encode_cbor_item(&value, Some(secret), &mut out);

@@ -119,7 +119,7 @@ fn unknown_and_duplicate_fields_are_reported_with_their_path() {
     let (value, problems) = decode_json(br#"{"a":{"b":1,"b":2},"kind":"X"}"#, None).unwrap();
     assert_eq!(
         (text(&value).as_str(), problems[0].to_string().as_str()),
-        (r#"{"a":{"b":2},"kind":"X"}"#, r#"duplicate field "a.b""#)
+        (r#"{"kind":"X","a":{"b":2}}"#, r#"duplicate field "a.b""#)
     );
 }
 

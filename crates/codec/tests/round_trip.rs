@@ -211,7 +211,7 @@ fn typed_views_read_what_we_write() {
     encode_json(&value, &mut out);
     assert_eq!(
         String::from_utf8_lossy(&out),
-        r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"containers":[{"name":"c","resources":{"requests":{"cpu":"500m","memory":"1Gi"}}}]}}"#
+        r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a"},"spec":{"containers":[{"name":"c","resources":{"requests":{"cpu":"500m","memory":"1Gi"}}}]}}"#
     );
     let pod: Pod = serde_json::from_slice(&out).unwrap();
     let requests = pod.spec.unwrap().containers[0].resources.clone().unwrap().requests.unwrap();
