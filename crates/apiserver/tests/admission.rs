@@ -221,9 +221,7 @@ async fn quotas_see_scopes_classes_and_extended_resources() {
     let (_c, http) = with_account().await;
     let quotas = "/api/v1/namespaces/default/resourcequotas";
     let quota = |name: &str, spec: Value| json!({"metadata": {"name": name}, "spec": spec});
-    let scope = |name: &str, operator: &str, values: &[&str]| {
-        json!({"matchExpressions": [{"scopeName": name, "operator": operator, "values": values}]})
-    };
+    let scope = |name: &str, operator: &str, values: &[&str]| json!({"matchExpressions": [{"scopeName": name, "operator": operator, "values": values}]});
     let effort = json!({"hard": {"pods": "1"}, "scopes": ["BestEffort"]});
     http.post(quotas, &quota("effort", effort)).await.expect(201);
     http.post(PODS, &pod("a")).await.expect(201);
@@ -255,15 +253,17 @@ async fn quotas_see_scopes_classes_and_extended_resources() {
 async fn pod_security_labels_are_checked_and_tightening_warns() {
     let (_c, http) = with_account().await;
     let namespace = "/api/v1/namespaces/default";
-    let label = |key: &str, value: &str| {
-        json!({"metadata": {"labels": {(format!("pod-security.kubernetes.io/{key}")): value}}})
-    };
+    let label = |key: &str, value: &str| json!({"metadata": {"labels": {(format!("pod-security.kubernetes.io/{key}")): value}}});
     http.patch(namespace, MERGE, &label("enforce", "strict")).await.refused(
         422,
         "Invalid",
         "metadata.labels[pod-security.kubernetes.io/enforce]: Invalid value: \"strict\": must be one of privileged, baseline, restricted",
     );
-    http.patch(namespace, MERGE, &label("warn-version", "1.30")).await.refused(422, "Invalid", "must be \"latest\" or \"v1.x\"");
+    http.patch(namespace, MERGE, &label("warn-version", "1.30")).await.refused(
+        422,
+        "Invalid",
+        "must be \"latest\" or \"v1.x\"",
+    );
     let mut body = pod("p");
     body["spec"]["containers"][0]["securityContext"] = json!({"privileged": true});
     http.post(PODS, &body).await.expect(201);
@@ -340,7 +340,11 @@ async fn a_mirror_pod_is_its_nodes_and_refers_to_nothing() {
     let mut body = pod("m-n1");
     body["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "hash"});
     body["spec"]["nodeName"] = "n1".into();
-    kubelet.post(PODS, &body).await.refused(403, "Forbidden", "can only create pods with an owner reference set to itself");
+    kubelet.post(PODS, &body).await.refused(
+        403,
+        "Forbidden",
+        "can only create pods with an owner reference set to itself",
+    );
     body["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Node", "name": "n1",
         "uid": node["metadata"]["uid"], "controller": true}]);
     body["spec"]["volumes"] = json!([{"name": "v", "configMap": {"name": "c"}}]);
@@ -377,4 +381,73 @@ async fn pod_security_knows_each_versions_controls() {
         "Forbidden",
         "probe or lifecycle host (container \"c\" uses probe or lifecycle host \"example.com\")",
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn approving_and_signing_are_permissions_of_their_own() {
+    let c = cluster().await;
+    let http = c.admin();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+    let request = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, pem);
+    let body = json!({"metadata": {"name": "r"}, "spec": {"request": request, "usages": ["client auth"],
+        "signerName": "example.com/one"}});
+    let path = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    http.post(path, &body).await.expect(201);
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let allow = |name: &'static str, rule: Value| {
+        let http = http.clone();
+        async move {
+            let role = json!({"metadata": {"name": name}, "rules": [rule]});
+            http.post(&format!("{rbac}/clusterroles"), &role).await.expect(201);
+            let to = json!({"metadata": {"name": name}, "subjects": [{"kind": "User", "name": "eve", "apiGroup": "rbac.authorization.k8s.io"}],
+                "roleRef": {"kind": "ClusterRole", "name": name, "apiGroup": "rbac.authorization.k8s.io"}});
+            http.post(&format!("{rbac}/clusterrolebindings"), &to).await.expect(201);
+        }
+    };
+    let parts = ["certificatesigningrequests/approval", "certificatesigningrequests/status"];
+    allow("parts", json!({"apiGroups": ["certificates.k8s.io"], "resources": parts, "verbs": ["patch"]})).await;
+    let eve = c.as_user("eve", &[]);
+    let condition = |kind: &str| json!({"status": {"conditions": [{"type": kind, "status": "True", "reason": "r"}]}});
+    let approval = format!("{path}/r/approval");
+    eve.patch(&approval, MERGE, &condition("Approved")).await.refused(
+        403,
+        "Forbidden",
+        "user not permitted to approve requests with signerName \"example.com/one\"",
+    );
+    let signers = |verb: &str| {
+        json!({"apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
+        "resourceNames": ["example.com/*"], "verbs": [verb]})
+    };
+    allow("approve", signers("approve")).await;
+    eve.patch(&approval, MERGE, &condition("Approved")).await.expect(200);
+    let failed = json!({"status": {"conditions": [
+        {"type": "Approved", "status": "True", "reason": "r"}, {"type": "Failed", "status": "True", "reason": "r"}]}});
+    let status = format!("{path}/r/status");
+    eve.patch(&status, MERGE, &failed).await.refused(
+        403,
+        "Forbidden",
+        "user not permitted to sign requests with signerName \"example.com/one\"",
+    );
+    allow("sign", signers("sign")).await;
+    eve.patch(&status, MERGE, &failed).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quotas_hold_when_a_pod_grows_in_place() {
+    let (_c, http) = with_account().await;
+    let mut body = pod("p");
+    body["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "200m"}});
+    http.post(PODS, &body).await.expect(201);
+    http.patch(&format!("{PODS}/p/status"), MERGE, &json!({"status": {"phase": "Running"}})).await.expect(200);
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"requests.cpu": "150m"}}});
+    http.post("/api/v1/namespaces/default/resourcequotas", &quota).await.expect(201);
+    let resize = |cpu: &str| json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}, "limits": {"cpu": "200m"}}}]}});
+    let strategic = "application/strategic-merge-patch+json";
+    http.patch(&format!("{PODS}/p/resize"), strategic, &resize("160m")).await.refused(
+        403,
+        "Forbidden",
+        "exceeded quota: q, requested: requests.cpu=60m, used: requests.cpu=100m, limited: requests.cpu=150m",
+    );
+    http.patch(&format!("{PODS}/p/resize"), strategic, &resize("140m")).await.expect(200);
 }

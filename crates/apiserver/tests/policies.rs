@@ -82,7 +82,8 @@ async fn parameters_are_found_by_name_and_by_selector() {
         "matchConditions": [{"name": "not-free", "expression": "!object.metadata.name.startsWith('free')"}],
         "validations": [{"expression": "size(object.metadata.name) <= int(params.data.max)", "message": "too long"}],
     });
-    let binding = json!({"validationActions": ["Deny"], "paramRef": {"name": "limit", "parameterNotFoundAction": "Deny"}});
+    let binding =
+        json!({"validationActions": ["Deny"], "paramRef": {"name": "limit", "parameterNotFoundAction": "Deny"}});
     policy(&http, "validatingadmission", "names", spec, binding).await;
     let secrets = "/api/v1/namespaces/default/secrets";
     let secret = |name: &str| json!({"metadata": {"name": name}});
@@ -98,9 +99,13 @@ async fn parameters_are_found_by_name_and_by_selector() {
     let select = json!({"spec": {"paramRef": {"name": null, "selector": {"matchLabels": {"limits": "names"}}}}});
     let bindings = format!("{GROUP}/validatingadmissionpolicybindings/names-b");
     http.patch(&bindings, MERGE, &select).await.expect(200);
-    http.patch(&format!("{MAPS}/limit"), MERGE, &json!({"data": {"max": "4"}, "metadata": {"labels": {"limits": "names"}}}))
-        .await
-        .expect(200);
+    http.patch(
+        &format!("{MAPS}/limit"),
+        MERGE,
+        &json!({"data": {"max": "4"}, "metadata": {"labels": {"limits": "names"}}}),
+    )
+    .await
+    .expect(200);
     http.post(secrets, &secret("abcd")).await.expect(201);
 }
 
@@ -164,20 +169,34 @@ async fn what_does_not_compile_is_refused() {
         let body = json!({"metadata": {"name": "x"}, "spec": spec});
         async move { http.post(&format!("{GROUP}/validatingadmissionpolicies"), &body).await }
     };
-    let with = |expression: &str| {
-        json!({"matchConstraints": constraints(&["*"], &["*"]), "validations": [{"expression": expression}]})
-    };
-    make(with("object.x +")).await.refused(422, "Invalid", "spec.validations[0].expression: Invalid value: \"object.x +\": compilation failed: ERROR: <input>:1:11:");
+    let with = |expression: &str| json!({"matchConstraints": constraints(&["*"], &["*"]), "validations": [{"expression": expression}]});
+    make(with("object.x +")).await.refused(
+        422,
+        "Invalid",
+        "spec.validations[0].expression: Invalid value: \"object.x +\": compilation failed: ERROR: <input>:1:11:",
+    );
     make(with("1 + 1")).await.refused(422, "Invalid", "must evaluate to bool but got int");
     make(with("request.absent == 1")).await.refused(422, "Invalid", "undefined field 'absent'");
-    make(json!({"validations": []})).await.refused(422, "Invalid", "validations or auditAnnotations must contain at least one item");
+    make(json!({"validations": []})).await.refused(
+        422,
+        "Invalid",
+        "validations or auditAnnotations must contain at least one item",
+    );
     let hook = json!({"metadata": {"name": "h"}, "webhooks": [{
         "name": "h.example.com", "clientConfig": {"url": "https://x/y"}, "sideEffects": "None", "admissionReviewVersions": ["v1"],
         "matchConditions": [{"name": "bad", "expression": "..."}],
     }]});
-    http.post(&format!("{GROUP}/validatingwebhookconfigurations"), &hook).await.refused(422, "Invalid", "compilation failed");
+    http.post(&format!("{GROUP}/validatingwebhookconfigurations"), &hook).await.refused(
+        422,
+        "Invalid",
+        "compilation failed",
+    );
     let both = json!({"metadata": {"name": "b"}, "spec": {"policyName": "x", "validationActions": ["Deny", "Warn"]}});
-    http.post(&format!("{GROUP}/validatingadmissionpolicybindings"), &both).await.refused(422, "Invalid", "must not contain both Deny and Warn");
+    http.post(&format!("{GROUP}/validatingadmissionpolicybindings"), &both).await.refused(
+        422,
+        "Invalid",
+        "must not contain both Deny and Warn",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,4 +227,45 @@ async fn types_are_checked_into_the_status() {
     assert_eq!(warnings[1]["fieldRef"], "spec.validations[0].messageExpression");
     let text = warnings[1]["warning"].as_str().unwrap();
     assert!(text.contains("found no matching overload for '_+_' applied to '(string, int)'"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_asks_for_it_sees_what_later_ones_changed() {
+    let c = cluster().await;
+    let http = c.admin();
+    let spec = |condition: &str, add: &str, again: &str| {
+        json!({"matchConstraints": constraints(&["configmaps"], &[""]), "reinvocationPolicy": again,
+            "matchConditions": [{"name": "when", "expression": condition}],
+            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression":
+                format!("Object{{metadata: Object.metadata{{labels: {{'{add}': 'yes'}}}}}}")}}]})
+    };
+    let late = "has(object.metadata.labels) && 'late' in object.metadata.labels";
+    policy(&http, "mutatingadmission", "a-again", spec(late, "again", "IfNeeded"), json!({})).await;
+    policy(&http, "mutatingadmission", "a-once", spec(late, "once", "Never"), json!({})).await;
+    policy(&http, "mutatingadmission", "b-late", spec("true", "late", "Never"), json!({})).await;
+    let made = http.post(MAPS, &map("m", json!({}))).await.expect(201);
+    assert_eq!(made["metadata"]["labels"], json!({"late": "yes", "again": "yes"}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_see_scales_and_what_the_caller_may_do() {
+    let c = cluster().await;
+    let http = c.admin();
+    let spec = json!({"matchConstraints": constraints(&["deployments/scale"], &["apps"]), "validations": [
+        {"expression": "object.spec.replicas <= 3 || authorizer.group('apps').resource('deployments').check('overscale').allowed()",
+            "messageExpression": "'no more than 3, was ' + string(oldObject.spec.replicas)"}]});
+    policy(&http, "validatingadmission", "scales", spec, json!({"validationActions": ["Deny"]})).await;
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    http.post(path, &deployment("d", 2)).await.expect(201);
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let rules = json!([{"apiGroups": ["apps"], "resources": ["deployments/scale"], "verbs": ["patch"]}]);
+    http.post(&format!("{rbac}/clusterroles"), &json!({"metadata": {"name": "s"}, "rules": rules})).await.expect(201);
+    let to = json!({"metadata": {"name": "s"}, "subjects": [{"kind": "User", "name": "eve", "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"kind": "ClusterRole", "name": "s", "apiGroup": "rbac.authorization.k8s.io"}});
+    http.post(&format!("{rbac}/clusterrolebindings"), &to).await.expect(201);
+    let scale = |n: i64| json!({"spec": {"replicas": n}});
+    let eve = c.as_user("eve", &[]);
+    eve.patch(&format!("{path}/d/scale"), MERGE, &scale(4)).await.refused(422, "Invalid", "no more than 3, was 2");
+    eve.patch(&format!("{path}/d/scale"), MERGE, &scale(3)).await.expect(200);
+    http.patch(&format!("{path}/d/scale"), MERGE, &scale(4)).await.expect(200);
 }

@@ -96,7 +96,9 @@ async fn answer(
     let patch = |operations: Value| STANDARD.encode(operations.to_string());
     let mut response = match path.as_str() {
         "/deny" => json!({"allowed": false, "status": {"message": "why not"}}),
-        "/teapot" => json!({"allowed": false, "status": {"message": "short and stout", "code": 418, "reason": "Teapot"}}),
+        "/teapot" => {
+            json!({"allowed": false, "status": {"message": "short and stout", "code": 418, "reason": "Teapot"}})
+        }
         "/warn" => json!({"allowed": true, "warnings": ["look out"], "auditAnnotations": {"k": "v"}}),
         "/label" => json!({"allowed": true, "patchType": "JSONPatch", "patch": patch(json!([
             {"op": "add", "path": "/metadata/labels", "value": {"touched": "yes"}}]))}),
@@ -212,7 +214,13 @@ async fn updates_and_deletes_show_the_old_object_and_warnings_come_through() {
 async fn mutations_come_in_order_and_again_when_asked_for() {
     let (_c, http, hooks) = start().await;
     let of = |path: &str| hooks.url(path);
-    configure(&http, MUTATING, "a", vec![hook("b", &of("/data-b"), &["configmaps"], json!({"reinvocationPolicy": "IfNeeded"}))]).await;
+    configure(
+        &http,
+        MUTATING,
+        "a",
+        vec![hook("b", &of("/data-b"), &["configmaps"], json!({"reinvocationPolicy": "IfNeeded"}))],
+    )
+    .await;
     configure(&http, MUTATING, "b", vec![hook("a", &of("/data-a"), &["configmaps"], json!({}))]).await;
     let made = http.post(MAPS, &map("m")).await.expect(201);
     assert_eq!(made["data"], json!({"k": "v", "a": "1", "b": "1"}));
@@ -220,12 +228,17 @@ async fn mutations_come_in_order_and_again_when_asked_for() {
     http.delete(&format!("{MUTATING}/a")).await.expect(200);
     http.delete(&format!("{MUTATING}/b")).await.expect(200);
     configure(&http, MUTATING, "p", vec![hook("p", &of("/container"), &["pods"], json!({}))]).await;
-    http.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}})).await.expect(201);
+    http.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}}))
+        .await
+        .expect(201);
     let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     let made = http.post("/api/v1/namespaces/default/pods", &pod).await.expect(201);
     let added = &made["spec"]["initContainers"][0];
     assert_eq!(added["terminationMessagePolicy"], "File", "defaults come in: {added}");
-    assert_eq!(added["volumeMounts"][0]["mountPath"], "/var/run/secrets/kubernetes.io/serviceaccount", "built-in plugins run again");
+    assert_eq!(
+        added["volumeMounts"][0]["mountPath"], "/var/run/secrets/kubernetes.io/serviceaccount",
+        "built-in plugins run again"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -233,9 +246,18 @@ async fn failures_are_judged_by_the_policy() {
     let (_c, http, hooks) = start().await;
     let closed = |path: &str| vec![hook("x", &hooks.url(path), &["configmaps"], json!({"timeoutSeconds": 1}))];
     for (path, why) in [
-        ("/slow", format!("failed calling webhook \"x.example.com\": failed to call webhook: Post \"https://{}/slow?timeout=1s\": context deadline exceeded", hooks.address)),
+        (
+            "/slow",
+            format!(
+                "failed calling webhook \"x.example.com\": failed to call webhook: Post \"https://{}/slow?timeout=1s\": context deadline exceeded",
+                hooks.address
+            ),
+        ),
         ("/other-uid", "received invalid webhook response: expected response.uid=".to_owned()),
-        ("/no-type", "received invalid webhook response: webhook returned response.patch but not response.patchType".to_owned()),
+        (
+            "/no-type",
+            "received invalid webhook response: webhook returned response.patch but not response.patchType".to_owned(),
+        ),
         ("/bad-patch", "received undecodable patch in webhook response: json: cannot unmarshal object".to_owned()),
     ] {
         configure(&http, MUTATING, "x", closed(path)).await;
@@ -244,7 +266,8 @@ async fn failures_are_judged_by_the_policy() {
     }
     configure(&http, VALIDATING, "x", closed("/label")).await;
     http.post(MAPS, &map("a")).await.refused(500, "InternalError", "validating webhook may not return response.patch");
-    let open = vec![hook("x", &hooks.url("/slow"), &["configmaps"], json!({"timeoutSeconds": 1, "failurePolicy": "Ignore"}))];
+    let open =
+        vec![hook("x", &hooks.url("/slow"), &["configmaps"], json!({"timeoutSeconds": 1, "failurePolicy": "Ignore"}))];
     http.patch(&format!("{VALIDATING}/x"), MERGE, &json!({"webhooks": open})).await.expect(200);
     http.post(MAPS, &map("a")).await.expect(201);
 }
@@ -254,7 +277,8 @@ async fn selectors_scopes_versions_and_dry_runs_choose() {
     let (_c, http, hooks) = start().await;
     let deny = |resources: &[&str], more: Value| vec![hook("d", &hooks.url("/deny"), resources, more)];
     let denied = "d.example.com";
-    configure(&http, VALIDATING, "o", deny(&["configmaps"], json!({"objectSelector": {"matchLabels": {"a": "b"}}}))).await;
+    configure(&http, VALIDATING, "o", deny(&["configmaps"], json!({"objectSelector": {"matchLabels": {"a": "b"}}})))
+        .await;
     http.post(MAPS, &map("free")).await.expect(201);
     let mut labelled = map("caught");
     labelled["metadata"]["labels"] = json!({"a": "b"});
@@ -310,10 +334,13 @@ async fn a_service_of_the_cluster_is_called_by_its_endpoints() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connects_show_their_options() {
     let (_c, http, hooks) = start().await;
-    http.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}})).await.expect(201);
+    http.post("/api/v1/namespaces/default/serviceaccounts", &json!({"metadata": {"name": "default"}}))
+        .await
+        .expect(201);
     let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     http.post("/api/v1/namespaces/default/pods", &pod).await.expect(201);
-    let rules = json!([{"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/attach"]}]);
+    let rules =
+        json!([{"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/attach"]}]);
     configure(&http, VALIDATING, "c", vec![hook("c", &hooks.url("/deny"), &[], json!({"rules": rules}))]).await;
     let a = http.post("/api/v1/namespaces/default/pods/p/attach?container=c&stdin=true", &json!({})).await;
     denied_by(&a, "c.example.com");
@@ -342,9 +369,7 @@ async fn what_is_sent_to_a_subresource_is_admitted_as_what_it_is() {
     configure(&http, VALIDATING, "v", vec![hook("seen", &hooks.url("/seen"), &watched, json!({}))]).await;
     let label = hook("label", &hooks.url("/label"), &["pods/binding"], json!({}));
     configure(&http, MUTATING, "m", vec![label]).await;
-    let eviction = |name: &str, options: Value| {
-        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}, "deleteOptions": options})
-    };
+    let eviction = |name: &str, options: Value| json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}, "deleteOptions": options});
     let path = format!("{PODS}/a/eviction");
     http.post(&path, &eviction("a", json!({"dryRun": ["All"]}))).await.expect(201);
     let there = http.get(&format!("{PODS}/a")).await.expect(200);
@@ -410,6 +435,7 @@ async fn old_reviews_generated_names_scales_and_collections() {
     assert_eq!(r["kind"], json!({"group": "autoscaling", "version": "v1", "kind": "Scale"}));
     assert_eq!((&r["object"]["spec"]["replicas"], &r["oldObject"]["spec"]["replicas"]), (&json!(3), &json!(1)));
     http.post(MAPS, &map("other")).await.expect(201);
+    http.delete(&format!("{MUTATING}/m")).await.expect(200);
     let before = hooks.asked("/maps").len();
     http.delete(MAPS).await.expect(200);
     let deletes: Vec<Value> = hooks.asked("/maps").split_off(before);

@@ -17,7 +17,7 @@ rules:
 - level: None
   userGroups: ["system:nobody"]
 - level: Metadata
-  resources: [{group: "", resources: [secrets]}]
+  resources: [{group: "", resources: [secrets, pods, serviceaccounts]}]
 - level: Request
   resources: [{group: "", resources: [services]}]
   omitStages: [RequestReceived]
@@ -208,4 +208,41 @@ async fn a_webhook_gets_batches() {
     assert_eq!(list["kind"], "EventList");
     let stages: Vec<&str> = list["items"].as_array().unwrap().iter().map(|e| e["stage"].as_str().unwrap()).collect();
     assert_eq!(stages, ["RequestReceived", "ResponseComplete"]);
+}
+
+#[tokio::test]
+async fn what_admission_notes_reaches_the_log() {
+    let a = audited().await;
+    let admin = a.cluster.admin();
+    let group = "/apis/admissionregistration.k8s.io/v1";
+    let rules = json!({ "resourceRules": [{ "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"] }] });
+    let policy = json!({ "metadata": { "name": "p" }, "spec": { "matchConstraints": rules,
+        "validations": [{ "expression": "object.metadata.name != 'odd'", "message": "an odd name" }],
+        "auditAnnotations": [{ "key": "size", "valueExpression": "string(size(object.data))" }] } });
+    admin.post(&format!("{group}/validatingadmissionpolicies"), &policy).await.expect(201);
+    let binding = json!({ "metadata": { "name": "b" }, "spec": { "policyName": "p", "validationActions": ["Audit"] } });
+    admin.post(&format!("{group}/validatingadmissionpolicybindings"), &binding).await.expect(201);
+    let post = async |path: &str, id: &str, body: Value| {
+        let headers = [("content-type", "application/json"), ("audit-id", id)];
+        admin.send(Method::POST, path, &headers, body.to_string()).await.expect(201);
+        a.of(id).pop().unwrap()["annotations"].clone()
+    };
+    let noted = post("/api/v1/namespaces/default/configmaps", "id-odd", config_map("odd")).await;
+    assert_eq!(noted["p/size"], "1");
+    let failed: Value =
+        serde_json::from_str(noted["validation.policy.admission.k8s.io/validation_failure"].as_str().unwrap()).unwrap();
+    assert_eq!(failed[0]["message"], "an odd name");
+    assert_eq!((&failed[0]["policy"], &failed[0]["binding"]), (&json!("p"), &json!("b")));
+    assert_eq!((&failed[0]["expressionIndex"], &failed[0]["validationActions"]), (&json!(0), &json!(["Audit"])));
+    let labels = json!({ "metadata": { "labels": { "pod-security.kubernetes.io/audit": "baseline" } } });
+    admin.patch("/api/v1/namespaces/default", "application/merge-patch+json", &labels).await.expect(200);
+    let account = json!({ "metadata": { "name": "default" } });
+    post("/api/v1/namespaces/default/serviceaccounts", "id-account", account).await;
+    let pod = json!({ "metadata": { "name": "p" }, "spec": { "hostNetwork": true, "containers": [{ "name": "c", "image": "i" }] } });
+    let noted = post("/api/v1/namespaces/default/pods", "id-pod", pod).await;
+    assert_eq!(noted["pod-security.kubernetes.io/enforce-policy"], "privileged:latest");
+    assert_eq!(
+        noted["pod-security.kubernetes.io/audit-violations"],
+        "would violate PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)"
+    );
 }

@@ -45,8 +45,10 @@ impl rules::Rules for Autoscaler {
         }
     }
     fn prepare_create(&self, o: &mut Value) {
-        for f in ["currentReplicas", "desiredReplicas"] {
-            *o.slot(&["status"]).slot(&[f]) = 0_i64.into();
+        *o.slot(&["status", "desiredReplicas"]) = 0_i64.into();
+        // The newer version leaves out what is zero.
+        if o.str_at(&["apiVersion"]) == Some("autoscaling/v1") {
+            *o.slot(&["status", "currentReplicas"]) = 0_i64.into();
         }
     }
     fn validate(&self, o: &Value, e: &mut Errors) {
@@ -106,6 +108,11 @@ impl rules::Rules for Autoscaler {
             }
         }
         if let Some(s) = o.get_mut("status").and_then(Value::as_object_mut)
+            && s.get("currentReplicas").and_then(Value::as_i64) == Some(0)
+        {
+            s.remove("currentReplicas");
+        }
+        if let Some(s) = o.get_mut("status").and_then(Value::as_object_mut)
             && let Some(c) = s.remove("currentCPUUtilizationPercentage")
         {
             let mut m = Value::object();
@@ -128,6 +135,9 @@ impl rules::Rules for Autoscaler {
             }
         }
         if let Some(s) = o.get_mut("status").and_then(Value::as_object_mut) {
+            if s.get("currentReplicas").is_none_or(Value::is_null) {
+                s.insert("currentReplicas", 0_i64);
+            }
             s.remove("conditions");
             let metrics = s.remove("currentMetrics").unwrap_or_default();
             let current = metrics.as_array().into_iter().flatten().find(|m| is_cpu(m, "current"));

@@ -3,7 +3,7 @@
 
 mod claims;
 
-use ironkeel_object::{Map, Value};
+use ironkeel_object::{Map, ObjectMeta, Value};
 use ironkeel_schema::Resource;
 
 use crate::error::Errors;
@@ -40,6 +40,44 @@ fn counted(x: &mut Map) {
     let count = x.get("count").and_then(Value::as_i64).unwrap_or(0);
     if x.str("allocationMode") == Some("ExactCount") && count == 0 {
         x.insert("count", 1_i64);
+    }
+}
+
+impl Devices {
+    /// Every taint says since when it is there: on an update that leaves that out, as long as the
+    /// taint in its place was.
+    fn date_taints(&self, o: &mut Value, old: Option<&Value>, now: &str) {
+        fn date(taint: &mut Value, before: Option<&Value>, now: &str) {
+            if taint.get("timeAdded").is_some_and(|t| !t.is_null()) || taint.as_object().is_none() {
+                return;
+            }
+            let since = before.and_then(|b| b.str_at(&["timeAdded"])).unwrap_or(now);
+            if !since.is_empty() {
+                *taint.slot(&["timeAdded"]) = since.into();
+            }
+        }
+        match self {
+            Devices::TaintRule => {
+                let Some(taint) = o.get_mut("spec").and_then(|s| s.get_mut("taint")) else { return };
+                date(taint, old.and_then(|b| b.at(&["spec", "taint"])), now);
+            }
+            Devices::Slice => {
+                for device in list(o, &["spec", "devices"]) {
+                    let name = device.str("name").unwrap_or_default().to_owned();
+                    let before = old.and_then(|b| {
+                        b.items_at(&["spec", "devices"]).iter().find(|d| d.str_at(&["name"]) == Some(name.as_str()))
+                    });
+                    let taints = device.get_mut("taints").and_then(Value::as_array_mut);
+                    for taint in taints.into_iter().flatten() {
+                        let same =
+                            |t: &&Value| t.get("key") == taint.get("key") && t.get("effect") == taint.get("effect");
+                        let found = before.and_then(|d| d.items_at(&["taints"]).iter().find(same)).cloned();
+                        date(taint, found.as_ref(), now);
+                    }
+                }
+            }
+            _ => {}
+        }
     }
 }
 
@@ -96,6 +134,16 @@ impl rules::Rules for Devices {
     fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
         if subresource.is_none() && matches!(self, Devices::Claim | Devices::ClaimTemplate) {
             e.immutable(&Path::new("spec"), o.get("spec"), old.get("spec"));
+        }
+    }
+    fn prepare_create(&self, o: &mut Value) {
+        let now = o.meta_str("creationTimestamp").to_owned();
+        self.date_taints(o, None, &now);
+    }
+    fn prepare_update(&self, o: &mut Value, old: &Value, subresource: Option<&str>) {
+        if subresource.is_none() {
+            let made = old.meta_str("creationTimestamp").to_owned();
+            self.date_taints(o, Some(old), &made);
         }
     }
     fn depth(&self) -> Depth {
