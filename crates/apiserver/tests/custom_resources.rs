@@ -333,6 +333,39 @@ async fn discovery_and_documents_show_what_is_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_webhook_without_certificates_keeps_its_definition_from_being_established() {
+    use base64::Engine as _;
+    let cluster = cluster().await;
+    let http = cluster.admin();
+    let mut d = definition();
+    let bundle = base64::engine::general_purpose::STANDARD.encode("no certificate");
+    d["spec"]["conversion"] = json!({ "strategy": "Webhook", "webhook": {
+        "clientConfig": { "url": "https://127.0.0.1:1/convert", "caBundle": bundle },
+        "conversionReviewVersions": ["v1"] } });
+    let mut watch = http.watch(&format!("{DEFINITIONS}?watch=1")).await;
+    http.post(DEFINITIONS, &d).await.expect(201);
+    let mut next = async |reason: &str| loop {
+        let object = watch.event().await.1;
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        if conditions.iter().any(|c| c["type"] == "Established" && c["reason"] == reason) {
+            return object;
+        }
+    };
+    let stuck = next("InvalidCABundle").await;
+    assert_eq!(condition(&stuck, "Established")["status"], "False");
+    assert_eq!(condition(&stuck, "Established")["message"], "The conversion webhook CABundle is invalid");
+    http.get(WIDGETS).await.refused(404, "NotFound", "the server could not find the requested resource");
+    let mended = json!({ "spec": { "conversion": { "webhook": { "clientConfig": { "caBundle": null } } } } });
+    let one = format!("{DEFINITIONS}/widgets.shop.example.com");
+    http.patch(&one, "application/merge-patch+json", &mended).await.expect(200);
+    next("InitialNamesAccepted").await;
+    http.get(WIDGETS).await.expect(200);
+    let broken = json!({ "spec": { "conversion": { "webhook": { "clientConfig": { "caBundle": bundle } } } } });
+    let why = "unable to load root certificates";
+    http.patch(&one, "application/merge-patch+json", &broken).await.refused(422, "Invalid", why);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_conflict_and_become_free() {
     let cluster = cluster().await;
     let http = cluster.admin();

@@ -38,7 +38,12 @@ pub(super) fn wanted(definition: &Value, others: &[&Value], now: &str) -> (Value
     if !established && !accepted {
         set(&mut status, "Established", "False", "NotAccepted", "not all names are accepted", now);
     }
-    (status, accepted && !established)
+    let broken = definition::has_invalid_bundle(definition);
+    if !established && accepted && broken {
+        let why = "The conversion webhook CABundle is invalid";
+        set(&mut status, "Established", "False", "InvalidCABundle", why, now);
+    }
+    (status, accepted && !established && !broken)
 }
 
 /// Marks a definition that is served.

@@ -13,6 +13,7 @@ mod structural;
 use ironkeel_object::{ObjectMeta, Value};
 
 pub use names::{Approval, accepted_names, approval};
+pub use spec::has_invalid_bundle;
 
 use crate::error::Errors;
 use crate::rules::{self, Generation};

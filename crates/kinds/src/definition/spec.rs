@@ -296,10 +296,7 @@ fn conversion(spec: &Value, old: Option<&Value>, at: &Path, e: &mut Errors) {
             }
             let bundle = c.str_at(&["caBundle"]).unwrap_or_default();
             if !bundle.is_empty() && old.is_some_and(|o| is_true(o, "Established")) && !is_pem(bundle) {
-                let known = old
-                    .and_then(|o| o.str_at(&["spec", "conversion", "webhook", "clientConfig", "caBundle"]))
-                    .is_some_and(|b| !b.is_empty() && !is_pem(b));
-                if !known {
+                if !old.is_some_and(has_invalid_bundle) {
                     let detail = "unable to load root certificates: unable to parse bytes as PEM block";
                     e.invalid(&place.child("caBundle"), bundle, detail);
                 }
@@ -321,6 +318,13 @@ fn conversion(spec: &Value, old: Option<&Value>, at: &Path, e: &mut Errors) {
     if !reviews.iter().any(|v| matches!(v.as_str(), Some("v1" | "v1beta1"))) {
         e.invalid(&place, reviews.to_vec(), "must include at least one of v1, v1beta1");
     }
+}
+
+/// Whether the conversion webhook's certificates are none. A definition may be written so, but is not
+/// established.
+pub fn has_invalid_bundle(definition: &Value) -> bool {
+    let bundle = definition.str_at(&["spec", "conversion", "webhook", "clientConfig", "caBundle"]);
+    bundle.is_some_and(|b| !b.is_empty() && !is_pem(b))
 }
 
 /// Whether base64 text holds a PEM block.
