@@ -122,7 +122,7 @@ fn a_line_of_the_log_is_an_event() {
     let line = String::from_utf8(event("id-1").to_line()).unwrap();
     assert_eq!(
         line,
-        "{\"apiVersion\":\"audit.k8s.io/v1\",\"auditID\":\"id-1\",\"kind\":\"Event\",\"level\":\"Metadata\",\
+        "{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"auditID\":\"id-1\",\"level\":\"Metadata\",\
          \"requestReceivedTimestamp\":\"2026-01-02T03:04:05.678901Z\",\"requestURI\":\"/version\",\
          \"sourceIPs\":[\"192.0.2.1\"],\"stage\":\"RequestReceived\",\"stageTimestamp\":\"2026-01-02T03:04:05.678901Z\",\
          \"user\":{\"username\":\"ann\"},\"verb\":\"get\"}\n"
