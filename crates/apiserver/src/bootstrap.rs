@@ -7,6 +7,7 @@ use futures::StreamExt;
 use ironkeel_object::{Gvk, Map, ObjectMeta, Value, object};
 use ironkeel_registry::{AdmitAll, ApiError, Change, Reason, Registry, Row, User, WriteRequest};
 
+use crate::legacy_tokens;
 use crate::server::Config;
 
 /// Objects written at once, so that they share an fsync.
@@ -45,6 +46,7 @@ pub(crate) async fn run(registry: &Arc<Registry>, config: &Config, kubernetes_ip
     if !registry.store().shared() {
         ensure(registry, endpoints(config, &[config.advertise_address]), replace_endpoints).await?;
     }
+    legacy_tokens::track(registry).await?;
     ensure(registry, vec![client_ca(config)], replace_data).await
 }
 

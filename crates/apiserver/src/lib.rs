@@ -32,6 +32,7 @@ mod forward;
 mod identity;
 mod in_process;
 mod layers;
+mod legacy_tokens;
 mod metered;
 mod metric_names;
 mod metrics;

@@ -42,7 +42,7 @@ use crate::metered::{MeteredAdmission, MeteredStore};
 use crate::metrics::Metrics;
 use crate::outbound::ClientIdentity;
 use crate::tasks::Tasks;
-use crate::{aggregation, bootstrap, flow, identity, in_process};
+use crate::{aggregation, bootstrap, flow, identity, in_process, legacy_tokens};
 
 /// How long a TLS handshake may take, in seconds.
 const HANDSHAKE_SECONDS: u64 = 10;
@@ -217,8 +217,11 @@ impl ApiServer {
         let mut admission = config.admission.clone();
         admission.others.push(Arc::new(Escalation(authorizer.clone())));
         admission.webhook_observer = Some(metrics.clone());
+        let tasks = Tasks::default();
+        let mut authenticator = config.authenticator.clone();
+        authenticator.token_used = Some(legacy_tokens::last_used(&registry, &tasks));
         let server = Arc::new(Server {
-            authenticator: Authenticator::new(config.authenticator.clone(), source.clone())?,
+            authenticator: Authenticator::new(authenticator, source.clone())?,
             admission: Arc::new(MeteredAdmission {
                 inner: ironkeel_admission::chain(registry.clone(), authorizer.clone(), webhooks.clone(), admission),
                 metrics: metrics.clone(),
@@ -244,8 +247,8 @@ impl ApiServer {
             shutdown_delay: config.shutdown_delay,
             stopping: CancellationToken::new(),
             draining: CancellationToken::new(),
-            tasks: Tasks::default(),
             hosted: HostedComponents::default(),
+            tasks,
             registry,
         });
         bootstrap::run(&server.registry, &config, kubernetes_ip).await?;
@@ -258,6 +261,7 @@ impl ApiServer {
             definitions.install_all().await;
             tasks.until(draining, definitions.run());
         }
+        tasks.until(draining, legacy_tokens::run(server.registry.clone()));
         tasks.until(draining, policy_status::run(server.registry.clone()));
         tasks.until(draining, aggregation::run(server.registry.clone(), server.aggregator.clone()));
         // Takes its address back at the end.

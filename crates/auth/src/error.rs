@@ -53,6 +53,14 @@ pub enum AuthError {
         /// Name.
         name: String,
     },
+    /// A token in a Secret that the cleaner of unused ones has marked.
+    #[error("the token in secret {namespace}/{secret} has been marked invalid; use tokens from the TokenRequest API, or remove the label kubernetes.io/legacy-token-invalid-since from the secret to allow it again")]
+    Invalidated {
+        /// Namespace.
+        namespace: String,
+        /// Name of the Secret.
+        secret: String,
+    },
     /// An ID token without a claim, or with another value than it must have.
     #[error("the ID token's claim {0:?} is absent or has another value than it must")]
     Claim(String),

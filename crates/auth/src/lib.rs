@@ -14,7 +14,7 @@ pub mod token;
 mod user;
 
 pub use authenticate::{
-    AuthRequest, Authenticated, Authenticator, AuthenticatorConfig, ClientCertificates, OidcConfig, Peer,
+    AuthRequest, Authenticated, Authenticator, AuthenticatorConfig, ClientCertificates, OidcConfig, Peer, TokenUse,
     RequestHeaderConfig, identity_of_certificate,
 };
 pub use authorize::{Attributes, AuthorizationMode, Authorizer, Decision, PolicyRule};

@@ -1,10 +1,11 @@
 //! From credentials to a user. The methods are asked in upstream's order: client certificate,
-//! static token, ServiceAccount token, bootstrap token; anonymous last, where it is enabled.
+//! static token, ServiceAccount token (bound, then of a Secret), bootstrap token; anonymous last, where it is enabled.
 //!
 //! A certificate that the handshake verified names its user; nothing here verifies chains.
 
 mod bootstrap_token;
 mod client_ca;
+mod legacy_token;
 mod oidc;
 mod service_account;
 mod static_tokens;
@@ -17,10 +18,12 @@ use rustls_pki_types::CertificateDer;
 
 use crate::token::{KeySet, MAX_TOKEN_BYTES};
 use crate::{AuthError, UserInfo};
+use legacy_token::LegacyTokens;
 use service_account::ServiceAccountTokens;
 use static_tokens::StaticTokens;
 
 pub use client_ca::{ClientCertificates, Peer, RequestHeaderConfig};
+pub use legacy_token::TokenUse;
 pub use oidc::OidcConfig;
 pub use x509::identity_of_certificate;
 
@@ -67,6 +70,8 @@ pub struct AuthenticatorConfig {
     pub anonymous: bool,
     /// Whether bootstrap tokens are accepted.
     pub bootstrap_tokens: bool,
+    /// Told of the Secret whose token a caller has used.
+    pub token_used: Option<TokenUse>,
     /// The clock.
     pub clock: Clock,
 }
@@ -80,6 +85,7 @@ impl Default for AuthenticatorConfig {
             static_tokens: None,
             anonymous: false,
             bootstrap_tokens: true,
+            token_used: None,
             clock: system_clock(),
         }
     }
@@ -89,6 +95,7 @@ impl Default for AuthenticatorConfig {
 pub struct Authenticator {
     source: Arc<dyn ObjectSource>,
     service_accounts: ServiceAccountTokens,
+    legacy_tokens: LegacyTokens,
     static_tokens: StaticTokens,
     api_audiences: Vec<String>,
     anonymous: bool,
@@ -103,6 +110,7 @@ impl Authenticator {
     /// A malformed static token file.
     pub fn new(config: AuthenticatorConfig, source: Arc<dyn ObjectSource>) -> Result<Self, AuthError> {
         Ok(Authenticator {
+            legacy_tokens: LegacyTokens::new(config.keys.clone(), config.token_used),
             service_accounts: ServiceAccountTokens::new(config.issuers, config.keys),
             static_tokens: config
                 .static_tokens
@@ -172,6 +180,9 @@ impl Authenticator {
         }
         if self.service_accounts.issued_here(token) {
             return self.service_accounts.authenticate(token, accepted, now, self.source.as_ref());
+        }
+        if LegacyTokens::is_one(token) {
+            return self.legacy_tokens.authenticate(token, of_this_server()?, self.source.as_ref());
         }
         if self.bootstrap_tokens
             && let Some(user) = bootstrap_token::authenticate(token, now, self.source.as_ref())?
