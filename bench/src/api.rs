@@ -16,8 +16,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
-use crate::report::Better;
+use crate::watch::CountedWatch;
 
 /// Clients at once in the write and read rows.
 const CLIENTS: usize = 32;
@@ -27,6 +28,10 @@ const LIST_OBJECTS: usize = 5_000;
 const WATCHERS: usize = 500;
 const WATCHED_UPDATES: usize = 200;
 const NAMESPACE: &str = "default";
+/// What a ConfigMap holds.
+const PAYLOAD_BYTES: usize = 1024;
+/// Requests to delete everything before it is given up.
+const CLEAR_ATTEMPTS: usize = 10;
 
 /// An API server and an administrator's credentials.
 #[derive(Clone)]
@@ -50,14 +55,18 @@ impl Target {
         Ok(Target { address, tls: Arc::new(tls) })
     }
 
-    pub(crate) async fn connect(&self) -> Result<Client> {
+    pub(crate) async fn stream(&self) -> Result<TlsStream<TcpStream>> {
         let socket = TcpStream::connect(self.address).await?;
         socket.set_nodelay(true)?;
         let name = ServerName::IpAddress(self.address.ip().into());
-        let stream = TlsConnector::from(self.tls.clone()).connect(name, socket).await?;
+        Ok(TlsConnector::from(self.tls.clone()).connect(name, socket).await?)
+    }
+
+    pub(crate) async fn connect(&self) -> Result<Client> {
+        let stream = self.stream().await?;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
-        Ok(Client { sender, host: self.address.to_string() })
+        Ok(Client { sender, host: self.address.to_string(), accept: JSON })
     }
 }
 
@@ -65,6 +74,7 @@ impl Target {
 pub(crate) struct Client {
     sender: SendRequest<Full<Bytes>>,
     host: String,
+    accept: &'static str,
 }
 
 impl Client {
@@ -79,7 +89,7 @@ impl Client {
             .method(method)
             .uri(path)
             .header("host", &self.host)
-            .header("accept", "application/json")
+            .header("accept", self.accept)
             .header("content-type", kind)
             .body(Full::new(body))?;
         self.sender.ready().await?;
@@ -111,17 +121,71 @@ impl Client {
 const JSON: &str = "application/json";
 const MERGE: &str = "application/merge-patch+json";
 
-/// One measured row.
-pub(crate) struct Row {
-    pub(crate) name: String,
-    pub(crate) value: f64,
-    pub(crate) better: Better,
-    pub(crate) unit: &'static str,
+/// One load, measured on both sides in turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// New 1 KiB ConfigMaps.
+    Create,
+    /// One ConfigMap a client.
+    Get(Form),
+    /// A merge patch of one ConfigMap a client.
+    Patch,
+    /// All of [`LIST_OBJECTS`].
+    List(Form),
+    /// [`WATCHERS`] connections see each of [`WATCHED_UPDATES`] updates of one ConfigMap.
+    FanOut,
 }
 
-/// The rows of the API server.
-pub(crate) struct Rows {
-    pub(crate) seconds: u64,
+/// How answers are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// `application/json`.
+    Json,
+    /// `application/vnd.kubernetes.protobuf`.
+    Protobuf,
+}
+
+impl Form {
+    fn media_type(self) -> &'static str {
+        match self {
+            Form::Json => JSON,
+            Form::Protobuf => "application/vnd.kubernetes.protobuf",
+        }
+    }
+}
+
+impl Load {
+    /// In the order in which they run.
+    pub(crate) const ALL: [Load; 7] = [
+        Load::Create,
+        Load::Get(Form::Json),
+        Load::Get(Form::Protobuf),
+        Load::Patch,
+        Load::List(Form::Json),
+        Load::List(Form::Protobuf),
+        Load::FanOut,
+    ];
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Load::Create => "create a 1 KiB ConfigMap, 32 clients, a second",
+            Load::Get(Form::Json) => "get it, 32 clients, a second",
+            Load::Get(Form::Protobuf) => "get it as protobuf, 32 clients, a second",
+            Load::Patch => "patch it, 32 clients, a second",
+            Load::List(Form::Json) => "list 5,000 objects (7 MiB), 32 clients, a second",
+            Load::List(Form::Protobuf) => "list them as protobuf, 32 clients, a second",
+            Load::FanOut => "500 watchers x 200 updates, events a second",
+        }
+    }
+
+    /// How many 1 KiB ConfigMaps must be there; `None` where it does not matter.
+    fn needs(self) -> Option<usize> {
+        match self {
+            Load::Create | Load::FanOut => Some(0),
+            Load::Get(_) | Load::Patch => Some(CLIENTS),
+            Load::List(_) => Some(LIST_OBJECTS),
+        }
+    }
 }
 
 fn collection() -> String {
@@ -134,54 +198,79 @@ fn config_map(name: &str, bytes: usize) -> Vec<u8> {
         .into_bytes()
 }
 
-impl Rows {
-    pub(crate) async fn measure(&self, target: &Target) -> Result<Vec<Row>> {
-        let mut rows = Vec::new();
-        let mut rate = |name: &str, value: f64| {
-            rows.push(Row { name: name.to_owned(), value, better: Better::More, unit: "" });
-        };
+/// A server under load.
+pub(crate) struct Loaded<'a> {
+    target: &'a Target,
+    seconds: u64,
+    /// Objects that [`Loaded::fill`] has left there.
+    filled: Option<usize>,
+}
+
+impl<'a> Loaded<'a> {
+    pub(crate) fn new(target: &'a Target, seconds: u64) -> Self {
+        Loaded { target, seconds, filled: None }
+    }
+
+    /// What a second came to.
+    pub(crate) async fn measure(&mut self, load: Load) -> Result<f64> {
+        if let Some(wanted) = load.needs()
+            && self.filled != Some(wanted)
+        {
+            self.clear().await?;
+            self.fill(wanted).await?;
+        }
         let path = collection();
-        let create = self.rate(target, |c, client, i| {
-            let (path, body) = (path.clone(), config_map(&format!("bench-{client}-{i}"), 1024));
-            async move { c.lock().await.call(Method::POST, &path, JSON, body).await.map(drop) }
-        });
-        rate("create a 1 KiB ConfigMap, 32 clients, a second", create.await?);
-        let get = self.rate(target, |c, client, _| {
-            let path = format!("{path}/bench-{client}-0");
-            async move { c.lock().await.get(&path).await.map(drop) }
-        });
-        rate("get it, 32 clients, a second", get.await?);
-        let patch = self.rate(target, |c, client, i| {
-            let (path, body) =
-                (format!("{path}/bench-{client}-0"), json!({ "data": { "n": i.to_string() } }).to_string());
-            async move { c.lock().await.call(Method::PATCH, &path, MERGE, body).await.map(drop) }
-        });
-        rate("patch it, 32 clients, a second", patch.await?);
-        self.clear(target).await?;
-        self.fill(target).await?;
-        let list = self.rate(target, |c, _, _| {
-            let path = path.clone();
-            async move { c.lock().await.get(&path).await.map(drop) }
-        });
-        rate("list 5,000 objects (7 MiB), 32 clients, a second", list.await?);
-        self.clear(target).await?;
-        rate("500 watchers x 200 updates, events a second", self.fan_out(target).await?);
-        Ok(rows)
+        match load {
+            Load::Create => {
+                self.filled = None;
+                let call = |c: Arc<tokio::sync::Mutex<Client>>, client, i| {
+                    let (path, body) = (path.clone(), config_map(&format!("bench-{client}-{i}"), PAYLOAD_BYTES));
+                    async move { c.lock().await.call(Method::POST, &path, JSON, body).await.map(drop) }
+                };
+                self.rate(JSON, call).await
+            }
+            Load::Get(form) => {
+                let call = |c: Arc<tokio::sync::Mutex<Client>>, client, _| {
+                    let path = format!("{path}/filled-{client}");
+                    async move { c.lock().await.get(&path).await.map(drop) }
+                };
+                self.rate(form.media_type(), call).await
+            }
+            Load::Patch => {
+                let call = |c: Arc<tokio::sync::Mutex<Client>>, client, i: usize| {
+                    let (path, body) =
+                        (format!("{path}/filled-{client}"), json!({ "data": { "n": i.to_string() } }).to_string());
+                    async move { c.lock().await.call(Method::PATCH, &path, MERGE, body).await.map(drop) }
+                };
+                self.rate(JSON, call).await
+            }
+            Load::List(form) => {
+                let call = |c: Arc<tokio::sync::Mutex<Client>>, _, _| {
+                    let path = path.clone();
+                    async move { c.lock().await.get(&path).await.map(drop) }
+                };
+                self.rate(form.media_type(), call).await
+            }
+            Load::FanOut => {
+                self.filled = None;
+                self.fan_out().await
+            }
+        }
     }
 
     /// Calls a second over all clients.
-    async fn rate<F, Fut>(&self, target: &Target, call: F) -> Result<f64>
+    async fn rate<F, Fut>(&self, accept: &'static str, call: F) -> Result<f64>
     where
         F: Fn(Arc<tokio::sync::Mutex<Client>>, usize, usize) -> Fut + Clone,
         Fut: Future<Output = Result<()>>,
     {
         let duration = Duration::from_secs(self.seconds);
-        let clients = try_join_all((0..CLIENTS).map(|_| target.connect())).await?;
+        let clients = try_join_all((0..CLIENTS).map(|_| self.target.connect())).await?;
         let done = AtomicU64::new(0);
         let started = Instant::now();
         let loops = clients.into_iter().enumerate().map(|(client, connection)| {
             let (call, done) = (call.clone(), &done);
-            let connection = Arc::new(tokio::sync::Mutex::new(connection));
+            let connection = Arc::new(tokio::sync::Mutex::new(Client { accept, ..connection }));
             async move {
                 let mut i = 0;
                 while started.elapsed() < duration {
@@ -196,23 +285,36 @@ impl Rows {
         Ok(done.into_inner() as f64 / started.elapsed().as_secs_f64())
     }
 
-    async fn fill(&self, target: &Target) -> Result<()> {
-        let loops = (0..CLIENTS).map(|client| async move {
+    /// Makes so many ConfigMaps.
+    pub(crate) async fn fill(&mut self, objects: usize) -> Result<()> {
+        let target = self.target;
+        let loops = (0..CLIENTS.min(objects)).map(|client| async move {
             let mut connection = target.connect().await?;
-            for i in (client..LIST_OBJECTS).step_by(CLIENTS) {
-                connection.call(Method::POST, &collection(), JSON, config_map(&format!("list-{i}"), 1200)).await?;
+            for i in (client..objects).step_by(CLIENTS) {
+                let body = config_map(&format!("filled-{i}"), PAYLOAD_BYTES);
+                connection.call(Method::POST, &collection(), JSON, body).await?;
             }
             anyhow::Ok(())
         });
-        try_join_all(loops).await.map(drop)
+        try_join_all(loops).await?;
+        self.filled = Some(objects);
+        Ok(())
     }
 
-    async fn clear(&self, target: &Target) -> Result<()> {
-        target.connect().await?.call(Method::DELETE, &collection(), JSON, Bytes::new()).await.map(drop)
+    async fn clear(&mut self) -> Result<()> {
+        self.filled = None;
+        // A collection may take longer than a request may.
+        for _ in 0..CLEAR_ATTEMPTS {
+            let mut client = self.target.connect().await?;
+            if client.call(Method::DELETE, &collection(), JSON, Bytes::new()).await.is_ok() {
+                break;
+            }
+        }
+        Ok(())
     }
 
-    async fn fan_out(&self, target: &Target) -> Result<f64> {
-        let mut writer = target.connect().await?;
+    async fn fan_out(&self) -> Result<f64> {
+        let mut writer = self.target.connect().await?;
         writer.call(Method::POST, &collection(), JSON, config_map("watched", 256)).await?;
         let listed = writer.get(&collection()).await?;
         let list: serde_json::Value = serde_json::from_slice(&listed)?;
@@ -220,23 +322,10 @@ impl Rows {
         let path = format!("{}?watch=1&resourceVersion={revision}&fieldSelector=metadata.name%3Dwatched", collection());
         let mut watches = Vec::new();
         for _ in 0..WATCHERS {
-            let mut client = target.connect().await?;
-            let response = client.send(Method::GET, &path, JSON, Bytes::new()).await?;
-            watches.push((client, response.into_body()));
+            watches.push(CountedWatch::open(self.target, &path).await?);
         }
         let started = Instant::now();
-        let readers = watches.into_iter().map(|(client, mut body)| {
-            tokio::spawn(async move {
-                let mut seen = 0;
-                while seen < WATCHED_UPDATES {
-                    let frame = body.frame().await.context("a watch ended early")??;
-                    let data = frame.data_ref().map(Bytes::as_ref).unwrap_or_default();
-                    seen += data.iter().filter(|b| **b == b'\n').count();
-                }
-                drop(client);
-                anyhow::Ok(())
-            })
-        });
+        let readers = watches.into_iter().map(|watch| tokio::spawn(watch.count(WATCHED_UPDATES)));
         let readers: Vec<_> = readers.collect();
         let at = format!("{}/watched", collection());
         for i in 0..WATCHED_UPDATES {

@@ -10,6 +10,7 @@ mod etcd;
 mod processes;
 mod report;
 mod store;
+mod watch;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 
+use api::{Load, Loaded};
 use report::{Better, Report};
 
 #[derive(Parser)]
@@ -37,6 +39,15 @@ struct Cli {
     /// Seconds of each load.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// How often each load runs on both sides in turn; the median counts.
+    #[arg(long, default_value_t = 1)]
+    rounds: usize,
+    /// Objects of the memory rows.
+    #[arg(long, default_value_t = 20_000)]
+    objects: usize,
+    /// Leaves the store's own rows out.
+    #[arg(long)]
+    no_store: bool,
 }
 
 fn main() -> Result<()> {
@@ -48,7 +59,7 @@ fn main() -> Result<()> {
 async fn run(cli: Cli) -> Result<()> {
     let mut report = Report::default();
     let load = store::Load { duration: Duration::from_secs(cli.seconds), ..store::Load::default() };
-    for writers in [load.writers, 1] {
+    for writers in [load.writers, 1].into_iter().filter(|_| !cli.no_store) {
         let load = store::Load { writers, ..load };
         let dir = tempfile::tempdir()?;
         let ours = store::embedded(&dir.path().join("store"), load).await?;
@@ -100,15 +111,33 @@ async fn run(cli: Cli) -> Result<()> {
         "%",
     );
 
-    let rows = api::Rows { seconds: cli.seconds };
-    let mine = rows.measure(&ours.target).await.context("load on ours")?;
-    let other = match &theirs {
-        Some(t) => Some(rows.measure(&t.target).await.context("load on the reference")?),
-        None => None,
-    };
-    for (i, row) in mine.iter().enumerate() {
-        let reference = other.as_ref().and_then(|o| o.get(i)).map(|r| r.value);
-        report.row(&row.name, row.better, row.value, reference, row.unit);
+    let mut mine = Loaded::new(&ours.target, cli.seconds);
+    let mut other = theirs.as_ref().map(|t| Loaded::new(&t.target, cli.seconds));
+    mine.fill(cli.objects).await.context("objects on ours")?;
+    if let Some(other) = &mut other {
+        other.fill(cli.objects).await.context("objects on the reference")?;
+    }
+    processes::settle().await;
+    let filled = processes::usage(&ours.pids(), Duration::from_secs(1)).await?.rss_mib;
+    let (mut both, mut alone) = (None, None);
+    if let Some(t) = &theirs {
+        both = Some(processes::usage(&t.pids(), Duration::from_secs(1)).await?.rss_mib);
+        alone = Some(processes::usage(&t.server_pids(), Duration::from_secs(1)).await?.rss_mib);
+    }
+    let what = format!("memory with {} ConfigMaps of 1 KiB", cli.objects);
+    report.row(&format!("{what} (theirs: API server and etcd)"), Better::Less, filled, both, "MiB");
+    report.row(&format!("{what} (theirs: API server alone)"), Better::Less, filled, alone, "MiB");
+
+    for load in Load::ALL {
+        let (mut our_rates, mut their_rates) = (Vec::new(), Vec::new());
+        for _ in 0..cli.rounds.max(1) {
+            our_rates.push(mine.measure(load).await.context("load on ours")?);
+            if let Some(other) = &mut other {
+                their_rates.push(other.measure(load).await.context("load on the reference")?);
+            }
+        }
+        let theirs = (!their_rates.is_empty()).then(|| median(their_rates));
+        report.row(load.title(), Better::More, median(our_rates), theirs, "");
     }
     let loaded = processes::usage(&ours.pids(), Duration::from_secs(2)).await?;
     let their_loaded = match &theirs {
@@ -130,4 +159,9 @@ async fn run(cli: Cli) -> Result<()> {
     ours.stop().await?;
     print!("{report}");
     Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
 }

@@ -17,7 +17,7 @@ use crate::etcd::{Etcd, free_port};
 const START_SECONDS: u64 = 60;
 /// Between looks at something that is about to be ready, in milliseconds.
 const POLL_MS: u64 = 2;
-/// Both sides are left alone for so long before their idle figures are taken, in seconds.
+/// Both sides are left alone for so long before their figures at rest are taken, in seconds.
 const SETTLE_SECONDS: u64 = 10;
 
 pub(crate) async fn settle() {
@@ -174,6 +174,11 @@ impl Drop for Upstream {
 impl Upstream {
     pub(crate) fn pids(&self) -> Vec<i32> {
         vec![self.etcd.pid(), self.server.id() as i32]
+    }
+
+    /// The API server's alone.
+    pub(crate) fn server_pids(&self) -> Vec<i32> {
+        vec![self.server.id() as i32]
     }
 
     pub(crate) async fn start(etcd: &Path, server: &Path) -> Result<Upstream> {
