@@ -210,8 +210,7 @@ async fn a_bound_pod_carries_its_nodes_zone() {
     let w = world();
     let labels = object!({ "topology.kubernetes.io/zone": "z1", "kubernetes.io/hostname": "h" });
     w.objects.put(object!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "h", "labels": labels } }));
-    let (old, new) = (pod("p", Value::object()), pod("p", object!({ "nodeName": "h" })));
-    let bound = w.ask(Operation::Update, "binding", Some(new), Some(&old)).await.unwrap();
+    let bound = w.create(pod("p", object!({ "nodeName": "h" }))).await.unwrap();
     assert_eq!(bound["metadata"]["labels"], object!({ "topology.kubernetes.io/zone": "z1" }));
 }
 
