@@ -195,18 +195,22 @@ pub(crate) async fn list(c: &Context, row: &Arc<Row>) -> Result<Response<Body>, 
     };
     let mut selection = selection(c, row)?;
     let terms = selection.take_converted(row, &row.selectable());
+    // A list from "any" revision is served whole, as upstream's cache does.
+    let limit = if resource_version == "0" { 0 } else { limit };
     let request = ListRequest {
         selection,
-        // A list from "any" revision is served whole, as upstream's cache does; so is one whose
-        // members are known only when they are converted.
-        limit: if resource_version == "0" || !terms.is_empty() { 0 } else { limit },
+        // Which objects match may be known only when they are converted; then the page is cut below.
+        limit: if terms.is_empty() { limit } else { 0 },
         continue_token: c.query.get("continue").unwrap_or_default().into_owned(),
         resource_version,
         version_match: matching,
     };
     let mut answer = c.server.registry.list(row, &request).await?;
     c.server.registry.prepare(row, &answer.entries).await?;
-    answer.entries.retain(|e| FieldTerm::holds(&terms, &c.server.registry, row, e));
+    if !terms.is_empty() {
+        answer.entries.retain(|e| FieldTerm::holds(&terms, &c.server.registry, row, e));
+        answer = answer.first(limit);
+    }
     respond(&c.server.registry, row, answer, &c.output, c.include_object())
 }
 

@@ -326,7 +326,11 @@ async fn discovery_and_documents_show_what_is_served() {
     let swagger = http.get("/openapi/v2").await.expect(200);
     assert_eq!(swagger["definitions"]["com.example.shop.v1.Widget"]["properties"]["spec"]["required"], json!(["size"]));
     http.delete(&format!("{DEFINITIONS}/widgets.shop.example.com")).await.expect(200);
-    let gone = async { while http.get("/apis/shop.example.com/v1").await.status != 404 { tokio::task::yield_now().await } };
+    let gone = async {
+        while http.get("/apis/shop.example.com/v1").await.status != 404 {
+            tokio::task::yield_now().await
+        }
+    };
     tokio::time::timeout(std::time::Duration::from_secs(10), gone).await.expect("the end of the definition");
     http.get("/apis/shop.example.com").await.refused(404, "NotFound", "");
     assert!(http.get("/openapi/v2").await.expect(200)["definitions"].get("com.example.shop.v1.Widget").is_none());
@@ -363,6 +367,43 @@ async fn a_webhook_without_certificates_keeps_its_definition_from_being_establis
     let broken = json!({ "spec": { "conversion": { "webhook": { "clientConfig": { "caBundle": bundle } } } } });
     let why = "unable to load root certificates";
     http.patch(&one, "application/merge-patch+json", &broken).await.refused(422, "Invalid", why);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn quotas_and_roles_hold_for_custom_resources() {
+    let cluster = cluster().await;
+    let http = cluster.admin();
+    establish(&http, &definition()).await;
+    let quota = json!({ "metadata": { "name": "q" }, "spec": { "hard": { "count/widgets.shop.example.com": "1" } } });
+    http.post("/api/v1/namespaces/default/resourcequotas", &quota).await.expect(201);
+    http.post(WIDGETS, &widget("a", json!({ "size": 3 }))).await.expect(201);
+    http.post(WIDGETS, &widget("b", json!({ "size": 3 }))).await.refused(
+        403,
+        "Forbidden",
+        "exceeded quota: q, requested: count/widgets.shop.example.com=1, \
+         used: count/widgets.shop.example.com=1, limited: count/widgets.shop.example.com=1",
+    );
+
+    let user = cluster.as_user("seller", &[]);
+    let denied = "User \"seller\" cannot list resource \"widgets\" in API group \"shop.example.com\"";
+    user.get(WIDGETS).await.refused(403, "Forbidden", denied);
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let role = json!({ "metadata": { "name": "seller" }, "rules": [
+        { "apiGroups": ["shop.example.com"], "resources": ["widgets"], "verbs": ["get", "list"] }
+    ] });
+    http.post(&format!("{roles}/roles"), &role).await.expect(201);
+    let binding = json!({ "metadata": { "name": "seller" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "seller" },
+        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "seller" }] });
+    http.post(&format!("{roles}/rolebindings"), &binding).await.expect(201);
+    let found = async {
+        while user.get(WIDGETS).await.status != 200 {
+            tokio::task::yield_now().await
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), found).await.expect("what the role grants");
+    user.delete(&format!("{WIDGETS}/a")).await.refused(403, "Forbidden", "cannot delete resource \"widgets\"");
+    user.get(&format!("{WIDGETS}/a/status")).await.refused(403, "Forbidden", "widgets/status");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -656,6 +697,15 @@ async fn a_webhook_converts_between_versions() {
         let (found, object) = watch.event().await;
         assert_eq!((found.as_str(), &object["metadata"]["name"]), (kind, &json!("b")));
     }
+
+    http.post(WIDGETS, &widget("c", json!({ "size": 5 }))).await.expect(201);
+    let first = http.get(&format!("{long}&limit=1")).await.expect(200);
+    let token = first["metadata"]["continue"].as_str().unwrap().to_owned();
+    assert_eq!(names(first), ["a"]);
+    let last = http.get(&format!("{long}&limit=1&continue={token}")).await.expect(200);
+    assert_eq!(last["items"][0]["spec"]["length"], 5);
+    assert_eq!(names(last), ["c"]);
+    http.delete(&format!("{WIDGETS}/c")).await.expect(200);
 
     // The other version becomes the stored one: a list holds objects that were stored as either.
     let swap = json!([

@@ -51,6 +51,14 @@ pub struct ListAnswer {
     pub remaining: Option<u64>,
 }
 
+impl ListAnswer {
+    /// The first page of a list whose members were chosen after it was read whole.
+    #[must_use]
+    pub fn first(self, limit: usize) -> Self {
+        page(self.entries, limit, self.revision, false)
+    }
+}
+
 /// Parses a `resourceVersion`; empty is 0.
 pub fn parse_revision(text: &str) -> Result<u64, ApiError> {
     if text.is_empty() {
