@@ -1,5 +1,6 @@
-//! What upstream's kube-controller-manager and kube-scheduler rely on: bindings, evictions and tokens
-//! are admitted as what they are, and tokens in Secrets are accepted and tracked.
+//! What upstream's kube-controller-manager, kube-scheduler and their users rely on: bindings, evictions
+//! and tokens are admitted as what they are, generated names are repeated where names are, and tokens in
+//! Secrets are accepted and tracked.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod support;
@@ -107,6 +108,19 @@ async fn an_eviction_is_admitted_as_itself_and_not_as_a_delete() {
     http.post(&format!("{PODS}/gone/eviction"), &eviction("gone")).await.expect(201);
     http.get(&format!("{PODS}/gone")).await.refused(404, "NotFound", "gone");
     http.get(&format!("{PODS}/kept")).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generated_name_stands_wherever_the_name_is_repeated() {
+    let (_c, http) = with_namespace().await;
+    let template = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});
+    let job = json!({"metadata": {"generateName": "j-"}, "spec": {"template": template}});
+    let job = http.post("/apis/batch/v1/namespaces/work/jobs", &job).await.expect(201);
+    for key in ["job-name", "batch.kubernetes.io/job-name"] {
+        assert_eq!(job["spec"]["template"]["metadata"]["labels"][key], job["metadata"]["name"], "{key}");
+    }
+    let space = http.post("/api/v1/namespaces", &json!({"metadata": {"generateName": "s-"}})).await.expect(201);
+    assert_eq!(space["metadata"]["labels"]["kubernetes.io/metadata.name"], space["metadata"]["name"]);
 }
 
 /// As upstream's token controller signs it, with the cluster's key.

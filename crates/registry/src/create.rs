@@ -90,8 +90,6 @@ impl Registry {
         let attributes = Attributes { shown_name: shown, ..attributes };
         request.admission.mutate(&attributes, &mut object, None).await?;
         system(&mut object);
-        hooks.default(&mut object);
-        hooks.prepare_create(&mut object);
         let base = object.meta_str("generateName").to_owned();
         if !object.name().is_empty() || base.is_empty() {
             return self.create_named(request, object, &asked).await;
@@ -108,10 +106,13 @@ impl Registry {
         }
     }
 
-    /// Validates and stores what has its name; `asked` is the name that the client gave.
+    /// Completes, validates and stores what has its name; `asked` is the name that the client gave.
     async fn create_named(&self, request: &WriteRequest, mut object: Value, asked: &str) -> Result<Written, ApiError> {
         let row = &request.row;
         let home = row.home()?;
+        // Some fields say the name, so they wait for it.
+        row.kind.hooks.default(&mut object);
+        row.kind.hooks.prepare_create(&mut object);
         let name = object.name().to_owned();
         let attributes = Attributes { shown_name: &name, ..request.attributes(Operation::Create, asked) };
         let key = object_key(if row.namespaced() { &request.namespace } else { "" }, &name);

@@ -164,7 +164,7 @@ fn generate_selector(o: &mut Value) {
         *o.slot(&["spec", "manualSelector"]) = false.into();
     }
     let (uid, name) = (o.uid().to_owned(), o.name().to_owned());
-    if uid.is_empty() {
+    if uid.is_empty() || name.is_empty() {
         return;
     }
     let labels = o.slot(&["spec", "template", "metadata", "labels"]);
