@@ -99,10 +99,7 @@ pub(crate) fn generate(facts: &Path) -> Result<Vec<(String, String)>> {
             "crates/auth/src/bootstrap/generated.rs".into(),
             header("The default roles and bindings.") + &crate::codegen_rbac::table(&read("rbac-bootstrap.json")?)?,
         ),
-        (
-            "crates/openapi/src/generated/mod.rs".into(),
-            header("The generated rows.") + "pub(crate) mod described;\n",
-        ),
+        ("crates/openapi/src/generated/mod.rs".into(), header("The generated rows.") + "pub(crate) mod described;\n"),
         (
             "crates/openapi/src/generated/described.rs".into(),
             header("Kinds whose Rust types carry the sentences that describe their fields.") + &described(&resources),

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderName, USER_AGENT};
 use http::request::Parts;
-use async_trait::async_trait;
 use ironkeel_audit::{
     Attributes, AuditError, Auditor, Config, Event, Level, ObjectReference, Sink, Stage, User, Verdict,
 };

@@ -183,8 +183,7 @@ fn endpoints(config: &Config, addresses: &[IpAddr]) -> Vec<Value> {
         "subsets": [{ "ports": [{ "name": "https", "port": port, "protocol": "TCP" }] }],
     });
     let of = |make: fn(&str) -> Value| -> Vec<Value> { addresses.iter().map(|ip| make(&ip.to_string())).collect() };
-    *slice.slot(&["endpoints"]) =
-        of(|ip| object!({ "addresses": [(ip)], "conditions": { "ready": true } })).into();
+    *slice.slot(&["endpoints"]) = of(|ip| object!({ "addresses": [(ip)], "conditions": { "ready": true } })).into();
     if let Some(subset) = endpoints.get_mut("subsets").and_then(|s| s.as_array_mut()?.first_mut()) {
         *subset.slot(&["addresses"]) = of(|ip| object!({ "ip": (ip) })).into();
     }
@@ -192,11 +191,7 @@ fn endpoints(config: &Config, addresses: &[IpAddr]) -> Vec<Value> {
 }
 
 /// Makes these addresses the endpoints of the `kubernetes` Service.
-pub(crate) async fn publish(
-    registry: &Arc<Registry>,
-    config: &Config,
-    addresses: &[IpAddr],
-) -> Result<(), ApiError> {
+pub(crate) async fn publish(registry: &Arc<Registry>, config: &Config, addresses: &[IpAddr]) -> Result<(), ApiError> {
     ensure(registry, endpoints(config, addresses), replace_endpoints).await
 }
 

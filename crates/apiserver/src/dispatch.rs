@@ -8,7 +8,10 @@ use ironkeel_registry::{ApiError, Row};
 use crate::body::Body;
 use crate::context::Context;
 use crate::negotiate::{Shape, not_acceptable};
-use crate::{aggregation, answer, binding, component_status, documents, eviction, read, reviews, streaming, token, watch_stream, write};
+use crate::{
+    aggregation, answer, binding, component_status, documents, eviction, read, reviews, streaming, token, watch_stream,
+    write,
+};
 
 /// Answers a request.
 pub(crate) async fn dispatch(mut c: Context) -> Result<Response<Body>, ApiError> {

@@ -110,7 +110,9 @@ struct Condemn<'a> {
 impl Change for Condemn<'_> {
     fn apply(&self, pod: &Value) -> Result<Value, ApiError> {
         let changed = |what: &str, wanted: &str, have: &str, moral: &str| {
-            let why = format!("the {what} in the precondition ({wanted}) does not match the {what} in record ({have}). The object might have been {moral}");
+            let why = format!(
+                "the {what} in the precondition ({wanted}) does not match the {what} in record ({have}). The object might have been {moral}"
+            );
             ApiError::conflict("", "Pod", pod.name(), &why)
         };
         if let Some(uid) = self.options.uid.as_deref().filter(|u| !u.is_empty() && *u != pod.uid()) {
@@ -214,8 +216,7 @@ fn delete_options(eviction: &Value, request: &mut WriteRequest) -> Result<Delete
         };
         return Err(ApiError::invalid("policy", "Eviction", &request.name, &[error]));
     }
-    let asked: Vec<&str> =
-        eviction.items_at(&["deleteOptions", "dryRun"]).iter().filter_map(Value::as_str).collect();
+    let asked: Vec<&str> = eviction.items_at(&["deleteOptions", "dryRun"]).iter().filter_map(Value::as_str).collect();
     if request.dry_run && !asked.is_empty() && asked != ["All"] {
         let shown = asked.join(" ");
         return Err(ApiError::internal(format!(

@@ -82,12 +82,8 @@ async fn announce(registry: &Arc<Registry>, config: &Config) -> Result<(), ApiEr
 }
 
 async fn publish(registry: &Arc<Registry>, config: &Config) -> Result<(), ApiError> {
-    let range = Range {
-        start: Bytes::from_static(ADDRESSES),
-        end: prefix_end(ADDRESSES),
-        keys_only: true,
-        ..Range::default()
-    };
+    let range =
+        Range { start: Bytes::from_static(ADDRESSES), end: prefix_end(ADDRESSES), keys_only: true, ..Range::default() };
     let found = registry.store().range(range).await.map_err(|e: StoreError| ApiError::from(e))?;
     let mut addresses: Vec<IpAddr> = found
         .kvs

@@ -93,8 +93,13 @@ pub(crate) const WEBHOOK_TIME: Family = Family::histogram(
 )
 .by(&["name", "type", "operation", "rejected"]);
 pub(crate) const WEBHOOK_REQUESTS: Family =
-    Family::counter("apiserver_admission_webhook_request_total", Alpha, "Calls of admission webhooks.")
-        .by(&["name", "type", "operation", "code", "rejected"]);
+    Family::counter("apiserver_admission_webhook_request_total", Alpha, "Calls of admission webhooks.").by(&[
+        "name",
+        "type",
+        "operation",
+        "code",
+        "rejected",
+    ]);
 pub(crate) const WEBHOOK_REJECTIONS: Family = Family::counter(
     "apiserver_admission_webhook_rejection_count",
     Alpha,

@@ -165,10 +165,7 @@ pub(crate) fn client_tls(trust: Trust<'_>, identity: Option<&ClientIdentity>) ->
 ///
 /// # Errors
 /// Certificates that cannot be used.
-pub fn kubelet_tls(
-    ca_pem: Option<&[u8]>,
-    identity: Option<&ClientIdentity>,
-) -> Result<Arc<ClientConfig>, String> {
+pub fn kubelet_tls(ca_pem: Option<&[u8]>, identity: Option<&ClientIdentity>) -> Result<Arc<ClientConfig>, String> {
     client_tls(ca_pem.map_or(Trust::Anyone, Trust::Bundle), identity)
 }
 

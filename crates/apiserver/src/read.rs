@@ -12,8 +12,7 @@ use ironkeel_codec::{Format, ProtobufList};
 use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
 use ironkeel_object::{FieldSelector, LabelSelector, Map, Value};
 use ironkeel_registry::{
-    FieldTerm, 
-    ApiError, Entry, ListAnswer, ListRequest, Reason, Registry, Row, Selection, VersionMatch, parse_revision,
+    ApiError, Entry, FieldTerm, ListAnswer, ListRequest, Reason, Registry, Row, Selection, VersionMatch, parse_revision,
 };
 
 use crate::answer::{self, IncludeObject};

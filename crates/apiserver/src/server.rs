@@ -32,7 +32,6 @@ use crate::aggregation::Aggregator;
 use crate::body::Body;
 use crate::component_status::{HostedComponent, HostedComponents};
 use crate::definitions::Definitions;
-use crate::policy_status;
 use crate::delegates::{Delegates, DelegatesConfig};
 use crate::documents::Documents;
 use crate::error::Error;
@@ -41,6 +40,7 @@ use crate::layers::{self, AnonymousPaths, Caller, Connection, REQUEST_SECONDS};
 use crate::metered::{MeteredAdmission, MeteredStore};
 use crate::metrics::Metrics;
 use crate::outbound::ClientIdentity;
+use crate::policy_status;
 use crate::tasks::Tasks;
 use crate::{aggregation, bootstrap, flow, identity, in_process, legacy_tokens};
 
@@ -414,7 +414,11 @@ where
         async move { Ok::<_, Infallible>(layers::respond(server, &caller, request).await) }
     });
     let mut builder = auto::Builder::new(tasks);
-    builder.http1().timer(TokioTimer::new()).max_buf_size(HTTP1_BUFFER_BYTES).header_read_timeout(Duration::from_secs(HEADER_SECONDS));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .max_buf_size(HTTP1_BUFFER_BYTES)
+        .header_read_timeout(Duration::from_secs(HEADER_SECONDS));
     builder
         .http2()
         .timer(TokioTimer::new())

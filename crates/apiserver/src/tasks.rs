@@ -58,10 +58,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_end_waits_for_what_finishes_and_drops_the_rest() {
         let tasks = Tasks::default();
-        let (quick, stuck) = (
-            tasks.spawn(tokio::time::sleep(Duration::from_secs(1))),
-            tasks.spawn(std::future::pending::<()>()),
-        );
+        let (quick, stuck) =
+            (tasks.spawn(tokio::time::sleep(Duration::from_secs(1))), tasks.spawn(std::future::pending::<()>()));
         let stop = CancellationToken::new();
         tasks.until(&stop, std::future::pending());
         stop.cancel();

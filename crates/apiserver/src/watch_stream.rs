@@ -1,5 +1,6 @@
 //! WATCH: frames out of the shared ring of changes, in the negotiated form.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +12,12 @@ use ironkeel_codec::Format;
 use ironkeel_metrics::Series;
 use ironkeel_object::{Map, Value};
 use ironkeel_registry::{
-    EventType, FieldTerm,
-    ApiError, Entry, Format as Kept, Registry, Row, View, WatchStart, WatchedEvent, Watcher, json_frame, parse_revision,
+    ApiError, Entry, EventType, FieldTerm, Format as Kept, Registry, Row, View, WatchStart, WatchedEvent, Watcher,
+    json_frame, parse_revision,
 };
 use rand::Rng;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::answer::{self, IncludeObject};
 use crate::body::Body;
@@ -31,6 +32,9 @@ const BOOKMARK_SECONDS: u64 = 60;
 const MIN_TIMEOUT_SECONDS: u64 = 1800;
 /// Longer timeouts are cut to this.
 const LONGEST_TIMEOUT_SECONDS: u64 = 365 * 24 * 3600;
+
+/// Room for what stands around an object in its frame, in bytes.
+const FRAME_BYTES: usize = 32;
 
 /// WATCH.
 pub(crate) async fn watch(c: &Context, row: &Arc<Row>) -> Result<Response<Body>, ApiError> {
@@ -77,7 +81,8 @@ pub(crate) async fn watch(c: &Context, row: &Arc<Row>) -> Result<Response<Body>,
         bookmark_at: now + Duration::from_secs(BOOKMARK_SECONDS),
         bookmarks,
         last_bookmark: 0,
-        draining: c.server.draining.clone(),
+        draining: Box::pin(c.server.draining.clone().cancelled_owned()),
+        wake: Box::pin(tokio::time::sleep_until(now + timeout)),
         traffic: c.server.metrics.watch_traffic(row),
         events: Vec::new(),
         over: false,
@@ -105,7 +110,9 @@ struct Streaming {
     bookmark_at: Instant,
     bookmarks: bool,
     last_bookmark: u64,
-    draining: CancellationToken,
+    draining: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// The next time that something is due. Held, as `draining` is, so that an event costs no new timer.
+    wake: Pin<Box<Sleep>>,
     traffic: Arc<Series<3, WatchTraffic>>,
     events: Vec<WatchedEvent>,
     over: bool,
@@ -120,11 +127,14 @@ impl Streaming {
         loop {
             self.events.clear();
             let wake = if self.bookmarks { self.ends.min(self.bookmark_at) } else { self.ends };
+            if self.wake.deadline() != wake {
+                self.wake.as_mut().reset(wake);
+            }
             let waited = tokio::select! {
                 biased;
                 done = self.watcher.next(&mut self.events) => Some(done),
-                () = self.draining.cancelled() => return None,
-                () = tokio::time::sleep_until(wake) => None,
+                () = self.draining.as_mut() => return None,
+                () = self.wake.as_mut() => None,
             };
             match waited {
                 Some(Ok(())) if self.events.is_empty() => return None,
@@ -226,7 +236,8 @@ impl Streaming {
         if let [one] = self.events.as_slice() {
             return self.encoder.event(one).unwrap_or_else(|e| self.encoder.error(&e));
         }
-        let mut out = BytesMut::new();
+        let bytes = self.events.iter().filter_map(|e| e.object().map(|(_, o)| o.json_len() + FRAME_BYTES)).sum();
+        let mut out = BytesMut::with_capacity(bytes);
         for event in &self.events {
             match self.encoder.event(event) {
                 Ok(frame) => out.extend_from_slice(&frame),

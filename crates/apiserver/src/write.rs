@@ -9,8 +9,8 @@ use http::header::CONTENT_TYPE;
 use ironkeel_auth::Attributes;
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_registry::{
-    ApiError, Change, DeleteOptions, Deleted, FieldTerm, FieldValidation, ListAnswer, Patch, PatchBody, Propagation, Reason,
-    Replace, Row, ScaleChange, ScaleWrite, WriteRequest, Written, rfc3339, scale_of,
+    ApiError, Change, DeleteOptions, Deleted, FieldTerm, FieldValidation, ListAnswer, Patch, PatchBody, Propagation,
+    Reason, Replace, Row, ScaleChange, ScaleWrite, WriteRequest, Written, rfc3339, scale_of,
 };
 use ironkeel_schema::{TypeId, type_by_name};
 

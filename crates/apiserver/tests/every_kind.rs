@@ -170,7 +170,8 @@ fn settled(object: &Value) -> bool {
     of_type("Established", Some("True"))
         || of_type("Available", None)
         || of_type("Dangling", None)
-        || object["status"]["observedGeneration"] == object["metadata"]["generation"] && object["metadata"]["generation"] != Value::Null
+        || object["status"]["observedGeneration"] == object["metadata"]["generation"]
+            && object["metadata"]["generation"] != Value::Null
 }
 
 async fn round(http: &Http, r: &Resource) -> Result<(), String> {

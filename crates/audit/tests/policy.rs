@@ -144,7 +144,9 @@ async fn the_log_is_rotated_and_old_files_go() {
     let outdated = dir.path().join("logs/audit-2001-01-01T00-00-00.000.log");
     std::fs::create_dir_all(dir.path().join("logs")).unwrap();
     std::fs::write(&outdated, "old").unwrap();
-    let auditor = Auditor::from_config(&Config { policy_file: Some(policy_file), log: Some(log), webhook: None }).unwrap().unwrap();
+    let auditor = Auditor::from_config(&Config { policy_file: Some(policy_file), log: Some(log), webhook: None })
+        .unwrap()
+        .unwrap();
     for i in 0..5 {
         let mut event = event(&i.to_string());
         event.request_uri = "x".repeat(600 << 10);
@@ -190,7 +192,9 @@ async fn batches_are_delivered_when_the_auditor_stops() {
     std::fs::write(&policy_file, POLICY).unwrap();
     let mut log = LogConfig::new(&path);
     (log.mode, log.batch) = (Mode::Batch, BatchConfig { batch_events: 100, max_wait_ms: 60_000, buffer_events: 1_000 });
-    let auditor = Auditor::from_config(&Config { policy_file: Some(policy_file), log: Some(log), webhook: None }).unwrap().unwrap();
+    let auditor = Auditor::from_config(&Config { policy_file: Some(policy_file), log: Some(log), webhook: None })
+        .unwrap()
+        .unwrap();
     for i in 0..250 {
         auditor.record(event(&i.to_string())).await;
     }

@@ -54,7 +54,9 @@ pub enum AuthError {
         name: String,
     },
     /// A token in a Secret that the cleaner of unused ones has marked.
-    #[error("the token in secret {namespace}/{secret} has been marked invalid; use tokens from the TokenRequest API, or remove the label kubernetes.io/legacy-token-invalid-since from the secret to allow it again")]
+    #[error(
+        "the token in secret {namespace}/{secret} has been marked invalid; use tokens from the TokenRequest API, or remove the label kubernetes.io/legacy-token-invalid-since from the secret to allow it again"
+    )]
     Invalidated {
         /// Namespace.
         namespace: String,

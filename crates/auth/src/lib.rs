@@ -14,8 +14,8 @@ pub mod token;
 mod user;
 
 pub use authenticate::{
-    AuthRequest, Authenticated, Authenticator, AuthenticatorConfig, ClientCertificates, OidcConfig, Peer, TokenUse,
-    RequestHeaderConfig, identity_of_certificate,
+    AuthRequest, Authenticated, Authenticator, AuthenticatorConfig, ClientCertificates, OidcConfig, Peer,
+    RequestHeaderConfig, TokenUse, identity_of_certificate,
 };
 pub use authorize::{Attributes, AuthorizationMode, Authorizer, Decision, PolicyRule};
 pub use bootstrap::{bootstrap_policy, reconcile};

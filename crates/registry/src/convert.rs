@@ -42,9 +42,7 @@ impl Registry {
             let converted = converter.convert(objects, &row.api_version).await?;
             for (entry, mut object) in batch.iter().zip(converted) {
                 row.kind.hooks.default(&mut object);
-                entry.view(view, || {
-                    Ok(media::canonical(&object))
-                })?;
+                entry.view(view, || Ok(media::canonical(&object)))?;
             }
         }
         Ok(())

@@ -11,8 +11,8 @@ use ironkeel_patch::{ApplyError, ApplyOptions, LAST_APPLIED, PatchError};
 use ironkeel_schema::TypeId;
 use parking_lot::Mutex;
 
-use crate::error::{ApiError, Cause, Details, Reason};
 use crate::custom::{schema_of, structure_of};
+use crate::error::{ApiError, Cause, Details, Reason};
 use crate::managed_fields;
 use crate::storage::Row;
 use crate::update::Change;

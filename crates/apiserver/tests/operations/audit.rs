@@ -36,7 +36,8 @@ async fn audited() -> Audited {
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let (policy, log) = (dir.path().join("policy.yaml"), dir.path().join("audit/audit.log"));
     std::fs::write(&policy, POLICY).unwrap();
-    let config = AuditConfig { policy_file: Some(policy), log: Some(ironkeel_audit::LogConfig::new(&log)), webhook: None };
+    let config =
+        AuditConfig { policy_file: Some(policy), log: Some(ironkeel_audit::LogConfig::new(&log)), webhook: None };
     let cluster = start_tuned(dir, ironkeel_embedded::Options::default(), |c| c.audit = config).await;
     Audited { cluster, log }
 }

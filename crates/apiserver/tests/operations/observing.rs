@@ -142,7 +142,8 @@ async fn components_tell_how_they_are() {
     let path = "/api/v1/componentstatuses";
     let hosted = c.api.hosts("scheduler");
     let list = admin.get(path).await.expect(200);
-    let names: Vec<&str> = list["items"].as_array().unwrap().iter().map(|o| o["metadata"]["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        list["items"].as_array().unwrap().iter().map(|o| o["metadata"]["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["controller-manager", "scheduler", "etcd-0"]);
     let healthy = json!([{ "type": "Healthy", "status": "True", "message": "ok" }]);
     for name in ["scheduler", "etcd-0"] {
@@ -170,7 +171,8 @@ async fn answers_begin_with_their_kind() {
     let c = cluster().await;
     let admin = c.admin();
     let maps = "/api/v1/namespaces/default/configmaps";
-    let object = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "one" }, "data": { "a": "b" } });
+    let object =
+        json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "one" }, "data": { "a": "b" } });
     let made = admin.post(maps, &object).await;
     assert!(text(&made).starts_with(r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"#), "{}", text(&made));
     let accept = [("accept", "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io")];
