@@ -295,11 +295,10 @@ fn conversion(spec: &Value, old: Option<&Value>, at: &Path, e: &mut Errors) {
                 _ => e.required(&place, "exactly one of url or service is required"),
             }
             let bundle = c.str_at(&["caBundle"]).unwrap_or_default();
-            if !bundle.is_empty() && old.is_some_and(|o| is_true(o, "Established")) && !is_pem(bundle) {
-                if !old.is_some_and(has_invalid_bundle) {
-                    let detail = "unable to load root certificates: unable to parse bytes as PEM block";
-                    e.invalid(&place.child("caBundle"), bundle, detail);
-                }
+            let held = old.is_some_and(|o| is_true(o, "Established") && !has_invalid_bundle(o));
+            if !bundle.is_empty() && held && !is_pem(bundle) {
+                let detail = "unable to load root certificates: unable to parse bytes as PEM block";
+                e.invalid(&place.child("caBundle"), bundle, detail);
             }
         }
     }
