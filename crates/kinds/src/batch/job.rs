@@ -164,7 +164,8 @@ fn generate_selector(o: &mut Value) {
         *o.slot(&["spec", "manualSelector"]) = false.into();
     }
     let (uid, name) = (o.uid().to_owned(), o.name().to_owned());
-    if uid.is_empty() || name.is_empty() {
+    // A name that is still to be generated comes later, and this with it.
+    if uid.is_empty() || (name.is_empty() && !o.meta_str("generateName").is_empty()) {
         return;
     }
     let labels = o.slot(&["spec", "template", "metadata", "labels"]);
