@@ -15,6 +15,11 @@ pub use config::{Configuration, ResourceRule};
 pub use provider::Provider;
 pub use store::{Encrypted, Rule};
 
+/// Whether a stored value is in an envelope of encryption, whatever its key.
+pub fn is_sealed(stored: &[u8]) -> bool {
+    stored.starts_with(provider::ENVELOPE)
+}
+
 /// Why values cannot be encrypted or decrypted. Keys are never shown.
 #[derive(Debug, thiserror::Error)]
 pub enum EncryptionError {

@@ -51,6 +51,16 @@ fn containers(cluster: &Cluster) -> Outcome<BTreeMap<String, String>> {
     Ok(text.lines().filter_map(|l| l.split_once(' ')).map(|(pod, rest)| (pod.to_owned(), rest.to_owned())).collect())
 }
 
+/// Files right under a folder that hold any of these bytes.
+fn files_with(folder: &Path, wanted: &[&[u8]]) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_file());
+    let holds = |path: &std::path::PathBuf| {
+        let bytes = std::fs::read(path).unwrap();
+        wanted.iter().any(|w| bytes.windows(w.len()).any(|part| part == *w))
+    };
+    entries.filter(holds).map(|p| p.display().to_string()).collect()
+}
+
 fn killed_and_restarted(checks: &mut Checks, cluster: &mut Cluster) {
     let before = must("the containers", containers(cluster));
     let node_port = cluster.node(30080);
@@ -58,6 +68,15 @@ fn killed_and_restarted(checks: &mut Checks, cluster: &mut Cluster) {
         "a marker",
         cluster.kubectl(&["create", "configmap", "marker", "--from-literal=k=kept"]).and_then(Output::done),
     );
+    checks.check("a Secret's text stands in no file of the store", || {
+        let literals = ["--from-literal=k=not-for-the-disk"];
+        cluster.kubectl(&[&["create", "secret", "generic", "marker"], &literals[..]].concat())?.done()?;
+        let plain = files_with(&cluster.data_dir().join("store"), &[b"not-for-the-disk", b"bm90LWZvci10aGUtZGlzaw"]);
+        expect("files that show it", "none", format!("{plain:?}"), plain.is_empty())?;
+        // The look would find it: the ConfigMap's text is there.
+        let marked = files_with(&cluster.data_dir().join("store"), &[b"\"k\":\"kept\""]);
+        expect("files that show the ConfigMap", "one at least", format!("{marked:?}"), !marked.is_empty())
+    });
     checks.check("pods keep answering while the main process is dead", || {
         cluster.kill9()?;
         for _ in 0..10 {
@@ -70,7 +89,9 @@ fn killed_and_restarted(checks: &mut Checks, cluster: &mut Cluster) {
         cluster.restart()?;
         say(&format!("life: ready again after {:.2} s", cluster.ready_after().as_secs_f64()));
         let kept = cluster.field("configmap marker", ".data.k")?;
-        expect("the ConfigMap from before", "kept", &kept, kept == "kept")
+        expect("the ConfigMap from before", "kept", &kept, kept == "kept")?;
+        let secret = cluster.field("secret marker", ".data.k")?;
+        expect("the Secret from before", "its text", &secret, secret == "bm90LWZvci10aGUtZGlzaw==")
     });
     checks.check("the same containers run on, adopted", || {
         eventually("the same containers", SHORT, || {

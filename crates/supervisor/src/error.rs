@@ -36,6 +36,14 @@ pub enum Error {
         /// Ours.
         supported: u32,
     },
+    /// The key of stored Secrets is gone.
+    #[error(
+        "{path} is missing, and Secrets in the store are encrypted with it; put the file back from a backup, or begin anew with `ironkeel reset`"
+    )]
+    KeyLost {
+        /// Where the key belongs.
+        path: PathBuf,
+    },
     /// A port is taken.
     #[error(
         "cannot listen on {address}: {source}; stop what listens there, or choose another --secure-port or --bind-address"

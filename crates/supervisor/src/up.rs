@@ -168,7 +168,7 @@ async fn start_api_server(plan: &Plan, progress: &Progress) -> Result<Server, Er
     config.proxy_client = Some(Arc::new(identity));
     let proxies = vec![FRONT_PROXY_NAME.to_owned()];
     config.request_header = Some(RequestHeaderConfig::new(pki.front_proxy_ca_pem(), proxies));
-    let kept = at_rest::own_key(store.clone(), &plan.instance.dir.join("pki/encryption.key"))?;
+    let kept = at_rest::own_key(store.clone(), &plan.instance.dir.join("pki/encryption.key")).await?;
     let server = ApiServer::start(config, kept).await.map_err(|e| Error::ApiServer(e.to_string()))?;
     Ok(Server { server, pki, store })
 }
