@@ -1,7 +1,7 @@
 //! From YAML's events to a tree. Aliases are copies, so their number is limited: a few hundred
 //! bytes of YAML must not become gigabytes.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use ironkeel_object::{Key, Map, Number, Value};
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
@@ -28,7 +28,7 @@ enum OpenKind {
 
 struct Builder {
     open: Vec<Open>,
-    anchors: Vec<(usize, Value)>,
+    anchors: HashMap<usize, Value>,
     /// What aliases were expanded to.
     copied: Copied,
     /// What is kept for aliases to come.
@@ -58,7 +58,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Value, Vec<Problem>), DecodeError> {
     let text = std::str::from_utf8(bytes).map_err(|e| DecodeError::Utf8 { offset: e.valid_up_to() })?;
     let mut builder = Builder {
         open: Vec::new(),
-        anchors: Vec::new(),
+        anchors: HashMap::new(),
         copied: Copied::default(),
         kept: Copied::default(),
         problems: Vec::new(),
@@ -100,8 +100,7 @@ impl Builder {
                 self.add(value, Some(&text), line)
             }
             Event::Alias(anchor) => {
-                let found = self.anchors.iter().find(|(id, _)| *id == anchor).map(|(_, v)| v);
-                let Some(value) = found else {
+                let Some(value) = self.anchors.get(&anchor) else {
                     let message = "unknown anchor, or an alias inside its own anchor".to_owned();
                     return Err(DecodeError::Yaml { line, message });
                 };
@@ -145,6 +144,8 @@ impl Builder {
                 }
                 drop(seen);
                 let (mut map, _) = Map::from_unsorted(members);
+                // Gathered first: one by one they would move the map's members each time.
+                let mut merged: BTreeMap<Key, Value> = BTreeMap::new();
                 for merge in merges {
                     let merge = if let Value::Object(m) = merge { vec![Value::Object(m)] } else { into_list(merge) };
                     for source in merge {
@@ -154,10 +155,13 @@ impl Builder {
                         };
                         for (name, value) in source {
                             if !map.contains_key(&name) {
-                                map.insert(name, value);
+                                merged.entry(name).or_insert(value);
                             }
                         }
                     }
+                }
+                if !merged.is_empty() {
+                    (map, _) = Map::from_unsorted(map.into_iter().chain(merged).collect());
                 }
                 Value::Object(map)
             }
@@ -170,7 +174,7 @@ impl Builder {
         if anchor > 0 {
             // Anchors inside anchors are copied again, too.
             self.kept.count(value)?;
-            self.anchors.push((anchor, value.clone()));
+            self.anchors.insert(anchor, value.clone());
         }
         Ok(())
     }

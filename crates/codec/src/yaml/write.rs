@@ -15,7 +15,8 @@ pub fn encode_yaml(value: &Value, out: &mut Vec<u8>) {
         Value::Object(members) if !members.is_empty() => block(value, 0, out),
         Value::Array(elements) if !elements.is_empty() => block(value, 0, out),
         other => {
-            inline(other, 0, out);
+            // Indented, lest a line of a text be taken for the document's end.
+            inline(other, 1, out);
             out.push(b'\n');
         }
     }
