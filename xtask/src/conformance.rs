@@ -41,6 +41,9 @@ pub(crate) struct Conformance {
     /// Hosts of the cluster
     #[arg(long, default_value_t = 2)]
     nodes: usize,
+    /// Keep the cluster's objects in an etcd: the program to run for it
+    #[arg(long)]
+    etcd: Option<PathBuf>,
     /// Where the outcome goes
     #[arg(long, default_value = "docs/conformance.md")]
     out: PathBuf,
@@ -77,7 +80,7 @@ pub(crate) fn run(root: &Path, task: &Conformance) -> Result<()> {
     fs::create_dir_all(&logs)?;
     let logs = fs::canonicalize(&logs)?;
     eprintln!("{count} specs; a cluster of {} starts", task.nodes);
-    let hosts = Hosts::start(&work, &logs, &binary, task.nodes)?;
+    let hosts = Hosts::start(&work, &logs, &binary, task.nodes, task.etcd.as_deref())?;
     for archive in archives(&task.images)? {
         hosts.import(&archive)?;
     }
@@ -85,7 +88,7 @@ pub(crate) fn run(root: &Path, task: &Conformance) -> Result<()> {
     let outcome = suite_run(&hosts, &suite, &logs, task, &areas);
     drop(hosts);
     let outcome = outcome?;
-    let report = report::Report::new(&areas, outcome, task.processes, task.nodes);
+    let report = report::Report::new(&areas, outcome, task.processes, task.nodes, task.etcd.is_some());
     eprintln!("{}", report.summary());
     if task.only.is_none() {
         fs::write(&task.out, report.markdown()).with_context(|| format!("writing {}", task.out.display()))?;

@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use ipnet::Ipv4Net;
 use ironkeel_supervisor::{
-    ApiServerArguments, Component, ComponentArguments, Error, ImageCommand, Instance, NodeOptions, Progress,
-    StatusReport, UpOptions,
+    ApiServerArguments, Component, ComponentArguments, Error, EtcdConfig, ImageCommand, Instance, NodeOptions,
+    Progress, StatusReport, UpOptions,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -127,6 +127,41 @@ struct Up {
     /// Pull from a mirror first, as `docker.io=mirror.example:5000`; may be given several times
     #[arg(long, env = "IRONKEEL_REGISTRY_MIRROR", value_name = "REGISTRY=HOST", value_delimiter = ',', value_parser = mirror)]
     registry_mirror: Vec<(String, String)>,
+    #[command(flatten)]
+    etcd: Etcd,
+}
+
+/// Flags with kube-apiserver's names.
+#[derive(Args)]
+struct Etcd {
+    /// Keep the objects in this etcd instead of the embedded store: its members, as `https://10.0.0.1:2379`
+    #[arg(long, env = "IRONKEEL_ETCD_SERVERS", value_name = "URL", value_delimiter = ',')]
+    etcd_servers: Vec<String>,
+    /// PEM file with the authorities that vouch for the etcd [default: the host's]
+    #[arg(long, env = "IRONKEEL_ETCD_CAFILE", value_name = "FILE", requires = "etcd_servers")]
+    etcd_cafile: Option<PathBuf>,
+    /// PEM file with the client certificate towards the etcd
+    #[arg(long, env = "IRONKEEL_ETCD_CERTFILE", value_name = "FILE", requires = "etcd_servers")]
+    etcd_certfile: Option<PathBuf>,
+    /// PEM file with its key
+    #[arg(long, env = "IRONKEEL_ETCD_KEYFILE", value_name = "FILE", requires = "etcd_servers")]
+    etcd_keyfile: Option<PathBuf>,
+    /// What the objects' keys begin with in the etcd
+    #[arg(long, env = "IRONKEEL_ETCD_PREFIX", value_name = "PREFIX", default_value = "/registry")]
+    etcd_prefix: String,
+}
+
+impl Etcd {
+    fn config(self) -> Option<EtcdConfig> {
+        (!self.etcd_servers.is_empty()).then(|| EtcdConfig {
+            endpoints: self.etcd_servers,
+            ca: self.etcd_cafile,
+            cert: self.etcd_certfile,
+            key: self.etcd_keyfile,
+            prefix: self.etcd_prefix,
+            ..EtcdConfig::default()
+        })
+    }
 }
 
 #[derive(Args)]
@@ -273,6 +308,7 @@ async fn execute(command: Command) -> Result<ExitCode, Error> {
                 service_cidr: up.service_cidr,
                 keep_pods: up.keep_pods,
                 registry_mirrors: up.registry_mirror,
+                etcd: up.etcd.config(),
             };
             ironkeel_supervisor::up(options, shim_program(), stop_signal()).await?;
             Ok(ExitCode::SUCCESS)

@@ -36,6 +36,18 @@ pub enum Error {
         /// Ours.
         supported: u32,
     },
+    /// The cluster's objects are in another store.
+    #[error(
+        "the objects of the cluster in {dir} are in {recorded}, not in {asked}; start it with the --etcd-servers and --etcd-prefix of before, or choose another --data-dir"
+    )]
+    OtherStore {
+        /// The data directory.
+        dir: PathBuf,
+        /// Where they are.
+        recorded: String,
+        /// Where they were looked for.
+        asked: String,
+    },
     /// The key of stored Secrets is gone.
     #[error(
         "{path} is missing, and Secrets in the store are encrypted with it; put the file back from a backup, or begin anew with `ironkeel reset`"

@@ -39,6 +39,8 @@ pub struct UpOptions {
     pub keep_pods: bool,
     /// (registry, mirror) pairs: pulls try the mirror first.
     pub registry_mirrors: Vec<(String, String)>,
+    /// The etcd that keeps the objects; `None` for the embedded store.
+    pub etcd: Option<ironkeel_etcd::Config>,
 }
 
 impl UpOptions {
@@ -54,6 +56,7 @@ impl UpOptions {
             service_cidr: None,
             keep_pods: false,
             registry_mirrors: Vec::new(),
+            etcd: None,
         }
     }
 
@@ -103,6 +106,9 @@ struct Record {
     #[serde(flatten)]
     ranges: Ranges,
     node_name: String,
+    /// Its objects' prefix in an etcd; absent when they are in the embedded store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    etcd_prefix: Option<String>,
 }
 
 /// A cluster's directory and names.
@@ -162,6 +168,15 @@ impl Instance {
 
     /// What was decided at the first start: ranges and the node's name; `None` when there was none.
     pub(crate) fn recorded(&self) -> Result<Option<(Ranges, String)>, Error> {
+        Ok(self.record()?.map(|record| (record.ranges, record.node_name)))
+    }
+
+    /// Under which prefix of an etcd the objects are; `None` when the store is embedded.
+    pub(crate) fn etcd_prefix(&self) -> Result<Option<String>, Error> {
+        Ok(self.record()?.and_then(|record| record.etcd_prefix))
+    }
+
+    fn record(&self) -> Result<Option<Record>, Error> {
         let path = self.record_path();
         match std::fs::read(&path) {
             Ok(bytes) => {
@@ -170,8 +185,7 @@ impl Instance {
                 if found > LAYOUT {
                     return Err(Error::Newer { dir: self.dir.clone(), found, supported: LAYOUT });
                 }
-                let record: Record = serde_json::from_value(value).map_err(|e| damaged(&path, &e))?;
-                Ok(Some((record.ranges, record.node_name)))
+                Ok(Some(serde_json::from_value(value).map_err(|e| damaged(&path, &e))?))
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::file("reading", &path)(e)),
@@ -181,15 +195,24 @@ impl Instance {
     /// Reads what was decided at the first start, or decides it now. Ranges that differ from the
     /// recorded ones are refused: objects hold addresses of the old ones.
     pub fn decide(&self, options: &UpOptions) -> Result<(Ranges, String), Error> {
-        if let Some((ranges, node_name)) = self.recorded()? {
+        let etcd_prefix = options.etcd.as_ref().map(|etcd| etcd.prefix.clone());
+        if let Some(Record { ranges, node_name, etcd_prefix: recorded, .. }) = self.record()? {
             keep("--pod-cidr", options.pod_cidr, ranges.pod_cidr)?;
             keep("--service-cidr", options.service_cidr, ranges.service_cidr)?;
+            if recorded != etcd_prefix {
+                let said = |prefix: Option<String>| match prefix {
+                    Some(prefix) => format!("an etcd under {prefix}"),
+                    None => "the embedded store".to_owned(),
+                };
+                let (recorded, asked) = (said(recorded), said(etcd_prefix));
+                return Err(Error::OtherStore { dir: self.dir.clone(), recorded, asked });
+            }
             return Ok((ranges, options.node_name.clone().unwrap_or(node_name)));
         }
         let path = self.record_path();
         let ranges = choose_ranges(options)?;
         let node_name = options.node_name.clone().unwrap_or_else(host_name);
-        let record = Record { layout: LAYOUT, ranges, node_name: node_name.clone() };
+        let record = Record { layout: LAYOUT, ranges, node_name: node_name.clone(), etcd_prefix };
         let bytes = serde_json::to_vec_pretty(&record).map_err(|e| damaged(&path, &e))?;
         let fresh = path.with_extension("new");
         std::fs::write(&fresh, bytes).map_err(Error::file("writing", &fresh))?;
@@ -297,6 +320,9 @@ mod tests {
         let other = UpOptions { pod_cidr: Some("10.9.0.0/16".parse().unwrap()), ..first.clone() };
         let error = instance.decide(&other).unwrap_err().to_string();
         assert!(error.contains("--pod-cidr 10.9.0.0/16") && error.contains("10.200.0.0/16"), "{error}");
+        let etcd = Some(ironkeel_etcd::Config::default());
+        let elsewhere = instance.decide(&UpOptions { etcd, ..first.clone() }).unwrap_err().to_string();
+        assert!(elsewhere.contains("the embedded store") && elsewhere.contains("/registry"), "{elsewhere}");
         let path = dir.path().join("cluster.json");
         let text = std::fs::read_to_string(&path).unwrap().replace("\"layout\": 1", "\"layout\": 99");
         std::fs::write(&path, text).unwrap();

@@ -35,6 +35,7 @@ pub fn reset(instance: &Instance, progress: &Progress) -> Result<(), Error> {
         let lines = report.failed.iter().map(|(entry, why)| format!("  {entry:?}: {why}"));
         return Err(Error::Reset { count: report.failed.len(), list: lines.collect::<Vec<_>>().join("\n") });
     }
+    let etcd_prefix = instance.etcd_prefix()?;
     drop(lock);
     std::fs::remove_dir_all(&instance.dir).map_err(Error::file("removing", &instance.dir))?;
     if last {
@@ -43,5 +44,8 @@ pub fn reset(instance: &Instance, progress: &Progress) -> Result<(), Error> {
         let _ = std::fs::remove_dir(SHARED_RUN_DIR);
     }
     progress.done(format!("removed {}", instance.dir.display()));
+    if let Some(prefix) = etcd_prefix {
+        progress.done(format!("left alone: the cluster's objects in its etcd, under {prefix}"));
+    }
     Ok(())
 }

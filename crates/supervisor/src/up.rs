@@ -9,7 +9,6 @@ use ironkeel_apiserver::{ApiServer, ClientIdentity};
 use ironkeel_auth::pki::{Identity, Pki, PkiConfig};
 use ironkeel_auth::{AuthenticatorConfig, RequestHeaderConfig, ServiceAccountIssuer, UserInfo};
 use ironkeel_cni::{BuiltinNetwork, NodeRoutesConfig};
-use ironkeel_embedded::Embedded;
 use ironkeel_informer::Informer;
 use ironkeel_journal::Journal;
 use ironkeel_runtime::Runtime;
@@ -18,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::components::Components;
+use crate::engine::{Engine, StoreOptions};
 use crate::error::Error;
 use crate::host::{self, RuntimeParts};
 use crate::{Instance, Progress, Ranges, UpOptions, at_rest, cluster_dns, network, node, notify, preflight};
@@ -100,7 +100,7 @@ pub async fn up(options: UpOptions, shim_exe: PathBuf, stop: impl Future<Output 
     }
     runtime.stop();
     api_server.stop().await;
-    api.store.close().await;
+    api.engine.close().await;
     outcome
 }
 
@@ -121,13 +121,15 @@ fn reachable(listen: SocketAddr, node_ip: IpAddr) -> SocketAddr {
 struct Server {
     server: ApiServer,
     pki: Arc<Pki>,
-    store: Arc<Embedded>,
+    engine: Engine,
 }
 
 async fn start_api_server(plan: &Plan, progress: &Progress) -> Result<Server, Error> {
-    let dir = plan.instance.dir.clone();
-    let opening =
-        tokio::task::spawn_blocking(move || Embedded::open(dir.join("store"), ironkeel_embedded::Options::default()));
+    let place = match &plan.options.etcd {
+        Some(etcd) => StoreOptions::Etcd(etcd.clone()),
+        None => StoreOptions::Embedded(plan.instance.dir.clone()),
+    };
+    let opening = tokio::spawn(Engine::open(place));
     let mut node_ips = network::host_addresses(plan.node_ip);
     node_ips.push(ironkeel_first(plan.ranges));
     let pki = Arc::new(Pki::load_or_create(
@@ -141,7 +143,7 @@ async fn start_api_server(plan: &Plan, progress: &Progress) -> Result<Server, Er
             ..PkiConfig::default()
         },
     )?);
-    let store = opening.await.map_err(|e| Error::ApiServer(e.to_string()))??;
+    let engine = opening.await.map_err(|e| Error::ApiServer(e.to_string()))??;
     progress.done(format!("store and certificates in {}", plan.instance.dir.display()));
     let audiences = vec![ISSUER.to_owned()];
     let authenticator = AuthenticatorConfig {
@@ -168,9 +170,9 @@ async fn start_api_server(plan: &Plan, progress: &Progress) -> Result<Server, Er
     config.proxy_client = Some(Arc::new(identity));
     let proxies = vec![FRONT_PROXY_NAME.to_owned()];
     config.request_header = Some(RequestHeaderConfig::new(pki.front_proxy_ca_pem(), proxies));
-    let kept = at_rest::own_key(store.clone(), &plan.instance.dir.join("pki/encryption.key")).await?;
+    let kept = at_rest::own_key(engine.store(), &plan.instance.dir.join("pki/encryption.key")).await?;
     let server = ApiServer::start(config, kept).await.map_err(|e| Error::ApiServer(e.to_string()))?;
-    Ok(Server { server, pki, store })
+    Ok(Server { server, pki, engine })
 }
 
 /// The node's own address in the pod range, so that pods can reach the API server there too.

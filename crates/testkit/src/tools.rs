@@ -29,6 +29,8 @@ pub enum Tool {
     Registry,
     /// nftables' own listing.
     Nft,
+    /// A real etcd.
+    Etcd,
 }
 
 impl Tool {
@@ -38,6 +40,7 @@ impl Tool {
             Tool::Helm => "helm",
             Tool::Registry => "docker-registry",
             Tool::Nft => "nft",
+            Tool::Etcd => "etcd",
         }
     }
 
@@ -47,6 +50,7 @@ impl Tool {
             Tool::Helm => "HELM",
             Tool::Registry => "DOCKER_REGISTRY",
             Tool::Nft => "NFT",
+            Tool::Etcd => "ETCD",
         }
     }
 

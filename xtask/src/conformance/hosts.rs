@@ -20,6 +20,9 @@ const MAX_NODES: usize = 200;
 /// Pause between two looks at the nodes.
 const LOOK_PAUSE: Duration = Duration::from_millis(200);
 
+/// Where the etcd of a run listens, on the first host.
+const ETCD: &str = "http://127.0.0.1:2379";
+
 /// A host's address in the hub's network.
 fn address(node: usize) -> String {
     format!("10.250.0.{}", node + 2)
@@ -36,7 +39,7 @@ pub(crate) struct Hosts {
 
 impl Hosts {
     /// Makes the network and starts the cluster.
-    pub(crate) fn start(work: &Path, logs: &Path, binary: &Path, nodes: usize) -> Result<Hosts> {
+    pub(crate) fn start(work: &Path, logs: &Path, binary: &Path, nodes: usize, etcd: Option<&Path>) -> Result<Hosts> {
         if !(1..=MAX_NODES).contains(&nodes) {
             bail!("a cluster has 1 to {MAX_NODES} hosts here, not {nodes}");
         }
@@ -46,7 +49,13 @@ impl Hosts {
         let prefix = format!("ikc{}", std::process::id());
         let mut hosts = Hosts { work: work.to_owned(), binary: own, prefix, nodes, running: Vec::new() };
         hosts.network()?;
-        hosts.run(0, "up", &["--node-name", "node-1", "--node-ip", &address(0)], &logs.join("up.log"))?;
+        let address_0 = address(0);
+        let mut flags = vec!["--node-name", "node-1", "--node-ip", &address_0];
+        if let Some(program) = etcd {
+            hosts.etcd(program, &logs.join("etcd.log"))?;
+            flags.extend(["--etcd-servers", ETCD]);
+        }
+        hosts.run(0, "up", &flags, &logs.join("up.log"))?;
         must(hosts.on_node(0, "status").args(["--wait", &READY_SECONDS.to_string()]))?;
         for node in 1..nodes {
             let name = format!("node-{}", node + 1);
@@ -59,6 +68,19 @@ impl Hosts {
         }
         hosts.await_nodes()?;
         Ok(hosts)
+    }
+
+    /// Starts an etcd on the first host.
+    fn etcd(&mut self, program: &Path, log: &Path) -> Result<()> {
+        let log = File::create(log)?;
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.node(0))).arg(program);
+        command.arg("--data-dir").arg(self.work.join("etcd")).args(["--log-level", "warn"]);
+        command.args(["--listen-client-urls", ETCD, "--advertise-client-urls", ETCD]);
+        command.args(["--listen-peer-urls", "http://127.0.0.1:2380", "--quota-backend-bytes", "8589934592"]);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.running.push(command.spawn().with_context(|| format!("starting {}", program.display()))?);
+        Ok(())
     }
 
     /// Starts a command on a host that runs until the end.
@@ -83,7 +105,7 @@ impl Hosts {
             }
             for (node, child) in self.running.iter_mut().enumerate() {
                 if let Some(ended) = child.try_wait()? {
-                    bail!("host {} has ended: {ended}", node + 1);
+                    bail!("process {} of the cluster has ended: {ended}; see the logs", node + 1);
                 }
             }
             if Instant::now() > deadline {

@@ -55,11 +55,12 @@ pub(crate) struct Report<'a> {
     outcome: Outcome,
     processes: u32,
     nodes: usize,
+    on_etcd: bool,
 }
 
 impl<'a> Report<'a> {
-    pub(crate) fn new(areas: &'a [Area], outcome: Outcome, processes: u32, nodes: usize) -> Self {
-        Report { areas, outcome, processes, nodes }
+    pub(crate) fn new(areas: &'a [Area], outcome: Outcome, processes: u32, nodes: usize, on_etcd: bool) -> Self {
+        Report { areas, outcome, processes, nodes, on_etcd }
     }
 
     fn passed(&self, area: &Area) -> usize {
@@ -78,7 +79,7 @@ impl<'a> Report<'a> {
         let mut out = String::from("# Conformance\n\n");
         let _ = writeln!(
             out,
-            "Upstream's own suite (v1.36.2, unmodified, protobuf) on {}: {}, {} processes, {} node{}.\n\
+            "Upstream's own suite (v1.36.2, unmodified, protobuf) on {}: {}, {} processes, {} node{}, objects in {}.\n\
              Written by `cargo xtask conformance`. On the same kind of machine (two cores) upstream's own\n\
              components took {} s for its {} parallel specs.\n",
             today(),
@@ -86,6 +87,7 @@ impl<'a> Report<'a> {
             self.processes,
             self.nodes,
             if self.nodes == 1 { "" } else { "s" },
+            if self.on_etcd { "a real etcd" } else { "the embedded store" },
             UPSTREAM.1,
             UPSTREAM.0,
         );

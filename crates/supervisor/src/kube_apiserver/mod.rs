@@ -8,19 +8,16 @@ mod serving;
 mod table;
 
 use std::future::Future;
-use std::sync::Arc;
 
 use ironkeel_apiserver::ApiServer;
-use ironkeel_embedded::Embedded;
-use ironkeel_etcd::Etcd;
-use ironkeel_store::Store;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::engine::Engine;
 use crate::flags::{self, FlagError};
 use crate::{Error, at_rest, notify};
+use options::Options;
 pub(crate) use options::feature_gates;
-use options::{Options, StoreOptions};
 
 /// A command line that was understood.
 pub struct ApiServerCommand(Options);
@@ -54,39 +51,6 @@ pub fn api_server_arguments(arguments: Vec<String>) -> Result<ApiServerArguments
         return Ok(ApiServerArguments::Help(flags::help("kube-apiserver", table::ABOUT, table::TABLE)));
     }
     Ok(ApiServerArguments::Serve(Box::new(ApiServerCommand(options::options(&given)?))))
-}
-
-enum Engine {
-    Etcd(Arc<Etcd>),
-    Embedded(Arc<Embedded>),
-}
-
-impl Engine {
-    async fn open(options: StoreOptions) -> Result<Self, Error> {
-        Ok(match options {
-            StoreOptions::Etcd(config) => {
-                Engine::Etcd(Etcd::connect(config).await.map_err(|e| Error::ApiServer(e.to_string()))?)
-            }
-            StoreOptions::Embedded(dir) => {
-                ironkeel_auth::pki::create_private_dir(&dir)?;
-                Engine::Embedded(Embedded::open(dir.join("store"), ironkeel_embedded::Options::default())?)
-            }
-        })
-    }
-
-    fn store(&self) -> Arc<dyn Store> {
-        match self {
-            Engine::Etcd(etcd) => etcd.clone(),
-            Engine::Embedded(embedded) => embedded.clone(),
-        }
-    }
-
-    async fn close(self) {
-        match self {
-            Engine::Etcd(etcd) => etcd.close(),
-            Engine::Embedded(embedded) => embedded.close().await,
-        }
-    }
 }
 
 impl ApiServerCommand {

@@ -13,20 +13,12 @@ use ironkeel_auth::{
 };
 
 use super::gates::GATES;
+use crate::engine::StoreOptions;
 use crate::flags::{FlagError, Given, invalid};
 use crate::network;
 
 /// Upstream's `--service-cluster-ip-range` where none is given.
 const SERVICE_RANGE: &str = "10.0.0.0/24";
-
-/// Where objects are kept.
-#[derive(Debug)]
-pub(super) enum StoreOptions {
-    /// In these etcds.
-    Etcd(ironkeel_etcd::Config),
-    /// In this directory.
-    Embedded(PathBuf),
-}
 
 /// Everything that the command needs.
 pub(super) struct Options {
