@@ -99,9 +99,9 @@ pub(crate) fn generate(facts: &Path) -> Result<Vec<(String, String)>> {
             "crates/auth/src/bootstrap/generated.rs".into(),
             header("The default roles and bindings.") + &crate::codegen_rbac::table(&read("rbac-bootstrap.json")?)?,
         ),
-        ("crates/openapi/src/generated/mod.rs".into(), header("The generated rows.") + "pub(crate) mod described;\n"),
+        ("crates/openapi/build/generated/mod.rs".into(), header("The generated rows.") + "pub(crate) mod described;\n"),
         (
-            "crates/openapi/src/generated/described.rs".into(),
+            "crates/openapi/build/generated/described.rs".into(),
             header("Kinds whose Rust types carry the sentences that describe their fields.") + &described(&resources),
         ),
         ("crates/kinds/src/generated/mod.rs".into(), header("The generated rows.") + "pub(crate) mod columns;\n"),
@@ -307,7 +307,7 @@ impl<'a> Tables<'a> {
     }
 }
 
-/// One row a kind: its definition's name, and what adds its Rust type to a generator of schemas.
+/// One row a kind: what adds its Rust type to a generator of schemas.
 fn described(rows: &[FactResource]) -> String {
     let kinds = rows.iter().flat_map(|r| {
         let own = (r.group.as_str(), r.version.as_str(), r.kind.as_str());
@@ -329,16 +329,9 @@ fn described(rows: &[FactResource]) -> String {
             format!("{go}.{version}.{kind}")
         })
         .collect();
-    let mut s = String::from("use crate::descriptions::{Add, add};\n\npub(crate) const KINDS: &[(&str, Add)] = &[\n");
+    let mut s = String::from("use crate::{Add, add};\n\npub(crate) const KINDS: &[Add] = &[\n");
     for name in kinds {
-        let path = name.replace('.', "::").replace('-', "_");
-        // As rustfmt has it.
-        let row = format!("    (\"io.k8s.{name}\", add::<k8s_openapi::{path}>),\n");
-        if row.len() <= 121 {
-            s.push_str(&row);
-        } else {
-            let _ = writeln!(s, "    (\n        \"io.k8s.{name}\",\n        add::<k8s_openapi::{path}>,\n    ),");
-        }
+        let _ = writeln!(s, "    add::<k8s_openapi::{}>,", name.replace('.', "::").replace('-', "_"));
     }
     s.push_str("];\n");
     s

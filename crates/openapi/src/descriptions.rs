@@ -1,29 +1,20 @@
 //! What types and fields are for, in upstream's words.
 //!
-//! The sentences come with the Rust types of the API: each can write its JSON schema, and every
-//! schema carries its descriptions. The schemas are made while a document is, and dropped with it;
-//! nothing but descriptions is read from them: what a field is, the tables say.
+//! The sentences come with the Rust types of the API; `build/main.rs` takes them from there while this crate is built,
+//! and tells their format. They are decompressed while a document is made, and dropped with it; nothing but descriptions
+//! is in them: what a field is, the tables say.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1;
-use k8s_openapi::schemars::{JsonSchema, SchemaGenerator};
+use std::collections::BTreeMap;
+use std::io::Read as _;
+
+use flate2::read::DeflateDecoder;
 use serde_json::{Map, Value, json};
 
-use crate::generated::described::KINDS;
-
-/// Adds a type, and what it refers to, to a generator.
-pub(crate) type Add = fn(&mut SchemaGenerator);
-
-pub(crate) fn add<T: JsonSchema>(generator: &mut SchemaGenerator) {
-    generator.subschema_for::<T>();
-}
-
-/// Types that belong to no group's kinds.
-const SHARED: &[(&str, Add)] = &[
-    ("io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions", add::<v1::DeleteOptions>),
-    ("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta", add::<v1::ListMeta>),
-    ("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", add::<v1::ObjectMeta>),
-    ("io.k8s.apimachinery.pkg.apis.meta.v1.Status", add::<v1::Status>),
-];
+static COMPRESSED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptions"));
+/// Ends a definition's name, a description, a property's name.
+const PART: char = '\u{1f}';
+/// Ends all that is said of one definition.
+const RECORD: char = '\u{1e}';
 
 /// Of `apiVersion`.
 pub(crate) const API_VERSION: &str = "APIVersion defines the versioned schema of this representation of an object. \
@@ -50,34 +41,32 @@ pub(crate) fn items(what: &str) -> String {
 /// Describes those of `definitions` that have known types, and their properties. Where
 /// `references_alone` (OpenAPI v3), nothing may stand beside a reference.
 pub(crate) fn describe<'d>(definitions: impl Iterator<Item = (&'d String, &'d mut Value)>, references_alone: bool) {
-    let mut definitions: Vec<_> = definitions.collect();
-    let mut generator = SchemaGenerator::default();
-    for (name, add) in KINDS.iter().chain(SHARED) {
-        if definitions.iter().any(|(n, _)| n == name) {
-            add(&mut generator);
+    let mut unknown: BTreeMap<&str, &mut Map<String, Value>> =
+        definitions.filter_map(|(name, definition)| Some((name.as_str(), definition.as_object_mut()?))).collect();
+    let mut words = String::new();
+    let read = DeflateDecoder::new(COMPRESSED).read_to_string(&mut words);
+    read.expect("the build wrote it; every test of a description reads it");
+    for record in words.split_terminator(RECORD) {
+        let mut parts = record.split_terminator(PART);
+        if let Some(definition) = parts.next().and_then(|name| unknown.remove(name)) {
+            of_type(definition, parts, references_alone);
         }
     }
-    let mut known = generator.take_definitions(false);
-    for (name, definition) in &mut definitions {
-        let Some(definition) = definition.as_object_mut() else { continue };
-        match known.get_mut(name.as_str()).map(Value::take) {
-            Some(Value::Object(words)) => of_type(definition, words, references_alone),
-            _ if name.starts_with("io.k8s.") && name.ends_with("List") => of_list(name, definition, references_alone),
-            _ => {}
+    for (name, definition) in unknown {
+        if name.starts_with("io.k8s.") && name.ends_with("List") {
+            of_list(name, definition, references_alone);
         }
     }
 }
 
-fn of_type(definition: &mut Map<String, Value>, mut words: Map<String, Value>, references_alone: bool) {
-    if let Some(text) = words.remove("description") {
-        definition.insert("description".to_owned(), text);
+fn of_type<'w>(definition: &mut Map<String, Value>, mut words: impl Iterator<Item = &'w str>, references_alone: bool) {
+    if let Some(text) = words.next().filter(|t| !t.is_empty()) {
+        definition.insert("description".to_owned(), text.into());
     }
-    let Some(Value::Object(mut words)) = words.remove("properties") else { return };
     let Some(properties) = definition.get_mut("properties").and_then(Value::as_object_mut) else { return };
-    for (name, property) in properties {
-        let text = words.get_mut(name).and_then(|w| w.as_object_mut()?.remove("description"));
-        if let Some(text) = text {
-            put(property, text, references_alone);
+    while let (Some(name), Some(text)) = (words.next(), words.next()) {
+        if let Some(property) = properties.get_mut(name) {
+            put(property, text.into(), references_alone);
         }
     }
 }

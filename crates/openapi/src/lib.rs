@@ -3,13 +3,12 @@
 //! Every function is pure: rows in, JSON out; the API server keeps the bytes. Rows come in the order
 //! in which groups and versions are to be announced (built-in ones already are; custom resources
 //! follow). What does not live here: structural checks of custom resources' schemas, and the sentences
-//! that describe fields: those come with the Rust types of the API.
+//! that describe fields: those come with the Rust types of the API, while this crate is built.
 
 mod custom;
 mod definitions;
 mod descriptions;
 mod discovery;
-mod generated;
 mod gnostic;
 mod names;
 mod operations;

@@ -85,6 +85,22 @@ fn every_kind_and_its_fields_are_described() {
 }
 
 #[test]
+fn a_type_is_described_alike_in_every_document() {
+    let rows = openapi::built_in();
+    let v2 = openapi::openapi_v2(&rows);
+    for (group, version) in openapi::group_versions(&rows) {
+        let v3 = openapi::openapi_v3(&rows, group, version).unwrap();
+        for (name, schema) in v3["components"]["schemas"].as_object().unwrap() {
+            let known = &v2["definitions"][name];
+            assert_eq!(schema["description"], known["description"], "{group}/{version} {name}");
+            for (property, schema) in schema["properties"].as_object().into_iter().flatten() {
+                assert_eq!(schema["description"], known["properties"][property]["description"], "{name}.{property}");
+            }
+        }
+    }
+}
+
+#[test]
 fn every_v2_reference_leads_to_a_definition_and_every_kind_has_one() {
     let document = openapi::openapi_v2(&openapi::built_in());
     check_references(&document);
