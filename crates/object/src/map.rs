@@ -151,6 +151,24 @@ impl Map {
     }
 }
 
+impl Extend<(Key, Value)> for Map {
+    /// Sets many members at once. One by one, each new member would move all that stand behind it.
+    fn extend<T: IntoIterator<Item = (Key, Value)>>(&mut self, members: T) {
+        /// So few that moving the rest costs less than putting all in order.
+        const FEW: usize = 8;
+        let members: Vec<(Key, Value)> = members.into_iter().collect();
+        if members.len() <= FEW {
+            for (key, value) in members {
+                self.insert(key, value);
+            }
+        } else {
+            let mut all = std::mem::take(&mut self.0);
+            all.extend(members);
+            *self = Map::from_unsorted(all).0;
+        }
+    }
+}
+
 impl fmt::Debug for Map {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.iter()).finish()

@@ -2,7 +2,7 @@
 
 use ironkeel_object::{Key, Value};
 
-use crate::{MAX_JSON_PATCH_COPY_BYTES, MAX_JSON_PATCH_OPERATIONS, MAX_NESTING, PatchError};
+use crate::{MAX_JSON_PATCH_COPY_BYTES, MAX_JSON_PATCH_OPERATIONS, MAX_JSON_PATCH_TOUCHED, MAX_NESTING, PatchError};
 
 /// Applies a patch (an array of operations). On an error the target is left half changed.
 pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
@@ -15,14 +15,43 @@ pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     if operations.len() > MAX_JSON_PATCH_OPERATIONS {
         return Err(PatchError::TooManyOperations { max: MAX_JSON_PATCH_OPERATIONS, got: operations.len() });
     }
-    let mut copied = 0;
+    let mut spent = Spent::default();
     for operation in operations {
-        apply(target, operation, &mut copied)?;
+        apply(target, operation, &mut spent)?;
     }
     Ok(())
 }
 
-fn apply(target: &mut Value, operation: &Value, copied: &mut usize) -> Result<(), PatchError> {
+/// What the operations so far have cost.
+#[derive(Default)]
+struct Spent {
+    /// Bytes that were copied.
+    copied: usize,
+    /// Values that were walked over or moved aside.
+    touched: usize,
+}
+
+impl Spent {
+    fn touch(&mut self, values: usize) -> Result<(), PatchError> {
+        self.touched += values;
+        if self.touched > MAX_JSON_PATCH_TOUCHED {
+            return Err(failed(format!("the patch's operations touch more than {MAX_JSON_PATCH_TOUCHED} values")));
+        }
+        Ok(())
+    }
+
+    /// Repeated adds must not nest an object deeper than trees are ever walked.
+    fn check_depth(&mut self, path: &str, value: &Value) -> Result<(), PatchError> {
+        let (depth, nodes) = depth(value);
+        self.touch(nodes)?;
+        if path.matches('/').count() + depth > MAX_NESTING {
+            return Err(failed(format!("patched object nests deeper than {MAX_NESTING}")));
+        }
+        Ok(())
+    }
+}
+
+fn apply(target: &mut Value, operation: &Value, spent: &mut Spent) -> Result<(), PatchError> {
     let text = |name: &str| operation.get(name).and_then(Value::as_str);
     let op = text("op").unwrap_or("unknown");
     let path = text("path").ok_or_else(|| failed(format!("{op} operation failed to decode path: missing value")))?;
@@ -32,11 +61,11 @@ fn apply(target: &mut Value, operation: &Value, copied: &mut usize) -> Result<()
         value.ok_or_else(|| failed(format!("{op} operation failed to decode value: missing value")))
     };
     match op {
-        "add" => add(target, path, value()?, op),
-        "remove" => remove(target, path, op).map(|_| ()),
+        "add" => add(target, path, value()?, op, spent),
+        "remove" => remove(target, path, op, spent).map(|_| ()),
         "replace" => {
             let value = value()?;
-            check_depth(path, &value)?;
+            spent.check_depth(path, &value)?;
             let slot = find_mut(target, path);
             let slot = slot.ok_or_else(|| {
                 failed(format!("replace operation does not apply: doc is missing key: {path}: missing value"))
@@ -49,22 +78,23 @@ fn apply(target: &mut Value, operation: &Value, copied: &mut usize) -> Result<()
             if path.strip_prefix(from).is_some_and(|rest| rest.starts_with('/')) {
                 return Err(failed(format!("move operation does not apply: {path} is inside of {from}")));
             }
-            let value = remove(target, from, op)?;
-            add(target, path, value, op)
+            let value = remove(target, from, op, spent)?;
+            add(target, path, value, op, spent)
         }
         "copy" => {
             let from = from()?;
             let value = find(target, from).cloned().ok_or_else(|| {
                 failed(format!("copy operation does not apply: doc is missing from path: {from}: missing value"))
             })?;
-            *copied += size(&value);
-            if *copied > MAX_JSON_PATCH_COPY_BYTES {
+            spent.copied += size(&value);
+            let copied = spent.copied;
+            if copied > MAX_JSON_PATCH_COPY_BYTES {
                 return Err(failed(format!(
                     "Unable to copy, the accumulated size increase of copy is {copied}, exceeding the limit \
                      {MAX_JSON_PATCH_COPY_BYTES}"
                 )));
             }
-            add(target, path, value, op)
+            add(target, path, value, op, spent)
         }
         "test" => {
             let expected = operation.get("value").unwrap_or(&Value::Null);
@@ -137,8 +167,8 @@ fn find_mut<'v>(target: &'v mut Value, path: &str) -> Option<&'v mut Value> {
     })
 }
 
-fn add(target: &mut Value, path: &str, value: Value, op: &str) -> Result<(), PatchError> {
-    check_depth(path, &value)?;
+fn add(target: &mut Value, path: &str, value: Value, op: &str, spent: &mut Spent) -> Result<(), PatchError> {
+    spent.check_depth(path, &value)?;
     let missing = || failed(format!("{op} operation does not apply: doc is missing path: \"{path}\": missing value"));
     let Some((parent, last)) = split_last(path) else {
         if !path.is_empty() {
@@ -149,6 +179,7 @@ fn add(target: &mut Value, path: &str, value: Value, op: &str) -> Result<(), Pat
     };
     match find_mut(target, parent) {
         Some(Value::Object(members)) => {
+            spent.touch(members.len())?;
             members.insert(last, value);
             Ok(())
         }
@@ -156,6 +187,7 @@ fn add(target: &mut Value, path: &str, value: Value, op: &str) -> Result<(), Pat
             let at = if last == "-" { Some(elements.len()) } else { index(&last, elements.len() + 1) };
             match at.filter(|i| *i <= elements.len()) {
                 Some(at) => {
+                    spent.touch(elements.len() - at)?;
                     elements.insert(at, value);
                     Ok(())
                 }
@@ -168,15 +200,23 @@ fn add(target: &mut Value, path: &str, value: Value, op: &str) -> Result<(), Pat
     }
 }
 
-fn remove(target: &mut Value, path: &str, op: &str) -> Result<Value, PatchError> {
+fn remove(target: &mut Value, path: &str, op: &str, spent: &mut Spent) -> Result<Value, PatchError> {
     let missing = || failed(format!("{op} operation does not apply: doc is missing path: \"{path}\": missing value"));
     let Some((parent, last)) = split_last(path) else { return Err(missing()) };
     match find_mut(target, parent) {
-        Some(Value::Object(members)) => members.remove(&last).ok_or_else(|| {
-            failed(format!("error in {op} for path: '{path}': Unable to remove nonexistent key: {last}: missing value"))
-        }),
+        Some(Value::Object(members)) => {
+            spent.touch(members.len())?;
+            members.remove(&last).ok_or_else(|| {
+                failed(format!(
+                    "error in {op} for path: '{path}': Unable to remove nonexistent key: {last}: missing value"
+                ))
+            })
+        }
         Some(Value::Array(elements)) => match index(&last, elements.len()).filter(|i| *i < elements.len()) {
-            Some(at) => Ok(elements.remove(at)),
+            Some(at) => {
+                spent.touch(elements.len() - at)?;
+                Ok(elements.remove(at))
+            }
             None => Err(failed(format!(
                 "error in {op} for path: '{path}': Unable to access invalid index: {last}: invalid index referenced"
             ))),
@@ -185,20 +225,18 @@ fn remove(target: &mut Value, path: &str, op: &str) -> Result<Value, PatchError>
     }
 }
 
-/// Repeated adds must not nest an object deeper than trees are ever walked.
-fn check_depth(path: &str, value: &Value) -> Result<(), PatchError> {
-    if path.matches('/').count() + depth(value) > MAX_NESTING {
-        return Err(failed(format!("patched object nests deeper than {MAX_NESTING}")));
-    }
-    Ok(())
-}
-
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(elements) => 1 + elements.iter().map(depth).max().unwrap_or(0),
-        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
-        _ => 0,
-    }
+/// How deep a value nests, and how many values it is.
+fn depth(value: &Value) -> (usize, usize) {
+    let below = |(deepest, nodes): (usize, usize), v| {
+        let (depth, more) = depth(v);
+        (deepest.max(depth), nodes + more)
+    };
+    let (deepest, nodes) = match value {
+        Value::Array(elements) => elements.iter().fold((0, 1), below),
+        Value::Object(members) => members.values().fold((0, 1), below),
+        _ => return (0, 1),
+    };
+    (deepest + 1, nodes)
 }
 
 /// About the bytes of the value's JSON.

@@ -9,7 +9,10 @@ mod json;
 mod merge;
 mod strategic;
 
-pub use apply::{ApplyError, ApplyOptions, Conflict, LAST_APPLIED, Others, Schema, Structure, apply, track_update};
+pub use apply::{
+    ApplyError, ApplyOptions, Conflict, LAST_APPLIED, MAX_CONFLICT_BYTES, Others, Schema, Structure, apply,
+    track_update,
+};
 pub use error::PatchError;
 pub use json::json_patch;
 pub use merge::merge_patch;
@@ -19,5 +22,8 @@ pub use strategic::strategic_merge;
 pub const MAX_JSON_PATCH_OPERATIONS: usize = 10_000;
 /// Bytes that the `copy` operations of one JSON patch may add together.
 pub const MAX_JSON_PATCH_COPY_BYTES: usize = 3 << 20;
+/// Values that the operations of one JSON patch may walk over or move aside: about a second's work. Ten thousand
+/// operations on one container of some thousand members fit.
+pub const MAX_JSON_PATCH_TOUCHED: usize = 100_000_000;
 /// How deep a patched object may nest; the same as the codec reads.
 pub const MAX_NESTING: usize = 400;

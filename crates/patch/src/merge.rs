@@ -12,11 +12,23 @@ pub fn merge_patch(target: &mut Value, patch: &Value) {
         *target = Value::object();
     }
     let Value::Object(members) = target else { return };
+    // Members come and go together at the end: one at a time, each would move all behind it.
+    let (mut new, mut gone) = (Vec::new(), Vec::new());
     for (name, change) in patch.iter() {
-        match change {
-            Value::Null => _ = members.remove(name),
-            Value::Object(_) => merge_patch(members.entry(name.clone(), Value::object), change),
-            other => _ = members.insert(name.clone(), other.clone()),
+        match (members.get_mut(name), change) {
+            (Some(_), Value::Null) => gone.push(name.as_ref()),
+            (None, Value::Null) => {}
+            (Some(here), change) => merge_patch(here, change),
+            (None, change) => {
+                let mut value = Value::Null;
+                merge_patch(&mut value, change);
+                new.push((name.clone(), value));
+            }
         }
     }
+    if !gone.is_empty() {
+        // A patch's members stand in order.
+        members.retain(|name, _| gone.binary_search(&name).is_err());
+    }
+    members.extend(new);
 }

@@ -1,5 +1,7 @@
 //! Strategic merge patch: lists merge by the keys of the schema, directives say what else to do.
 
+use std::collections::{HashMap, HashSet};
+
 use ironkeel_object::{Map, Value};
 use ironkeel_schema::{Field, Shape, TypeId};
 
@@ -50,23 +52,26 @@ fn merge_map(target: &mut Map, patch: &Map, row: Option<TypeId>) -> Result<(), P
         Some(_) => return Err(malformed("unknown patch type found: not a string".into())),
     }
     retain_keys(target, patch)?;
+    // Members come and go together at the end: one at a time, each would move all behind it.
+    let (mut new, mut gone) = (Vec::new(), Vec::new());
     for (name, change) in patch.iter() {
         if name == DIRECTIVE || name == RETAIN_KEYS || name.starts_with(ELEMENT_ORDER) {
             continue;
         }
         if let Some(list) = name.strip_prefix(DELETE_PRIMITIVES) {
-            let Value::Array(gone) = change else {
+            let Value::Array(taken) = change else {
                 return Err(malformed("invalid patch format of primitive list".into()));
             };
             if let Some(Value::Array(elements)) = target.get_mut(list) {
-                elements.retain(|e| !gone.contains(e));
+                let taken: HashSet<String> = taken.iter().map(identity).collect();
+                elements.retain(|e| !taken.contains(&identity(e)));
             }
             continue;
         }
         let field = row.and_then(|r| r.get().field(name));
         let child = field.and_then(|f| row_of(&f.shape));
         match (target.get_mut(name), change) {
-            (_, Value::Null) => _ = target.remove(name),
+            (here, Value::Null) => gone.extend(here.map(|_| name.as_ref())),
             (Some(Value::Object(here)), Value::Object(change)) => {
                 // A map of structs has free names: its members' rows are the struct's.
                 let row = match field.map(|f| f.shape) {
@@ -83,14 +88,21 @@ fn merge_map(target: &mut Map, patch: &Map, row: Option<TypeId>) -> Result<(), P
                 merge_list(here, change, field, child, order)?;
             }
             // There is nothing to delete.
-            (_, Value::Object(change)) if change.str(DIRECTIVE) == Some("delete") => _ = target.remove(name),
+            (here, Value::Object(change)) if change.str(DIRECTIVE) == Some("delete") => {
+                gone.extend(here.map(|_| name.as_ref()));
+            }
             (_, change) => {
                 let mut value = change.clone();
                 strip(&mut value);
-                target.insert(name.clone(), value);
+                new.push((name.clone(), value));
             }
         }
     }
+    if !gone.is_empty() {
+        // A patch's members stand in order.
+        target.retain(|name, _| gone.binary_search(&name).is_err());
+    }
+    target.extend(new);
     // An order for a list that the patch does not change otherwise.
     for (name, order) in patch.iter() {
         let Some(list) = name.strip_prefix(ELEMENT_ORDER) else { continue };
@@ -142,7 +154,8 @@ fn retain_keys(target: &mut Map, patch: &Map) -> Result<(), PatchError> {
     let Value::Array(names) = directive else {
         return Err(malformed("invalid patch format of retainKeys".into()));
     };
-    let listed = |name: &str| names.iter().any(|n| n.as_str() == Some(name));
+    let names: HashSet<&str> = names.iter().filter_map(Value::as_str).collect();
+    let listed = |name: &str| names.contains(name);
     let unlisted = patch.iter().any(|(name, change)| !name.starts_with('$') && !change.is_null() && !listed(name));
     if unlisted {
         return Err(PatchError::Inapplicable("patch content doesn't match retainKeys list".into()));
@@ -166,8 +179,9 @@ fn merge_list(
     let before = target.clone();
     let objects = patch.iter().chain(target.iter()).any(|e| matches!(e, Value::Object(_)));
     if !objects {
+        let mut there: HashSet<String> = target.iter().map(identity).collect();
         for element in patch {
-            if !target.contains(element) {
+            if there.insert(identity(element)) {
                 target.push(element.clone());
             }
         }
@@ -183,6 +197,12 @@ fn merge_list(
         return Ok(());
     }
     let mut changed = Vec::new();
+    // Where elements of each key stand; what is deleted leaves its slot empty.
+    let mut places: HashMap<String, Vec<usize>> = HashMap::with_capacity(target.len());
+    for (at, key) in target.iter().enumerate().filter_map(|(at, e)| Some((at, e.get(merge_key)?))) {
+        places.entry(identity(key)).or_default().push(at);
+    }
+    let mut slots: Vec<Option<Value>> = std::mem::take(target).into_iter().map(Some).collect();
     for element in patch {
         let Value::Object(change) = element else {
             return Err(PatchError::Inapplicable(format!("list {} mixes objects and other values", field.name)));
@@ -190,11 +210,11 @@ fn merge_list(
         let Some(key) = change.get(merge_key) else {
             return Err(malformed(format!("map does not contain declared merge key: {merge_key}")));
         };
-        let position = target.iter().position(|e| e.get(merge_key) == Some(key));
-        match (directive_of(element), position) {
-            (Some("delete"), _) => target.retain(|e| e.get(merge_key) != Some(key)),
+        let at = places.entry(identity(key)).or_default();
+        match (directive_of(element), at.first()) {
+            (Some("delete"), _) => at.drain(..).for_each(|at| slots[at] = None),
             (_, Some(at)) => {
-                if let Value::Object(here) = &mut target[at] {
+                if let Some(Value::Object(here)) = &mut slots[*at] {
                     merge_map(here, change, row)?;
                 }
                 changed.push(element.clone());
@@ -202,11 +222,13 @@ fn merge_list(
             (_, None) => {
                 let mut value = element.clone();
                 strip(&mut value);
-                target.push(value);
+                at.push(slots.len());
+                slots.push(Some(value));
                 changed.push(element.clone());
             }
         }
     }
+    target.extend(slots.into_iter().flatten());
     reorder(target, order.unwrap_or(&changed), &before, Some(merge_key));
     Ok(())
 }
@@ -218,22 +240,40 @@ fn directive_of(value: &Value) -> Option<&str> {
 /// Puts the elements named by `order` in that order, and the others in the order they had before;
 /// the two runs are joined by the positions that elements had before, new ones as early as can be.
 fn reorder(list: &mut Vec<Value>, order: &[Value], before: &[Value], merge_key: Option<&str>) {
-    let same = |a: &Value, b: &Value| match merge_key {
-        Some(key) => a.get(key).is_some() && a.get(key) == b.get(key),
-        None => a == b,
+    let name = |element: &Value| match merge_key {
+        Some(key) => element.get(key).map(identity),
+        None => Some(identity(element)),
     };
-    let place = |list: &[Value], element: &Value| list.iter().position(|e| same(e, element));
-    let (mut named, mut others): (Vec<Value>, Vec<Value>) =
-        std::mem::take(list).into_iter().partition(|e| place(order, e).is_some());
-    named.sort_by_key(|e| place(order, e));
-    others.sort_by_key(|e| place(before, e).unwrap_or(usize::MAX));
+    let places = |list: &[Value]| {
+        let mut places: HashMap<String, usize> = HashMap::with_capacity(list.len());
+        for (at, name) in list.iter().enumerate().filter_map(|(at, e)| Some((at, name(e)?))) {
+            places.entry(name).or_insert(at);
+        }
+        places
+    };
+    let (ordered, earlier) = (places(order), places(before));
+    // Elements with their places in the order, and before.
+    let (mut named, mut others): (Vec<_>, Vec<_>) = std::mem::take(list)
+        .into_iter()
+        .map(|element| {
+            let name = name(&element);
+            let place = |places: &HashMap<String, usize>| name.as_ref().and_then(|n| places.get(n)).copied();
+            (place(&ordered), place(&earlier), element)
+        })
+        .partition(|(at, ..)| at.is_some());
+    named.sort_by_key(|(at, ..)| *at);
+    others.sort_by_key(|(_, before, _)| before.unwrap_or(usize::MAX));
     let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
-    while let (Some(n), Some(o)) = (named.peek(), others.peek()) {
-        let other_first = matches!((place(before, o), place(before, n)), (Some(o), Some(n)) if o < n);
-        list.extend(if other_first { others.next() } else { named.next() });
+    while let (Some((_, n, _)), Some((_, o, _))) = (named.peek(), others.peek()) {
+        let other_first = matches!((o, n), (Some(o), Some(n)) if o < n);
+        list.extend(if other_first { others.next() } else { named.next() }.map(|(.., element)| element));
     }
-    list.extend(named);
-    list.extend(others);
+    list.extend(named.chain(others).map(|(.., element)| element));
+}
+
+/// A value as a text that is another for every other value: what it is looked up by.
+fn identity(value: &Value) -> String {
+    format!("{value:?}")
 }
 
 /// Takes the directives out of a value that is taken over as it is, and what they delete.

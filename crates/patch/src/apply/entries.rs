@@ -1,14 +1,19 @@
 //! `metadata.managedFields`: one entry a manager, operation, version and subresource.
 
+use std::collections::{HashMap, hash_map};
+
 use ironkeel_object::{Map, ObjectMeta as _, Value};
 
 use super::set::{common_paths, difference, union};
-use super::{ApplyOptions, Conflict};
+use super::{ApplyOptions, Conflict, MAX_CONFLICT_BYTES};
 
 /// Managers by update that are kept apart; older ones are put together.
 pub const MAX_UPDATE_MANAGERS: usize = 10;
 /// The manager under which older updates are put together.
 const ANCIENT: &str = "ancient-changes";
+
+/// What tells entries apart: operation, manager and subresource; of updates version and time, too.
+type Name = (String, String, String, Option<(String, Option<String>)>);
 
 #[derive(Clone, PartialEq)]
 struct Entry {
@@ -49,11 +54,9 @@ impl Entry {
         })
     }
 
-    fn same_name(&self, other: &Entry) -> bool {
-        self.operation == other.operation
-            && self.manager == other.manager
-            && self.subresource == other.subresource
-            && (self.operation == "Apply" || (self.api_version == other.api_version && self.time == other.time))
+    fn name(&self) -> Name {
+        let written = (self.operation != "Apply").then(|| (self.api_version.clone(), self.time.clone()));
+        (self.operation.clone(), self.manager.clone(), self.subresource.clone(), written)
     }
 
     fn into_value(self) -> Value {
@@ -96,12 +99,16 @@ impl Entries {
     pub(super) fn sent(object: &Value) -> Option<Entries> {
         let list = object.meta().and_then(|m| m.get("managedFields")).and_then(Value::as_array);
         let mut all: Vec<Entry> = Vec::new();
+        let mut places: HashMap<Name, usize> = HashMap::new();
         for entry in list.into_iter().flatten() {
             let entry = Entry::read(entry)?;
             // Of two entries of the same name the last one counts.
-            match all.iter_mut().find(|e| e.same_name(&entry)) {
-                Some(first) => *first = entry,
-                None => all.push(entry),
+            match places.entry(entry.name()) {
+                hash_map::Entry::Occupied(place) => all[*place.get()] = entry,
+                hash_map::Entry::Vacant(place) => {
+                    place.insert(all.len());
+                    all.push(entry);
+                }
             }
         }
         Some(Entries(all))
@@ -150,8 +157,7 @@ impl Entries {
     pub(super) fn conflicts(&self, options: &ApplyOptions<'_>, changed: &Map) -> Vec<Conflict> {
         let mut conflicts = Vec::new();
         for entry in self.others(options) {
-            let mut paths = Vec::new();
-            common_paths(changed, &entry.fields, "", &mut paths);
+            let paths = common_paths(changed, &entry.fields, MAX_CONFLICT_BYTES);
             conflicts.extend(paths.into_iter().map(|field| Conflict {
                 manager: entry.manager.clone(),
                 subresource: entry.subresource.clone(),
@@ -210,7 +216,8 @@ impl Entries {
                 && a.subresource == b.subresource
                 && a.fields == b.fields
         };
-        self.0.len() == other.0.len() && self.0.iter().all(|a| other.0.iter().any(|b| same(a, b)))
+        // What happens to entries in between leaves them in their order.
+        self.0.len() == other.0.len() && self.0.iter().zip(&other.0).all(|(a, b)| same(a, b))
     }
 
     /// Puts the oldest updates of a version together until few enough are left.
@@ -220,23 +227,28 @@ impl Entries {
             return;
         }
         self.0.sort_by(|a, b| (&a.operation, &a.time, &a.manager).cmp(&(&b.operation, &b.time, &b.manager)));
-        let mut i = 0;
-        while count > MAX_UPDATE_MANAGERS && i < self.0.len() {
-            let version = self.0[i].api_version.clone();
-            let first = self.0[..i].iter().position(|e| e.operation == "Update" && e.api_version == version);
+        let mut left: Vec<Entry> = Vec::with_capacity(self.0.len());
+        let mut first_of: HashMap<String, usize> = HashMap::new();
+        for entry in std::mem::take(&mut self.0) {
+            let first = first_of.get(&entry.api_version).filter(|_| entry.operation == "Update").copied();
             match first {
-                Some(first) if self.0[i].operation == "Update" => {
-                    let merged = self.0.remove(i);
-                    let bucket = &mut self.0[first];
+                Some(first) if count > MAX_UPDATE_MANAGERS => {
+                    let bucket = &mut left[first];
                     bucket.manager = ANCIENT.to_owned();
                     bucket.subresource = String::new();
-                    bucket.time = merged.time;
-                    union(&mut bucket.fields, &merged.fields);
+                    bucket.time = entry.time;
+                    union(&mut bucket.fields, &entry.fields);
                     count -= 1;
                 }
-                _ => i += 1,
+                _ => {
+                    if entry.operation == "Update" {
+                        first_of.entry(entry.api_version.clone()).or_insert(left.len());
+                    }
+                    left.push(entry);
+                }
             }
         }
+        self.0 = left;
     }
 
     /// Writes the entries in upstream's order: applies first, then by time, manager and version.

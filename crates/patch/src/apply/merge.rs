@@ -11,13 +11,15 @@ use super::view::View;
 pub(super) fn merge(target: &mut Value, config: &Value, view: View<'_>) {
     match (&mut *target, config) {
         (Value::Object(here), Value::Object(members)) if view.is_object(config) => {
+            let mut new = Vec::new();
             for (name, member) in members.iter() {
                 let child = view.member(name).view;
                 match here.get_mut(name) {
                     Some(slot) => merge(slot, member, child),
-                    None => _ = here.insert(name.clone(), member.clone()),
+                    None => new.push((name.clone(), member.clone())),
                 }
             }
+            here.extend(new);
         }
         (Value::Array(here), Value::Array(elements)) if view.is_list(config) => {
             merge_list(here, elements, view);

@@ -22,6 +22,9 @@ pub use structure::{Others, Structure};
 pub use view::Schema;
 use view::View;
 
+/// Bytes of the paths that one manager's conflicts are told with; the others of that manager are not named.
+pub const MAX_CONFLICT_BYTES: usize = 1 << 20;
+
 /// Who writes, as what, and when.
 #[derive(Clone, Copy, Debug)]
 pub struct ApplyOptions<'a> {
@@ -205,7 +208,7 @@ pub fn apply(
     if !force && !conflicts.is_empty() {
         let adopted = last_applied.filter(|_| options.manager == "kubectl");
         let conflicts = match adopted {
-            Some(before) => without_adopted(conflicts, before, live, &changed, options),
+            Some(before) => entries.conflicts(options, &without_adopted(&changed, before, live, options)),
             None => conflicts,
         };
         if !conflicts.is_empty() {
@@ -253,26 +256,20 @@ fn check_config(live: &Value, config: &Value, options: &ApplyOptions<'_>) -> Res
     Err(ApplyError::Untyped { object, problems })
 }
 
-/// The conflicts that are not about fields which client-side apply set and nobody changed since.
-fn without_adopted(
-    conflicts: Vec<Conflict>,
-    last_applied: &Value,
-    live: &Value,
-    changed: &Map,
-    options: &ApplyOptions<'_>,
-) -> Vec<Conflict> {
+/// Changed fields that are not such as client-side apply set and nobody changed since.
+fn without_adopted(changed: &Map, last_applied: &Value, live: &Value, options: &ApplyOptions<'_>) -> Map {
+    let mut changed = changed.clone();
     let version = last_applied.get("apiVersion").and_then(Value::as_str);
     if version != Some(options.api_version) {
-        return conflicts;
+        return changed;
     }
     let root = View::root(options.schema);
     let mut owned = compare::set_of(last_applied, root);
     let (differing, missing) = compare::objects(Some(last_applied), live, root);
     set::difference(&mut owned, &differing);
     set::difference(&mut owned, &missing);
-    let mut adopted = Vec::new();
-    set::common_paths(changed, &owned, "", &mut adopted);
-    conflicts.into_iter().filter(|c| !adopted.contains(&c.field)).collect()
+    set::difference(&mut changed, &owned);
+    changed
 }
 
 /// Keeps `metadata.managedFields` of `new` for a write that is no apply: a create (`old` is none),

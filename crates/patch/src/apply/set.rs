@@ -31,6 +31,7 @@ fn children(node: &Map) -> impl Iterator<Item = (&Key, &Map)> {
 
 /// Adds `b`'s paths to the tree `a`. Both are roots: the root itself is never a member.
 pub(super) fn union(a: &mut Map, b: &Map) {
+    let mut new = Vec::new();
     for (key, below) in children(b) {
         match a.get_mut(key) {
             Some(Value::Object(here)) => {
@@ -40,13 +41,15 @@ pub(super) fn union(a: &mut Map, b: &Map) {
                     here.insert(SELF, Value::object());
                 }
             }
-            _ => _ = a.insert(key.clone(), Value::Object(below.clone())),
+            _ => new.push((key.clone(), Value::Object(below.clone()))),
         }
     }
+    a.extend(new);
 }
 
 /// Takes `b`'s paths out of the tree `a`.
 pub(super) fn difference(a: &mut Map, b: &Map) {
+    let mut emptied = Vec::new();
     for (key, gone) in children(b) {
         let Some(Value::Object(here)) = a.get_mut(key) else { continue };
         let member = is_member(here) && !is_member(gone);
@@ -57,8 +60,12 @@ pub(super) fn difference(a: &mut Map, b: &Map) {
                 here.insert(SELF, Value::object());
             }
         } else if !member {
-            a.remove(key);
+            emptied.push(key.as_ref());
         }
+    }
+    if !emptied.is_empty() {
+        // Members stand in order.
+        a.retain(|key, _| emptied.binary_search(&key).is_err());
     }
 }
 
@@ -80,15 +87,35 @@ pub(super) fn remove_path(set: &mut Map, path: &[&str]) {
     }
 }
 
-/// The texts of the paths that are in both.
-pub(super) fn common_paths(a: &Map, b: &Map, prefix: &str, out: &mut Vec<String>) {
-    for (key, below) in children(a) {
-        let Some(Value::Object(other)) = b.get(key) else { continue };
-        let path = format!("{prefix}{}", step_text(key));
-        if is_member(below) && is_member(other) {
-            out.push(path.clone());
+/// The texts of the paths that are in both: the first, and others while all fit into `room` bytes. Each names all
+/// that is above it, so a few deep fields with long names could make gigabytes.
+pub(super) fn common_paths(a: &Map, b: &Map, room: usize) -> Vec<String> {
+    let mut found = Found { paths: Vec::new(), room };
+    found.common(a, b, &mut String::new());
+    found.paths
+}
+
+struct Found {
+    paths: Vec<String>,
+    room: usize,
+}
+
+impl Found {
+    fn common(&mut self, a: &Map, b: &Map, path: &mut String) {
+        let length = path.len();
+        for (key, below) in children(a) {
+            let Some(Value::Object(other)) = b.get(key) else { continue };
+            path.push_str(&step_text(key));
+            if is_member(below) && is_member(other) {
+                if self.room < path.len() && !self.paths.is_empty() {
+                    return;
+                }
+                self.room = self.room.saturating_sub(path.len());
+                self.paths.push(path.clone());
+            }
+            self.common(below, other, path);
+            path.truncate(length);
         }
-        common_paths(below, other, &path, out);
     }
 }
 
