@@ -47,6 +47,8 @@ pub(crate) struct Watcher {
     begun: Option<oneshot::Sender<Result<Revision, StoreError>>>,
     /// Its number on the stream; none while it is not there.
     wire: Option<i64>,
+    /// The store's revision when the stream had it; none until etcd has said so.
+    placed: Option<Revision>,
     paused: bool,
     /// Events of an answer that came in pieces so far.
     pieces: Vec<mvccpb::Event>,
@@ -71,6 +73,7 @@ impl Watcher {
             buffer,
             begun: Some(begun),
             wire: None,
+            placed: None,
             paused: false,
             pieces: Vec::new(),
         }
@@ -136,16 +139,7 @@ enum Ended {
 /// Runs until the store is closed.
 pub(crate) async fn run(shared: Arc<Shared>, commands: mpsc::UnboundedReceiver<Command>) {
     let stop = shared.stop.clone();
-    let mut session = Session {
-        shared,
-        commands,
-        watchers: HashMap::new(),
-        wires: HashMap::new(),
-        last_wire: 0,
-        wanted: 0,
-        wide: true,
-        touched: 0,
-    };
+    let mut session = Session::new(shared, commands);
     tokio::select! {
         () = session.serve() => {}
         () = stop.cancelled() => {}
@@ -176,6 +170,19 @@ struct Session {
 }
 
 impl Session {
+    fn new(shared: Arc<Shared>, commands: mpsc::UnboundedReceiver<Command>) -> Session {
+        Session {
+            shared,
+            commands,
+            watchers: HashMap::new(),
+            wires: HashMap::new(),
+            last_wire: 0,
+            wanted: 0,
+            wide: true,
+            touched: 0,
+        }
+    }
+
     async fn serve(&mut self) {
         loop {
             while self.watchers.values().all(|w| w.paused) {
@@ -251,7 +258,10 @@ impl Session {
                     if !self.wide {
                         let request = RequestUnion::ProgressRequest(WatchProgressRequest {});
                         let _ = requests.send(WatchRequest { request_union: Some(request) });
-                    } else if std::mem::replace(&mut self.touched, self.wanted) == self.wanted {
+                    }
+                    if (self.wide || self.only_an_event_helps())
+                        && std::mem::replace(&mut self.touched, self.wanted) == self.wanted
+                    {
                         let shared = self.shared.clone();
                         tokio::spawn(async move { shared.touch().await });
                     }
@@ -265,11 +275,19 @@ impl Session {
         self.watchers.values().any(|w| w.progress && w.wire.is_some() && w.next <= self.wanted)
     }
 
+    /// Whether who waits is behind a watch that was placed at the very revision that is wanted: progress
+    /// up to there may have been said before.
+    fn only_an_event_helps(&self) -> bool {
+        let behind = |w: &Watcher| w.progress && w.wire.is_some() && w.next <= self.wanted;
+        self.watchers.values().any(|w| behind(w) && w.placed.is_some_and(|at| at >= self.wanted))
+    }
+
     /// A stream whose requests find no taker is broken, and tells so itself.
     fn create(&mut self, id: u64, requests: &mpsc::UnboundedSender<WatchRequest>) {
         let Some(watcher) = self.watchers.get_mut(&id) else { return };
         self.last_wire += 1;
         watcher.wire = Some(self.last_wire);
+        watcher.placed = None;
         self.wires.insert(self.last_wire, id);
         let _ = requests.send(watcher.create(self.last_wire, self.wide));
     }
@@ -316,10 +334,18 @@ impl Session {
     ) -> Result<(), String> {
         let revision = revision_of(answer.header.as_ref());
         if answer.watch_id == ALL_WATCHES && !answer.created && !answer.canceled {
-            for watcher in self.watchers.values_mut().filter(|w| w.wire.is_some() && w.begun.is_none()) {
-                watcher.reached(revision);
-            }
+            // An answer from before a watch was placed may overtake the word that it was, and knows nothing of
+            // its events: only what is newer than its place is about it.
+            let concerned = |w: &&mut Watcher| w.wire.is_some() && w.placed.is_some_and(|at| revision > at);
+            self.watchers.values_mut().filter(concerned).for_each(|w| w.reached(revision));
             return Ok(());
+        }
+        if answer.watch_id == ALL_WATCHES {
+            // Refused at once, which newer releases tell without the number; they answer in order.
+            let unplaced = |id: &u64| self.watchers.get(id).is_some_and(|w| w.placed.is_none());
+            let oldest = self.wires.iter().filter(|(_, id)| unplaced(id)).map(|(wire, _)| *wire).min();
+            let Some(oldest) = oldest else { return Ok(()) };
+            answer.watch_id = oldest;
         }
         // Of a watch that was given up meanwhile.
         let Some(&id) = self.wires.get(&answer.watch_id) else { return Ok(()) };
@@ -330,6 +356,7 @@ impl Session {
         }
         let Some(watcher) = self.watchers.get_mut(&id) else { return Ok(()) };
         if answer.created {
+            watcher.placed = Some(revision);
             // Nothing up to here is to come, if the watch begins later; the first revision has no event.
             if revision < watcher.next || revision == 1 {
                 watcher.reached(revision);
@@ -394,4 +421,144 @@ fn event(keys: &Keys, watcher: &Watcher, event: mvccpb::Event) -> Option<Event> 
     }
     let previous = event.prev_kv.map(|kv| key_value(keys, kv));
     Some(Event { kv: key_value(keys, kv), deleted, previous })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use ironkeel_store::{WatchItem, WatchStream};
+
+    use super::*;
+    use crate::etcdserverpb::ResponseHeader;
+    use crate::watch::Reader;
+    use crate::{Config, Endpoints, Freshness};
+
+    const LATER: &[u8] = b"/registry/pods/later";
+
+    /// A session with one stream, on which etcd says what a test says.
+    struct Wired {
+        session: Session,
+        requests: mpsc::UnboundedSender<WatchRequest>,
+        sent: mpsc::UnboundedReceiver<WatchRequest>,
+        commands: mpsc::UnboundedSender<Command>,
+    }
+
+    fn wired() -> Wired {
+        let config = Config { endpoints: vec!["127.0.0.1:1".to_owned()], ..Config::default() };
+        let shared = Arc::new(Shared {
+            endpoints: Endpoints::new(&config).unwrap(),
+            keys: Keys::new(&config.prefix).unwrap(),
+            compacted: 0.into(),
+            freshness: Freshness::default(),
+            stop: tokio_util::sync::CancellationToken::new(),
+            config,
+        });
+        let (commands, received) = mpsc::unbounded_channel();
+        let (requests, sent) = mpsc::unbounded_channel();
+        let mut session = Session::new(shared, received);
+        session.wide = false;
+        Wired { session, requests, sent, commands }
+    }
+
+    impl Wired {
+        fn watch(
+            &mut self,
+            id: u64,
+            from: Revision,
+            limit: usize,
+        ) -> (WatchStream, oneshot::Receiver<Result<Revision, StoreError>>) {
+            let buffer = Arc::new(Buffer::new(limit));
+            let (begun, beginning) = oneshot::channel();
+            let (start, end) = (Bytes::from_static(b"/registry/pods/"), Bytes::from_static(b"/registry/pods0"));
+            let watcher = Watcher::new(start, end, from, true, false, buffer.clone(), begun);
+            self.session.apply(Command::Start(id, Box::new(watcher)), Some(&self.requests));
+            (Box::pin(Reader::new(id, buffer, self.commands.clone())), beginning)
+        }
+
+        /// The number of the watch that was asked for last.
+        fn wire(&self) -> i64 {
+            self.session.last_wire
+        }
+
+        fn say(&mut self, revision: i64, answer: WatchResponse) {
+            let header = Some(ResponseHeader { revision, ..ResponseHeader::default() });
+            self.session.receive(WatchResponse { header, ..answer }, &self.requests).unwrap();
+        }
+
+        fn created(&mut self, revision: i64) {
+            let watch_id = self.wire();
+            self.say(revision, WatchResponse { watch_id, created: true, ..WatchResponse::default() });
+        }
+
+        fn progress(&mut self, revision: i64) {
+            self.say(revision, WatchResponse { watch_id: ALL_WATCHES, ..WatchResponse::default() });
+        }
+
+        fn put(&mut self, revision: i64) {
+            let kv = mvccpb::KeyValue { key: LATER.into(), mod_revision: revision, ..mvccpb::KeyValue::default() };
+            let events = vec![mvccpb::Event { kv: Some(kv), ..mvccpb::Event::default() }];
+            let watch_id = self.wire();
+            self.say(revision, WatchResponse { watch_id, events, ..WatchResponse::default() });
+        }
+    }
+
+    async fn revisions(stream: &mut WatchStream) -> Vec<Revision> {
+        use futures::{FutureExt, StreamExt};
+        let mut all = Vec::new();
+        while let Some(item) = stream.next().now_or_never().flatten() {
+            match item.unwrap() {
+                WatchItem::Events(events) => all.extend(events.iter().map(|e| e.kv.mod_revision)),
+                WatchItem::Progress(_) => {}
+            }
+        }
+        all
+    }
+
+    /// An answer to what was asked before the watch was there says nothing of its events.
+    #[tokio::test]
+    async fn progress_from_before_a_watch_began_skips_no_event() {
+        let mut w = wired();
+        let (mut stream, _begun) = w.watch(1, 5, 100);
+        w.created(9);
+        // Asked for by another watch, and on its way when this one was made.
+        w.progress(9);
+        w.put(7);
+        assert_eq!(revisions(&mut stream).await, [7]);
+        w.progress(10);
+        w.put(11);
+        assert_eq!(revisions(&mut stream).await, [11]);
+    }
+
+    #[tokio::test]
+    async fn progress_from_before_a_watch_was_resumed_skips_no_event() {
+        let mut w = wired();
+        let (mut stream, _begun) = w.watch(1, 5, 1);
+        w.created(4);
+        w.put(5);
+        assert_eq!(revisions(&mut stream).await, [5], "the buffer was full");
+        let resume = w.session.commands.try_recv().unwrap();
+        w.session.apply(resume, Some(&w.requests));
+        w.progress(9);
+        w.created(9);
+        w.put(7);
+        assert_eq!(revisions(&mut stream).await, [7]);
+    }
+
+    /// Newer releases refuse a watch without its number.
+    #[tokio::test]
+    async fn a_watch_that_is_refused_without_its_number_fails() {
+        let mut w = wired();
+        let (_first, mut begun) = w.watch(1, 5, 100);
+        let (_second, mut other) = w.watch(2, 5, 100);
+        let refusal = "etcdserver: permission denied".to_owned();
+        let (created, canceled) = (true, true);
+        w.say(9, WatchResponse { watch_id: -1, created, canceled, cancel_reason: refusal, ..Default::default() });
+        let error = begun.try_recv().unwrap().unwrap_err();
+        assert!(error.to_string().contains("permission denied"), "{error}");
+        assert!(other.try_recv().is_err(), "the other one still waits");
+        w.created(9);
+        assert_eq!(other.try_recv().unwrap().unwrap(), 9);
+        assert!(w.sent.try_recv().is_ok());
+    }
 }
