@@ -49,13 +49,18 @@ struct Field {
 const ETCD_SERVICES: &[&str] =
     &["etcdserverpb.KV", "etcdserverpb.Watch", "etcdserverpb.Lease", "etcdserverpb.Maintenance"];
 
-/// Generates the committed files of `ironkeel-cri` and `ironkeel-etcd`.
+/// Generates the committed files of `ironkeel-cri`, `ironkeel-encryption` and `ironkeel-etcd`.
 pub(crate) fn generate(facts: &Path) -> Result<Vec<(String, String)>> {
     let cri = read(facts, "cri")?;
     let mut files = Vec::new();
     let builder = tonic_prost_build::configure();
     for (_, code) in compile(&cri, &["runtime.v1"], builder)? {
         files.push(("crates/cri/src/generated/v1.rs".into(), header("CRI v1.") + &code));
+    }
+    // Both sides: tests play the plugin.
+    let kms = read(facts, "kms")?;
+    for (_, code) in compile(&kms, &["v2"], tonic_prost_build::configure())? {
+        files.push(("crates/encryption/src/generated/v2.rs".into(), header("KMS v2.") + &code));
     }
     let mut etcd = read(facts, "etcd")?;
     etcd.services.retain(|name, _| ETCD_SERVICES.contains(&name.as_str()));

@@ -1,5 +1,8 @@
 //! `/healthz`, `/livez` and `/readyz`, each with its checks one by one.
 
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
 use http::header::HeaderName;
 use http::{HeaderValue, Response};
 use ironkeel_registry::ApiError;
@@ -8,6 +11,21 @@ use crate::answer;
 use crate::body::Body;
 use crate::context::Context;
 use crate::server::Server;
+
+/// Something of the caller's that must be well, with its name among the checks.
+#[derive(Clone)]
+pub struct HealthCheck {
+    /// As in `/healthz/<name>`.
+    pub name: &'static str,
+    /// Looks, and tells what is wrong.
+    pub check: Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>,
+}
+
+impl std::fmt::Debug for HealthCheck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("HealthCheck").field(&self.name).finish()
+    }
+}
 
 /// One thing that must be well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +38,8 @@ enum Check {
     Store,
     /// The store answers, and has caught up.
     StoreReadiness,
+    /// One of the configuration's, by name.
+    Given(&'static str),
     /// The watch cache follows the store.
     Informers,
     /// Written before anything is served.
@@ -36,7 +56,7 @@ impl Check {
             Check::Store => "etcd",
             Check::StoreReadiness => "etcd-readiness",
             Check::Informers => "informer-sync",
-            Check::Started(name) => name,
+            Check::Started(name) | Check::Given(name) => name,
             Check::Shutdown => "shutdown",
         }
     }
@@ -53,8 +73,9 @@ const STARTED: &[&str] = &[
     "poststarthook/apiservice-registration-controller",
 ];
 
-fn checks(family: &str) -> Vec<Check> {
+fn checks(family: &str, given: &[HealthCheck]) -> Vec<Check> {
     let mut all = vec![Check::Ping, Check::Log, Check::Store];
+    all.extend(given.iter().map(|g| Check::Given(g.name)));
     if family == "readyz" {
         all.extend([Check::StoreReadiness, Check::Informers]);
     }
@@ -75,6 +96,7 @@ fn text(code: u16, text: String) -> Response<Body> {
 /// What the checks need to know, asked once a request.
 struct Seen {
     store: Result<(), String>,
+    given: Vec<(&'static str, Result<(), String>)>,
     caught_up: bool,
     draining: bool,
 }
@@ -87,7 +109,12 @@ impl Seen {
             Ok(revision) => server.registry.wait_for_revision(*revision).await.is_ok(),
             Err(_) => false,
         };
+        let mut given = Vec::new();
+        for one in &server.health_checks {
+            given.push((one.name, (one.check)().await));
+        }
         Seen {
+            given,
             store: revision.map(drop).map_err(|e| e.to_string()),
             caught_up,
             draining: server.stopping.is_cancelled() || server.draining.is_cancelled(),
@@ -98,6 +125,7 @@ impl Seen {
         match check {
             Check::Ping | Check::Log | Check::Started(_) => Ok(()),
             Check::Store | Check::StoreReadiness => self.store.clone(),
+            Check::Given(name) => self.given.iter().find(|(n, _)| *n == name).map_or(Ok(()), |(_, r)| r.clone()),
             Check::Informers if self.caught_up => Ok(()),
             Check::Informers => Err("the watch cache has not caught up".to_owned()),
             Check::Shutdown if self.draining => Err("process is shutting down".to_owned()),
@@ -109,7 +137,7 @@ impl Seen {
 /// Answers `/healthz`, `/livez`, `/readyz`, and what stands below them.
 pub(crate) async fn respond(c: &Context, parts: &[&str]) -> Result<Response<Body>, ApiError> {
     let Some((family, rest)) = parts.split_first() else { return Err(ApiError::no_such_resource()) };
-    let all = checks(family);
+    let all = checks(family, &c.server.health_checks);
     let seen = Seen::look(&c.server).await;
     let note = |check: Check, result: &Result<(), String>| {
         c.server.metrics.health_check(check.name(), family, result.is_ok());

@@ -62,6 +62,7 @@ pub use body::{BODY_LIMIT_BYTES, Body};
 pub use component_status::HostedComponent;
 pub use delegates::{DelegatesConfig, WebhookConfig};
 pub use error::Error;
+pub use health::HealthCheck;
 pub use ironkeel_audit::Config as AuditConfig;
 pub use ironkeel_auth::UserInfo;
 pub use outbound::{ClientIdentity, kubelet_tls};

@@ -130,6 +130,10 @@ impl Store for MeteredStore {
     async fn current_revision(&self) -> Result<Revision, StoreError> {
         self.inner.current_revision().await
     }
+
+    async fn stale(&self, key: &[u8]) -> Result<bool, StoreError> {
+        self.inner.stale(key).await
+    }
 }
 
 /// An admission chain whose steps are counted.

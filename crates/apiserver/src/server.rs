@@ -36,6 +36,7 @@ use crate::delegates::{Delegates, DelegatesConfig};
 use crate::documents::Documents;
 use crate::error::Error;
 use crate::escalation::Escalation;
+use crate::health::HealthCheck;
 use crate::layers::{self, AnonymousPaths, Caller, Connection, REQUEST_SECONDS};
 use crate::metered::{MeteredAdmission, MeteredStore};
 use crate::metrics::Metrics;
@@ -119,6 +120,8 @@ pub struct Config {
     pub seats: usize,
     /// Share of HTTP/2 requests after which the client must open another connection (`--goaway-chance`).
     pub goaway_chance: f64,
+    /// What else must be well, besides what is looked at anyway.
+    pub health_checks: Vec<HealthCheck>,
     /// Where timestamps come from.
     pub clock: Arc<dyn Clock>,
 }
@@ -155,6 +158,7 @@ impl Config {
             audit: ironkeel_audit::Config::default(),
             seats: MAX_READING_IN_FLIGHT + MAX_MUTATING_IN_FLIGHT,
             goaway_chance: 0.0,
+            health_checks: Vec::new(),
             clock: Arc::new(SystemClock),
         }
     }
@@ -181,6 +185,7 @@ pub(crate) struct Server {
     pub(crate) goaway_chance: f64,
     pub(crate) server_address: String,
     pub(crate) shutdown_delay: Duration,
+    pub(crate) health_checks: Vec<HealthCheck>,
     /// `/readyz` fails; requests are still served.
     pub(crate) stopping: CancellationToken,
     pub(crate) draining: CancellationToken,
@@ -245,6 +250,7 @@ impl ApiServer {
                 .clone()
                 .unwrap_or_else(|| std::net::SocketAddr::new(config.advertise_address, config.secure_port).to_string()),
             shutdown_delay: config.shutdown_delay,
+            health_checks: config.health_checks.clone(),
             stopping: CancellationToken::new(),
             draining: CancellationToken::new(),
             hosted: HostedComponents::default(),

@@ -1,73 +1,95 @@
-//! How one value is encrypted: AES-GCM in upstream's envelope, or not at all.
+//! How one value is encrypted: a provider of the configuration with its key, in upstream's envelope.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::EncryptionError;
+use crate::ciphers::{Cbc, Gcm, Secretbox};
+use crate::{EncryptionError, Kms};
 
 /// What every encrypted value begins with, whoever encrypted it.
 pub(crate) const ENVELOPE: &[u8] = b"k8s:enc:";
 
-/// See the module.
-pub enum Provider {
-    /// Values stay as they are.
+enum Cipher {
     Identity,
-    /// AES-GCM with a random nonce (128 or 256 bits, by the length of the key).
-    AesGcm {
-        /// `k8s:enc:aesgcm:v1:<name>:`.
-        prefix: Vec<u8>,
-        /// The key.
-        key: Box<LessSafeKey>,
-    },
+    AesGcm(Gcm),
+    AesCbc(Cbc),
+    Secretbox(Secretbox),
+    Kms(Arc<Kms>),
+}
+
+/// One way of keeping values: a cipher under the prefix that names it and its key.
+pub struct Provider {
+    /// `k8s:enc:aesgcm:v1:<name>:`; empty for identity.
+    prefix: Vec<u8>,
+    cipher: Cipher,
 }
 
 impl std::fmt::Debug for Provider {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Provider::Identity => f.write_str("identity"),
-            Provider::AesGcm { prefix, .. } => f.write_str(&String::from_utf8_lossy(prefix)),
+        match self.cipher {
+            Cipher::Identity => f.write_str("identity"),
+            _ => f.write_str(&String::from_utf8_lossy(&self.prefix)),
         }
     }
 }
 
+fn provider(kind: &str, name: &str, cipher: Cipher) -> Provider {
+    Provider { prefix: format!("k8s:enc:{kind}:{name}:").into_bytes(), cipher }
+}
+
 impl Provider {
-    /// AES-GCM under a key's name; `None` where the secret has not 16 or 32 bytes.
+    /// Values stay as they are.
+    pub fn identity() -> Provider {
+        Provider { prefix: Vec::new(), cipher: Cipher::Identity }
+    }
+
+    /// AES-GCM under a key's name; `None` where the secret has not 16, 24 or 32 bytes.
     pub fn aes_gcm(name: &str, secret: &[u8]) -> Option<Provider> {
-        let algorithm = match secret.len() {
-            16 => &AES_128_GCM,
-            32 => &AES_256_GCM,
-            _ => return None,
-        };
-        let key = Box::new(LessSafeKey::new(UnboundKey::new(algorithm, secret).ok()?));
-        Some(Provider::AesGcm { prefix: format!("k8s:enc:aesgcm:v1:{name}:").into_bytes(), key })
+        Gcm::new(secret).map(|key| provider("aesgcm:v1", name, Cipher::AesGcm(key)))
+    }
+
+    /// AES-CBC under a key's name; `None` where the secret has not 16, 24 or 32 bytes.
+    pub fn aes_cbc(name: &str, secret: &[u8]) -> Option<Provider> {
+        Cbc::new(secret).map(|key| provider("aescbc:v1", name, Cipher::AesCbc(key)))
+    }
+
+    /// XSalsa20 and Poly1305 under a key's name; `None` where the secret has not 32 bytes.
+    pub fn secretbox(name: &str, secret: &[u8]) -> Option<Provider> {
+        Secretbox::new(secret).map(|key| provider("secretbox:v1", name, Cipher::Secretbox(key)))
+    }
+
+    /// Keys of a KMS v2 plugin.
+    pub fn kms(plugin: Arc<Kms>) -> Provider {
+        let name = plugin.name().to_owned();
+        provider("kms:v2", &name, Cipher::Kms(plugin))
     }
 
     /// The value as it is stored under `key`.
     pub(crate) fn seal(&self, key: &[u8], value: &Bytes) -> Result<Bytes, EncryptionError> {
-        let Provider::AesGcm { prefix, key: cipher } = self else { return Ok(value.clone()) };
-        let mut nonce = [0; NONCE_LEN];
-        SystemRandom::new().fill(&mut nonce).map_err(|_| EncryptionError::Encrypt)?;
-        let mut sealed = value.to_vec();
-        cipher
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(key), &mut sealed)
-            .map_err(|_| EncryptionError::Encrypt)?;
-        Ok(Bytes::from([prefix.as_slice(), &nonce, &sealed].concat()))
+        let mut out = self.prefix.clone();
+        match &self.cipher {
+            Cipher::Identity => return Ok(value.clone()),
+            Cipher::AesGcm(cipher) => cipher.seal(key, value, &mut out)?,
+            Cipher::AesCbc(cipher) => cipher.seal(value, &mut out)?,
+            Cipher::Secretbox(cipher) => cipher.seal(value, &mut out)?,
+            Cipher::Kms(plugin) => plugin.seal(key, value, &mut out)?,
+        }
+        Ok(out.into())
     }
 
-    /// The value that was stored under `key`; `None` where this provider did not store it.
-    pub(crate) fn open(&self, key: &[u8], stored: &Bytes) -> Option<Bytes> {
-        match self {
-            Provider::Identity => (!stored.starts_with(ENVELOPE)).then(|| stored.clone()),
-            Provider::AesGcm { prefix, key: cipher } => {
-                let sealed = stored.strip_prefix(prefix.as_slice())?;
-                let (nonce, sealed) = sealed.split_at_checked(NONCE_LEN)?;
-                let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-                let mut value = sealed.to_vec();
-                let length = cipher.open_in_place(nonce, Aad::from(key), &mut value).ok()?.len();
-                value.truncate(length);
-                Some(value.into())
-            }
-        }
+    /// The value that was stored under `key`, and whether this provider itself would write it anew;
+    /// `None` where another provider stored it.
+    pub(crate) async fn open(&self, key: &[u8], stored: &Bytes) -> Option<Result<(Bytes, bool), EncryptionError>> {
+        let sealed = stored.strip_prefix(self.prefix.as_slice())?;
+        let whole = |opened: Result<Vec<u8>, EncryptionError>| opened.map(|value| (value.into(), false));
+        Some(match &self.cipher {
+            Cipher::Identity if stored.starts_with(ENVELOPE) => return None,
+            Cipher::Identity => Ok((stored.clone(), false)),
+            Cipher::AesGcm(cipher) => whole(cipher.open(key, sealed)),
+            Cipher::AesCbc(cipher) => whole(cipher.open(sealed)),
+            Cipher::Secretbox(cipher) => whole(cipher.open(sealed)),
+            Cipher::Kms(plugin) => plugin.open(key, sealed).await,
+        })
     }
 }

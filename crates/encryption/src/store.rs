@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -10,28 +11,36 @@ use ironkeel_store::{
     WatchRange, WatchStream, WriteAnswer,
 };
 
+use crate::EncryptionError;
 use crate::provider::{ENVELOPE, Provider};
 
 /// How values under some prefixes are kept: written by the first provider, read by any.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Rule {
     /// What their keys begin with.
     pub prefixes: Vec<Vec<u8>>,
     /// The providers; never empty.
-    pub providers: Vec<Provider>,
+    pub providers: Vec<Arc<Provider>>,
 }
+
+type Rules = ArcSwap<Vec<Rule>>;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Encrypted {
     inner: Arc<dyn Store>,
-    rules: Arc<Vec<Rule>>,
+    rules: Arc<Rules>,
 }
 
 impl Encrypted {
     /// Around this store; the first rule that names a key's prefix counts.
     pub fn new(inner: Arc<dyn Store>, rules: Vec<Rule>) -> Self {
-        Encrypted { inner, rules: Arc::new(rules) }
+        Encrypted { inner, rules: Arc::new(ArcSwap::from_pointee(rules)) }
+    }
+
+    /// Goes by other rules from now on.
+    pub fn replace(&self, rules: Vec<Rule>) {
+        self.rules.store(Arc::new(rules));
     }
 }
 
@@ -39,54 +48,93 @@ fn rule<'a>(rules: &'a [Rule], key: &[u8]) -> Option<&'a Rule> {
     rules.iter().find(|r| r.prefixes.iter().any(|p| key.starts_with(p)))
 }
 
-fn unreadable(key: &[u8]) -> StoreError {
+fn unreadable(key: &[u8], why: Option<&EncryptionError>) -> StoreError {
     let key = String::from_utf8_lossy(key);
-    StoreError::Unavailable(format!("the value of {key} is encrypted with a key that is not configured, or damaged"))
+    let why = why.map_or_else(
+        || "it is encrypted with a key that is not configured, or damaged".to_owned(),
+        EncryptionError::to_string,
+    );
+    StoreError::Unavailable(format!("the value of {key} cannot be read: {why}"))
 }
 
-fn open(rules: &[Rule], mut kv: KeyValue) -> Result<KeyValue, StoreError> {
-    // Deletes and key-only answers have no value.
-    if kv.value.is_empty() {
-        return Ok(kv);
-    }
-    match rule(rules, &kv.key) {
-        Some(rule) => {
-            let opened = rule.providers.iter().find_map(|p| p.open(&kv.key, &kv.value));
-            kv.value = opened.ok_or_else(|| unreadable(&kv.key))?;
+/// The value beneath, and whether it would be written otherwise now.
+async fn open_value(rules: &[Rule], key: &[u8], stored: &Bytes) -> Result<(Bytes, bool), StoreError> {
+    let Some(rule) = rule(rules, key) else {
+        if stored.starts_with(ENVELOPE) {
+            return Err(unreadable(key, None));
         }
-        None if kv.value.starts_with(ENVELOPE) => return Err(unreadable(&kv.key)),
-        None => {}
+        return Ok((stored.clone(), false));
+    };
+    // One that fails does not keep the next one from being tried: two may have a key of the same name.
+    let mut failed = None;
+    for (at, provider) in rule.providers.iter().enumerate() {
+        match provider.open(key, stored).await {
+            Some(Ok((value, stale))) => return Ok((value, stale || at > 0)),
+            Some(Err(error)) => failed = Some(error),
+            None => {}
+        }
+    }
+    Err(unreadable(key, failed.as_ref()))
+}
+
+async fn open(rules: &Rules, mut kv: KeyValue) -> Result<KeyValue, StoreError> {
+    // Deletes and key-only answers have no value.
+    if !kv.value.is_empty() {
+        kv.value = open_value(&rules.load_full(), &kv.key, &kv.value).await?.0;
     }
     Ok(kv)
 }
 
-fn open_answer(rules: &[Rule], answer: WriteAnswer) -> Result<WriteAnswer, StoreError> {
-    let each = |kv: Option<KeyValue>| kv.map(|kv| open(rules, kv)).transpose();
+async fn open_some(rules: &Rules, kv: Option<KeyValue>) -> Result<Option<KeyValue>, StoreError> {
+    match kv {
+        Some(kv) => open(rules, kv).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn open_answer(rules: &Rules, answer: WriteAnswer) -> Result<WriteAnswer, StoreError> {
     Ok(match answer {
-        WriteAnswer::Done { revision, previous } => WriteAnswer::Done { revision, previous: each(previous)? },
-        WriteAnswer::Conflict { current, revision } => WriteAnswer::Conflict { current: each(current)?, revision },
+        WriteAnswer::Done { revision, previous } => {
+            // It is done: what stood there before may be unreadable, and is empty then.
+            let previous = match previous {
+                Some(kv) => {
+                    let bare = KeyValue { value: Bytes::new(), ..kv.clone() };
+                    Some(open(rules, kv).await.unwrap_or(bare))
+                }
+                None => None,
+            };
+            WriteAnswer::Done { revision, previous }
+        }
+        WriteAnswer::Conflict { current, revision } => {
+            WriteAnswer::Conflict { current: open_some(rules, current).await?, revision }
+        }
     })
 }
 
-fn open_item(rules: &[Rule], item: WatchItem) -> Result<WatchItem, StoreError> {
+async fn open_item(rules: &Rules, item: WatchItem) -> Result<WatchItem, StoreError> {
     let WatchItem::Events(events) = item else { return Ok(item) };
-    let event = |e: Event| {
-        let previous = e.previous.map(|kv| open(rules, kv)).transpose()?;
-        Ok::<_, StoreError>(Event { kv: open(rules, e.kv)?, deleted: e.deleted, previous })
-    };
-    Ok(WatchItem::Events(events.into_iter().map(event).collect::<Result<_, _>>()?))
+    let mut opened = Vec::with_capacity(events.len());
+    for event in events {
+        let previous = open_some(rules, event.previous).await?;
+        opened.push(Event { kv: open(rules, event.kv).await?, deleted: event.deleted, previous });
+    }
+    Ok(WatchItem::Events(opened))
 }
 
 #[async_trait]
 impl Store for Encrypted {
     async fn get(&self, key: &[u8], revision: Revision) -> Result<(Option<KeyValue>, Revision), StoreError> {
         let (found, revision) = self.inner.get(key, revision).await?;
-        Ok((found.map(|kv| open(&self.rules, kv)).transpose()?, revision))
+        Ok((open_some(&self.rules, found).await?, revision))
     }
 
     async fn range(&self, range: Range) -> Result<RangeAnswer, StoreError> {
         let mut answer = self.inner.range(range).await?;
-        answer.kvs = answer.kvs.into_iter().map(|kv| open(&self.rules, kv)).collect::<Result<_, _>>()?;
+        let mut kvs = Vec::with_capacity(answer.kvs.len());
+        for kv in answer.kvs {
+            kvs.push(open(&self.rules, kv).await?);
+        }
+        answer.kvs = kvs;
         Ok(answer)
     }
 
@@ -97,21 +145,30 @@ impl Store for Encrypted {
         condition: Condition,
         lease: LeaseId,
     ) -> Result<WriteAnswer, StoreError> {
-        let sealed = match rule(&self.rules, &key).and_then(|r| r.providers.first()) {
+        let sealed = match rule(&self.rules.load(), &key).and_then(|r| r.providers.first()) {
             Some(first) => first.seal(&key, &value).map_err(|e| StoreError::Unavailable(e.to_string()))?,
             None => value,
         };
-        open_answer(&self.rules, self.inner.put(key, sealed, condition, lease).await?)
+        open_answer(&self.rules, self.inner.put(key, sealed, condition, lease).await?).await
     }
 
     async fn delete(&self, key: Bytes, condition: Condition) -> Result<WriteAnswer, StoreError> {
-        open_answer(&self.rules, self.inner.delete(key, condition).await?)
+        open_answer(&self.rules, self.inner.delete(key, condition).await?).await
     }
 
     async fn watch(&self, range: WatchRange) -> Result<(Revision, WatchStream), StoreError> {
         let (revision, stream) = self.inner.watch(range).await?;
         let rules = self.rules.clone();
-        Ok((revision, Box::pin(stream.map(move |item| item.and_then(|item| open_item(&rules, item))))))
+        let opened = stream.then(move |item| {
+            let rules = rules.clone();
+            async move {
+                match item {
+                    Ok(item) => open_item(&rules, item).await,
+                    Err(error) => Err(error),
+                }
+            }
+        });
+        Ok((revision, Box::pin(opened)))
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
@@ -140,5 +197,16 @@ impl Store for Encrypted {
 
     async fn current_revision(&self) -> Result<Revision, StoreError> {
         self.inner.current_revision().await
+    }
+
+    async fn stale(&self, key: &[u8]) -> Result<bool, StoreError> {
+        let rules = self.rules.load_full();
+        if rule(&rules, key).is_none() {
+            return Ok(false);
+        }
+        match self.inner.get(key, 0).await?.0 {
+            Some(kv) => Ok(open_value(&rules, key, &kv.value).await?.1),
+            None => Ok(false),
+        }
     }
 }

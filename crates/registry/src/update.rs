@@ -117,7 +117,8 @@ impl Registry {
         })?;
         request.admission.validate(&attributes, Some(&new), Some(&old)).await?;
         new.meta_mut().insert("resourceVersion", old.resource_version());
-        if new == old || managed_fields::equal_but_times(&new, &old) {
+        let same = new == old || managed_fields::equal_but_times(&new, &old);
+        if same && (request.dry_run || !self.store.stale(&Registry::store_key(home, key)).await?) {
             return Ok(Turn::Done(Written { entry: entry.clone(), created: false }));
         }
         if is_finished(&new) {

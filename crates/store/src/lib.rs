@@ -208,6 +208,12 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     async fn current_revision(&self) -> Result<Revision, StoreError> {
         Ok(self.status().await?.revision)
     }
+
+    /// Whether the key's value would be kept in another form if it was put again as it is: encrypted
+    /// with another key, say. Then a write that changes nothing is a write all the same.
+    async fn stale(&self, _key: &[u8]) -> Result<bool, StoreError> {
+        Ok(false)
+    }
 }
 
 /// Why a store did not do it.

@@ -1,29 +1,20 @@
-//! Encryption at rest: by a configuration file, or Secrets under a key of the cluster's own.
+//! Encryption at rest: by a configuration file ([`Configured`]), or Secrets under a key of the cluster's own.
+
+mod configured;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use ironkeel_encryption::{Configuration, Encrypted, Provider, Rule, is_sealed};
+use ironkeel_encryption::{Encrypted, Provider, Rule, is_sealed};
 use ironkeel_store::{Range, Store, prefix_end};
 
 use crate::Error;
+pub(crate) use configured::Configured;
 
 /// Name of the cluster's own key, in values.
 const KEY_NAME: &str = "ironkeel";
 /// Its length in bytes: AES-256.
 const KEY_BYTES: usize = 32;
-
-/// The store as an EncryptionConfiguration file says.
-pub(crate) fn configured(store: Arc<dyn Store>, path: &Path) -> Result<Arc<dyn Store>, Error> {
-    let text = std::fs::read_to_string(path).map_err(Error::file("reading", path))?;
-    let configuration = Configuration::read(&text)
-        .map_err(|e| Error::ApiServer(format!("--encryption-provider-config {}: {e}", path.display())))?;
-    let rules = configuration.rules.into_iter().map(|rule| Rule {
-        prefixes: rule.resources.iter().flat_map(|r| ironkeel_apiserver::store_prefixes(r)).collect(),
-        providers: rule.providers,
-    });
-    Ok(Arc::new(Encrypted::new(store, rules.collect())))
-}
 
 /// The store with Secrets under the key in `path`, which is made where it is not there yet. Secrets
 /// of before stay readable. A key that is missing while Secrets are encrypted is never made anew: it
@@ -53,7 +44,7 @@ pub(crate) async fn own_key(store: Arc<dyn Store>, path: &Path) -> Result<Arc<dy
     let provider = Provider::aes_gcm(KEY_NAME, &key).filter(|_| key.len() == KEY_BYTES).ok_or_else(|| {
         Error::Record { path: path.to_owned(), reason: format!("a key of {KEY_BYTES} bytes is expected") }
     })?;
-    let rule = Rule { prefixes, providers: vec![provider, Provider::Identity] };
+    let rule = Rule { prefixes, providers: vec![Arc::new(provider), Arc::new(Provider::identity())] };
     Ok(Arc::new(Encrypted::new(store, vec![rule])))
 }
 

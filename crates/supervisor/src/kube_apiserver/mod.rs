@@ -4,18 +4,22 @@
 mod authentication;
 mod gates;
 mod options;
+mod reload;
 mod serving;
 mod table;
 
 use std::future::Future;
+use std::sync::Arc;
 
-use ironkeel_apiserver::ApiServer;
+use futures::future::BoxFuture;
+use ironkeel_apiserver::{ApiServer, HealthCheck};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::at_rest::Configured;
 use crate::engine::Engine;
 use crate::flags::{self, FlagError};
-use crate::{Error, at_rest, notify};
+use crate::{Error, notify};
 use options::Options;
 pub(crate) use options::feature_gates;
 
@@ -68,13 +72,30 @@ impl ApiServerCommand {
         let address = listener.local_addr().map_err(|source| Error::Port { address: options.listen, source })?;
         let engine = Engine::open(options.store).await?;
         let mut store = engine.store();
-        if let Some(path) = &options.encryption {
-            store = at_rest::configured(store, path)?;
-        }
         let mut config = options.config;
         config.secure_port = address.port();
+        let mut reload = options.reload;
+        tokio::pin!(stop);
+        if let Some((path, again)) = options.encryption {
+            let configured = tokio::select! {
+                configured = Configured::start(store, &path) => configured?,
+                () = &mut stop => {
+                    engine.close().await;
+                    return Ok(());
+                }
+            };
+            store = configured.store();
+            config.health_checks.extend((again || configured.has_plugins()).then(|| plugins_check(&configured)));
+            if again {
+                reload.watch_async("encryption-provider-config", [path], move || {
+                    let configured = configured.clone();
+                    Box::pin(async move { configured.reload().await })
+                });
+            }
+        }
         let server = ApiServer::start(config, store).await.map_err(|e| Error::ApiServer(e.to_string()))?;
         let shutdown = CancellationToken::new();
+        let reloading = tokio::spawn(reload.run(shutdown.clone()));
         let serving = tokio::spawn({
             let (server, shutdown) = (server.clone(), shutdown.clone());
             async move { server.serve(listener, options.tls, shutdown).await }
@@ -84,12 +105,13 @@ impl ApiServerCommand {
         tokio::pin!(serving);
         let outcome = tokio::select! {
             ended = &mut serving => ended,
-            () = stop => {
+            () = &mut stop => {
                 notify::notify("STOPPING=1");
                 shutdown.cancel();
                 serving.await
             }
         };
+        reloading.abort();
         server.stop().await;
         engine.close().await;
         match outcome {
@@ -97,6 +119,16 @@ impl ApiServerCommand {
             Err(panic) => Err(Error::ApiServer(panic.to_string())),
         }
     }
+}
+
+/// `/healthz/kms-providers` and its like.
+fn plugins_check(configured: &Arc<Configured>) -> HealthCheck {
+    let configured = configured.clone();
+    let check = move || -> BoxFuture<'static, Result<(), String>> {
+        let configured = configured.clone();
+        Box::pin(async move { configured.check().await })
+    };
+    HealthCheck { name: "kms-providers", check: Arc::new(check) }
 }
 
 fn bind(options: &Options) -> Result<TcpListener, Error> {

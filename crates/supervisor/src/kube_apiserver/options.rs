@@ -13,6 +13,7 @@ use ironkeel_auth::{
 };
 
 use super::gates::GATES;
+use super::reload::Reload;
 use crate::engine::StoreOptions;
 use crate::flags::{FlagError, Given, invalid};
 use crate::network;
@@ -27,7 +28,9 @@ pub(super) struct Options {
     pub(super) share_port: bool,
     pub(super) tls: Arc<rustls::ServerConfig>,
     pub(super) config: Config,
-    pub(super) encryption: Option<PathBuf>,
+    /// The file, and whether it is read again when it changes.
+    pub(super) encryption: Option<(PathBuf, bool)>,
+    pub(super) reload: Reload,
     pub(super) notes: Vec<String>,
 }
 
@@ -56,6 +59,7 @@ fn identity(given: &Given, cert: &'static str, key: &'static str) -> Result<Opti
 /// Reads everything that the flags name.
 pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
     let mut notes = given.notes.clone();
+    let reload = Reload::default();
     feature_gates(given, &mut notes)?;
     runtime_config(given)?;
     let listen =
@@ -119,9 +123,20 @@ pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
         share_port: given.switch("permit-port-sharing", false),
         tls,
         config,
-        encryption: given.text("encryption-provider-config").map(PathBuf::from),
+        encryption: encryption(given)?,
+        reload,
         notes,
     })
+}
+
+fn encryption(given: &Given) -> Result<Option<(PathBuf, bool)>, FlagError> {
+    const FILE: &str = "encryption-provider-config";
+    let again = given.switch("encryption-provider-config-automatic-reload", false);
+    match given.text(FILE) {
+        Some(path) => Ok(Some((PathBuf::from(path), again))),
+        None if again => Err(FlagError::Required(FILE)),
+        None => Ok(None),
+    }
 }
 
 fn store(given: &Given) -> Result<StoreOptions, FlagError> {

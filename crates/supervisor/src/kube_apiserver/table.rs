@@ -26,7 +26,7 @@ pub(super) const TABLE: &[Flag] = &[
     flag("storage-initialization-timeout", Value, Nothing("the store answers or the start fails"), ""),
     flag("data-dir", Value, Honoured, "The embedded store and generated certificates, without --etcd-servers"),
     flag("encryption-provider-config", Value, Honoured, "EncryptionConfiguration for what is stored"),
-    flag("encryption-provider-config-automatic-reload", Bool, RefusedUnless("false", "the file is read at start"), ""),
+    flag("encryption-provider-config-automatic-reload", Bool, Honoured, "Read that file again when it changes [false]"),
     flag("watch-cache", Bool, RefusedUnless("true", "there is no serving without it"), ""),
     flag("watch-cache-sizes", Commas, Nothing(CACHE), ""),
     flag("default-watch-cache-size", Value, Nothing(CACHE), ""),
