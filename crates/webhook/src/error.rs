@@ -4,6 +4,9 @@ use std::error::Error;
 
 use crate::connect::ConnectError;
 
+/// How much of an error's body is told, in bytes (upstream's limit).
+const ERROR_TEXT_BYTES: usize = 2048;
+
 /// The target cannot be called at all.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
@@ -48,9 +51,10 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// What a REST client makes of a status code; the body may be a `Status` of its own.
-    pub(crate) fn status(code: u16, body: &[u8]) -> Self {
-        let text = String::from_utf8_lossy(body).trim().to_owned();
+    /// What a REST client makes of a status code. No more than the begin of a text is told of the body.
+    pub(crate) fn status(code: u16, is_text: bool, body: &[u8]) -> Self {
+        let told = &body[..body.len().min(ERROR_TEXT_BYTES)];
+        let text = if is_text { String::from_utf8_lossy(told).trim().to_owned() } else { "unknown".to_owned() };
         let message = match code {
             400 => "the server rejected our request for an unknown reason".to_owned(),
             401 => "the server has asked for the client to provide credentials".to_owned(),

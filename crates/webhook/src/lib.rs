@@ -198,12 +198,14 @@ impl WebhookClient {
         let exchange = async {
             let answer = pool.request(request).await.map_err(|e| failed(error::transport_text(&e)))?;
             let code = answer.status().as_u16();
+            let media = answer.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+            let is_text = media.is_none_or(|m| m.is_empty() || m.starts_with(b"text/"));
             let bytes = match Limited::new(answer.into_body(), RESPONSE_MAX_BYTES).collect().await {
                 Ok(all) => all.to_bytes(),
                 Err(e) if e.is::<http_body_util::LengthLimitError>() => return Err(CallError::TooLarge),
                 Err(e) => return Err(failed(error::transport_text(&*e))),
             };
-            if (200..=206).contains(&code) { Ok(bytes) } else { Err(CallError::status(code, &bytes)) }
+            if (200..=206).contains(&code) { Ok(bytes) } else { Err(CallError::status(code, is_text, &bytes)) }
         };
         match tokio::time::timeout(timeout, exchange).await {
             Ok(done) => done,

@@ -91,6 +91,12 @@ async fn answer(request: Request<hyper::body::Incoming>) -> Result<Response<Full
         "/redirect" => Response::builder().status(302).header("location", "/echo").body(Full::default()).unwrap(),
         "/slow" => std::future::pending().await,
         "/broken" => respond(500, "it hurts".into()),
+        "/secret" => respond(403, "s".repeat(1 << 20).into()),
+        "/page" => Response::builder()
+            .status(500)
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from("{\"password\": 1}")))
+            .unwrap(),
         "/absent" => respond(404, Bytes::new()),
         "/huge" => respond(200, vec![b'x'; RESPONSE_MAX_BYTES + 1].into()),
         _ => respond(200, format!("{} {}", parts.uri, String::from_utf8_lossy(&body)).into()),
@@ -171,4 +177,14 @@ async fn strangers_redirects_and_silence_are_errors() {
     assert_eq!(e, format!("Post \"https://{free}/x?timeout=2s\": dial tcp {free}: connect: connection refused"));
     let plain = Target::new(Endpoint::Url(format!("http://{free}/x")), Vec::new());
     assert!(ask(&client, &plain).await.unwrap_err().contains("is not an https URL"));
+}
+
+/// What somebody's server says to the API server ends in messages to users, in logs and in audit records.
+#[tokio::test(flavor = "multi_thread")]
+async fn little_of_an_error_page_is_passed_on_and_only_text() {
+    let s = server(true).await;
+    let client = WebhookClient::new(Arc::new(NoServices));
+    assert_eq!(ask(&client, &url(&s, "/secret")).await.unwrap_err(), "s".repeat(2048));
+    let hidden = ask(&client, &url(&s, "/page")).await.unwrap_err();
+    assert_eq!(hidden, "an error on the server (\"unknown\") has prevented the request from succeeding");
 }
