@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::Response;
 use http::header::CONTENT_TYPE;
-use ironkeel_auth::Attributes;
+use ironkeel_auth::{Attributes, UserInfo};
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_registry::{
     ApiError, Change, DeleteOptions, Deleted, FieldTerm, FieldValidation, ListAnswer, Patch, PatchBody, Propagation,
@@ -18,6 +18,8 @@ use crate::answer;
 use crate::body::Body;
 use crate::context::Context;
 use crate::negotiate::{body_format, unsupported};
+use crate::request_info::RequestInfo;
+use crate::server::Server;
 use crate::tasks::Tasks;
 use crate::{decode, read};
 
@@ -26,7 +28,7 @@ pub(crate) async fn detached<T: Send + 'static>(
     tasks: &Tasks,
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
-    match crate::trail::spawn(tasks, work).await {
+    match tasks.spawn(ironkeel_trace::carried(work)).await {
         Ok(Some(done)) => done,
         Ok(None) => Err(ApiError::new(Reason::ServiceUnavailable, "the server has stopped")),
         Err(e) => Err(ApiError::internal(e)),
@@ -60,8 +62,28 @@ async fn update(c: &Context, row: &Arc<Row>, change: impl Change + 'static) -> R
 /// PUT of an object or of a subresource that writes it.
 pub(crate) async fn replace(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
     let object = decode::of_row(&c, &row)?;
-    let written = update(&c, &row, Replace(object)).await?;
+    let put = Put { object: Replace(object), asking: Asking::of(&c, &row) };
+    let written = update(&c, &row, put).await?;
     answer_written(&c, &row, &written).await
+}
+
+/// PUT: of an absent name it creates, for who may.
+struct Put {
+    object: Replace,
+    asking: Asking,
+}
+
+impl Change for Put {
+    fn apply(&self, current: &Value) -> Result<Value, ApiError> {
+        self.object.apply(current)
+    }
+
+    fn create(&self) -> Result<Option<Value>, ApiError> {
+        match self.asking.creation_refused() {
+            Some(refused) => Err(refused),
+            None => self.object.create(),
+        }
+    }
 }
 
 /// PATCH of an object or of a subresource that writes it.
@@ -137,7 +159,7 @@ fn decode_patch(c: &Context, row: &Arc<Row>, type_id: TypeId) -> Result<Patch, A
         }
     };
     Ok(Patch {
-        create_refused: if apply { creation_refused(c, row) } else { None },
+        create_refused: if apply { Asking::of(c, row).creation_refused() } else { None },
         body,
         type_id,
         row: row.clone(),
@@ -171,19 +193,33 @@ fn unknown_members(patch: &Value) -> Vec<String> {
         .collect()
 }
 
-/// An apply may create the object only for who may create it.
-fn creation_refused(c: &Context, row: &Row) -> Option<ApiError> {
-    let attributes = Attributes {
-        subresource: &c.info.subresource,
-        namespace: &c.info.namespace,
-        name: &c.info.name,
-        ..Attributes::for_resource(&c.user, "create", row.group(), row.kind.resource.version, row.plural())
-    };
-    let decision = c.server.authorizer.authorize(&attributes);
-    if decision.is_allowed() {
-        return None;
+/// Who asks for what: an apply or a PUT may create the object only for who may create it.
+struct Asking {
+    server: Arc<Server>,
+    user: Arc<UserInfo>,
+    info: Arc<RequestInfo>,
+    row: Arc<Row>,
+}
+
+impl Asking {
+    fn of(c: &Context, row: &Arc<Row>) -> Self {
+        Asking { server: c.server.clone(), user: c.user.clone(), info: c.info.clone(), row: row.clone() }
     }
-    Some(ApiError::forbidden(row.group(), row.plural(), &c.info.name, &attributes.refusal(decision.reason())))
+
+    fn creation_refused(&self) -> Option<ApiError> {
+        let (row, info) = (&self.row, &self.info);
+        let attributes = Attributes {
+            subresource: &info.subresource,
+            namespace: &info.namespace,
+            name: &info.name,
+            ..Attributes::for_resource(&self.user, "create", row.group(), row.kind.resource.version, row.plural())
+        };
+        let decision = self.server.authorizer.authorize(&attributes);
+        if decision.is_allowed() {
+            return None;
+        }
+        Some(ApiError::forbidden(row.group(), row.plural(), &info.name, &attributes.refusal(decision.reason())))
+    }
 }
 
 /// GET, PUT and PATCH of `scale`.

@@ -62,13 +62,13 @@ impl Registry {
             let turn = match home.cache.get(&key) {
                 Some(entry) => self.update_once(request, change, &key, &entry).await?,
                 None => {
-                    let Some(object) = change.create()?.filter(|_| request.subresource.is_empty()) else {
-                        return Err(request.not_found(&request.name));
-                    };
-                    if !change.tracks_fields() && !request.row.kind.hooks.create_on_update() {
+                    let track = !change.tracks_fields();
+                    if request.sub().is_some() || (track && !request.row.kind.hooks.create_on_update()) {
                         return Err(request.not_found(&request.name));
                     }
-                    let track = !change.tracks_fields();
+                    let Some(object) = change.create()? else {
+                        return Err(request.not_found(&request.name));
+                    };
                     return self.create_tracked(request, object, track).await;
                 }
             };
