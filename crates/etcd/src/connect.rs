@@ -155,6 +155,15 @@ async fn dial(
     Ok(TokioIo::new(io))
 }
 
+/// A call on behalf of a request carries the request's trace.
+pub(crate) fn traced<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    if let Some(value) = ironkeel_trace::traceparent().and_then(|t| t.parse().ok()) {
+        request.metadata_mut().insert(ironkeel_trace::TRACEPARENT, value);
+    }
+    request
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use ironkeel_store::{KeyValue, Range, RangeAnswer, Revision, StoreError};
 
+use crate::connect::traced;
 use crate::endpoints::Repeat;
 use crate::error::{Failure, Request};
 use crate::etcdserverpb::kv_client::KvClient;
@@ -58,7 +59,7 @@ impl Shared {
         let attempt = |channel| {
             let mut client = KvClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
             let request = request.clone();
-            async move { client.range(request).await }
+            async move { client.range(traced(request)).await }
         };
         self.endpoints.call(repeat, Request::default(), attempt).await
     }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use ironkeel_store::{Condition, KeyValue, LeaseId, Range, StoreError, WriteAnswer};
 
 use crate::Shared;
+use crate::connect::traced;
 use crate::endpoints::Repeat;
 use crate::error::{Failure, Request};
 use crate::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -101,7 +102,7 @@ impl Shared {
         let attempt = |channel| {
             let mut client = KvClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES);
             let transaction = transaction.clone();
-            async move { client.txn(transaction).await }
+            async move { client.txn(traced(transaction)).await }
         };
         let answer = self.endpoints.call(Repeat::OnlyUndone, request, attempt).await?;
         Ok(self.answer_of(answer))

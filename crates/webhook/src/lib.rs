@@ -188,6 +188,9 @@ impl WebhookClient {
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json, */*")
             .header(USER_AGENT, AGENT);
+        if let Some(traceparent) = ironkeel_trace::traceparent() {
+            request = request.header(ironkeel_trace::TRACEPARENT, traceparent);
+        }
         if !target.credentials.token.is_empty() {
             let mut value = HeaderValue::from_str(&format!("Bearer {}", target.credentials.token))
                 .map_err(|_| TargetError::Credentials("the token has characters that no header may have".into()))?;
