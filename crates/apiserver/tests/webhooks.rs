@@ -110,6 +110,30 @@ async fn answer(
         "/no-type" => json!({"allowed": true, "patch": patch(json!([]))}),
         "/container" => json!({"allowed": true, "patchType": "JSONPatch", "patch": patch(json!([
             {"op": "add", "path": "/spec/initContainers", "value": [{"name": "added", "image": "i"}]}]))}),
+        "/tamper" if asked["operation"] != "DELETE" => {
+            // Whatever the client could not have written itself.
+            let mut operations = vec![
+                json!({"op": "add", "path": "/metadata/deletionTimestamp", "value": "2020-01-01T00:00:00Z"}),
+                json!({"op": "add", "path": "/metadata/deletionGracePeriodSeconds", "value": 30}),
+                json!({"op": "add", "path": "/metadata/generation", "value": 77}),
+                json!({"op": "add", "path": "/metadata/resourceVersion", "value": "77"}),
+                json!({"op": "add", "path": "/metadata/managedFields", "value": [{"manager": "x", "operation": "Nothing"}]}),
+            ];
+            if asked["operation"] == "UPDATE" {
+                operations.drain(..2);
+                operations
+                    .push(json!({"op": "add", "path": "/metadata/creationTimestamp", "value": "2020-01-01T00:00:00Z"}));
+            }
+            if !asked["object"]["spec"].is_null() {
+                operations.push(json!({"op": "add", "path": "/status", "value": {"observedGeneration": 99}}));
+                operations.push(json!({"op": "add", "path": "/spec/paused", "value": true}));
+            }
+            json!({"allowed": true, "patchType": "JSONPatch", "patch": patch(operations.into())})
+        }
+        "/elsewhere" => json!({"allowed": true, "patchType": "JSONPatch", "patch": patch(json!([
+            {"op": "replace", "path": "/metadata/namespace", "value": "kube-system"}]))}),
+        "/other-kind" => json!({"allowed": true, "patchType": "JSONPatch", "patch": patch(json!([
+            {"op": "replace", "path": "/kind", "value": "Secret"}, {"op": "add", "path": "/wrong", "value": 1}]))}),
         "/slow" => std::future::pending().await,
         _ => json!({"allowed": true}),
     };
@@ -498,4 +522,30 @@ async fn custom_resources_are_admitted_like_any_other() {
         "Forbidden",
         "exceeded quota: q, requested: count/widgets.example.com=1, used: count/widgets.example.com=1, limited: count/widgets.example.com=1",
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_services_slow_webhook_keeps_no_other_service_waiting() {
+    let (_c, http, hooks) = start().await;
+    let services = "/api/v1/namespaces/default/services";
+    let slow =
+        json!({"timeoutSeconds": 8, "failurePolicy": "Ignore", "objectSelector": {"matchLabels": {"slow": "yes"}}});
+    configure(&http, VALIDATING, "s", vec![hook("s", &hooks.url("/slow"), &["services"], slow)]).await;
+    let service = |name: &str, labels: Value| json!({"metadata": {"name": name, "labels": labels}, "spec": {"ports": [{"port": 80}]}});
+    let waiting = tokio::spawn({
+        let (http, body) = (http.clone(), service("slow", json!({"slow": "yes"})));
+        async move { http.post(services, &body).await.expect(201) }
+    });
+    while hooks.asked("/slow").is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let quick = async {
+        let first = http.post(services, &service("quick", json!({}))).await.expect(201);
+        http.delete(&format!("{services}/quick")).await.expect(200);
+        first
+    };
+    let quick =
+        tokio::time::timeout(std::time::Duration::from_secs(4), quick).await.expect("the other is not waited for");
+    let slow = waiting.await.unwrap();
+    assert_ne!(quick["spec"]["clusterIP"], slow["spec"]["clusterIP"]);
 }

@@ -334,7 +334,7 @@ pub(crate) async fn follow(registry: Weak<Registry>) {
         let Some(row) = strong.row("", "v1", "services") else { return };
         let Some(home) = row.stored.clone() else { return };
         let watcher = strong.watch(&row, Selection::all(""), WatchStart::State, 0).await;
-        strong.services.repair(&home.cache.snapshot("", "", |_| true).entries).await;
+        strong.services.repair(&home.cache.snapshot("", "", |_| true).entries);
         drop(strong);
         let Ok(mut watcher) = watcher else { return };
         let follow = async {

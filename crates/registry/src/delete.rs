@@ -14,7 +14,7 @@ use crate::error::{ApiError, OPTIMISTIC_LOCK, Reason};
 use crate::registry::Registry;
 use crate::request::{DeleteOptions, Deleted, Propagation, WriteRequest};
 use crate::selector::Selection;
-use crate::services::held;
+use crate::services::{Turn, held};
 use crate::storage::{Row, object_key};
 use crate::update::has_namespace_finalizers;
 
@@ -111,11 +111,12 @@ impl Registry {
         if request.dry_run {
             return Ok(Some(Deleted::Gone(entry.clone())));
         }
+        let turn = self.holders_turn(&request.row, key).await;
         let condition = Condition::ModRevision(entry.revision);
         match self.store.delete(Registry::store_key(home, key), condition).await? {
             WriteAnswer::Done { revision, previous: Some(_) } => {
+                self.released(turn, key, entry).await;
                 self.feed.reached(revision).await?;
-                self.released(&request.row, key, entry).await;
                 Ok(Some(Deleted::Gone(Arc::new(entry.at_revision(revision)))))
             }
             WriteAnswer::Done { revision, previous: None } => {
@@ -129,12 +130,18 @@ impl Registry {
         }
     }
 
-    /// Gives back what a deleted object held.
-    pub(crate) async fn released(&self, row: &Row, key: &str, entry: &Entry) {
-        if row.plural() != "services" || !row.group().is_empty() {
-            return;
+    /// The right to delete what holds addresses; none is needed for what does not.
+    pub(crate) async fn holders_turn(&self, row: &Row, key: &str) -> Option<Turn<'_>> {
+        match row.plural() == "services" && row.group().is_empty() {
+            true => Some(self.services.turn(key).await),
+            false => None,
         }
-        self.services.release(key).await;
+    }
+
+    /// Gives back what a deleted object held. Nobody makes it anew in the meantime.
+    pub(crate) async fn released(&self, turn: Option<Turn<'_>>, key: &str, entry: &Entry) {
+        let Some(turn) = turn else { return };
+        self.services.release(&turn);
         if self.store.shared()
             && let Ok(tree) = entry.tree()
         {

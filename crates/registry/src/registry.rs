@@ -88,7 +88,7 @@ impl Registry {
             tasks,
         });
         if let Some(home) = registry.row("", "v1", "services").and_then(|r| r.stored.clone()) {
-            registry.services.repair(&home.cache.snapshot("", "", |_| true).entries).await;
+            registry.services.repair(&home.cache.snapshot("", "", |_| true).entries);
         }
         if registry.store.shared() {
             let following = claims::follow(Arc::downgrade(&registry));

@@ -1,17 +1,21 @@
-//! ClusterIPs and NodePorts of Services: allocated under a lock that is held until the Service is
-//! stored, so no two Services ever get the same; rebuilt from the stored Services at the start.
+//! ClusterIPs and NodePorts of Services: what a Service is given is its own from the moment that it is
+//! chosen, so no two ever get the same; rebuilt from the stored Services at the start.
+//!
+//! The book is locked only while something is looked up in it. What one Service holds is changed by one
+//! writer at a time (its [`Turn`]), from the choice until the Service is stored or is not to be.
 //!
 //! Defaulting of `ipFamilies`, `ipFamilyPolicy` and `clusterIPs` follows upstream for the single
 //! family of the configured range.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
 use ironkeel_object::{ObjectMeta, Value};
-use tokio::sync::{Mutex, MutexGuard};
+use parking_lot::Mutex;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::cache::EventType;
 use crate::claims::Undo;
@@ -25,6 +29,26 @@ pub struct ServiceAddresses {
     prefix_bits: u8,
     ports: RangeInclusive<u16>,
     taken: Mutex<Taken>,
+    /// Services that somebody writes.
+    turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// The right to change what one Service holds.
+pub(crate) struct Turn<'a> {
+    book: &'a ServiceAddresses,
+    key: String,
+    held: Option<OwnedMutexGuard<()>>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.held = None;
+        let mut turns = self.book.turns.lock();
+        // Who waits for it has another reference.
+        if turns.get(&self.key).is_some_and(|t| Arc::strong_count(t) == 1) {
+            turns.remove(&self.key);
+        }
+    }
 }
 
 /// The holder of what another server has claimed for a Service that was not seen yet.
@@ -41,10 +65,9 @@ pub(crate) struct Taken {
 
 /// An allocation that stands once [`Allocation::commit`] is called, and is undone otherwise.
 pub(crate) struct Allocation<'a> {
-    taken: MutexGuard<'a, Taken>,
+    turn: Turn<'a>,
     new_addresses: Vec<IpAddr>,
     new_ports: Vec<u16>,
-    key: String,
     wanted_addresses: HashSet<IpAddr>,
     wanted_ports: HashSet<u16>,
     committed: bool,
@@ -55,22 +78,23 @@ pub(crate) struct Allocation<'a> {
 impl Allocation<'_> {
     /// Answers what the Service held before and does not hold any more.
     pub(crate) fn commit(mut self) -> (Vec<IpAddr>, Vec<u16>) {
-        let t = &mut *self.taken;
+        let mut t = self.turn.book.taken.lock();
         let (mut addresses, mut ports) = (Vec::new(), Vec::new());
         t.addresses.retain(|a, owner| {
-            let stays = *owner != self.key || self.wanted_addresses.contains(a);
+            let stays = *owner != self.turn.key || self.wanted_addresses.contains(a);
             if !stays {
                 addresses.push(*a);
             }
             stays
         });
         t.ports.retain(|p, owner| {
-            let stays = *owner != self.key || self.wanted_ports.contains(p);
+            let stays = *owner != self.turn.key || self.wanted_ports.contains(p);
             if !stays {
                 ports.push(*p);
             }
             stays
         });
+        drop(t);
         self.committed = true;
         (addresses, ports)
     }
@@ -90,25 +114,27 @@ impl Allocation<'_> {
     /// Another server has this address.
     pub(crate) fn lose_address(&mut self, address: IpAddr) {
         self.new_addresses.retain(|a| *a != address);
-        self.taken.addresses.insert(address, FOREIGN.to_owned());
+        self.turn.book.taken.lock().addresses.insert(address, FOREIGN.to_owned());
     }
 
     /// Another server has this port.
     pub(crate) fn lose_port(&mut self, port: u16) {
         self.new_ports.retain(|p| *p != port);
-        self.taken.ports.insert(port, FOREIGN.to_owned());
+        self.turn.book.taken.lock().ports.insert(port, FOREIGN.to_owned());
     }
 }
 
 impl Drop for Allocation<'_> {
     fn drop(&mut self) {
         if !self.committed {
+            let mut taken = self.turn.book.taken.lock();
             for a in &self.new_addresses {
-                self.taken.addresses.remove(a);
+                taken.addresses.remove(a);
             }
             for p in &self.new_ports {
-                self.taken.ports.remove(p);
+                taken.ports.remove(p);
             }
+            drop(taken);
             if let Some(undo) = self.undo.take() {
                 tokio::spawn(undo.run());
             }
@@ -126,7 +152,14 @@ fn number(ip: IpAddr) -> u128 {
 impl ServiceAddresses {
     /// `network/prefix_bits` for addresses, `ports` for NodePorts.
     pub fn new(network: IpAddr, prefix_bits: u8, ports: RangeInclusive<u16>) -> Self {
-        ServiceAddresses { network, prefix_bits, ports, taken: Mutex::default() }
+        ServiceAddresses { network, prefix_bits, ports, taken: Mutex::default(), turns: Mutex::default() }
+    }
+
+    /// Waits until nobody else writes the Service.
+    pub(crate) async fn turn(&self, key: &str) -> Turn<'_> {
+        let turn = self.turns.lock().entry(key.to_owned()).or_default().clone();
+        let held = turn.lock_owned().await;
+        Turn { book: self, key: key.to_owned(), held: Some(held) }
     }
 
     fn width(&self) -> u8 {
@@ -155,8 +188,8 @@ impl ServiceAddresses {
     }
 
     /// Takes over what stored Services hold.
-    pub(crate) async fn repair(&self, services: &[Arc<Entry>]) {
-        let mut taken = self.taken.lock().await;
+    pub(crate) fn repair(&self, services: &[Arc<Entry>]) {
+        let mut taken = self.taken.lock();
         taken.addresses.clear();
         taken.ports.clear();
         for entry in services {
@@ -194,7 +227,8 @@ impl ServiceAddresses {
     pub(crate) async fn seen(&self, entry: &Entry, kind: EventType) {
         let Ok(tree) = entry.tree() else { return };
         let (addresses, ports) = if kind == EventType::Deleted { Default::default() } else { held(&tree) };
-        let mut taken = self.taken.lock().await;
+        let _turn = self.turn(entry.key()).await;
+        let mut taken = self.taken.lock();
         taken.addresses.retain(|_, owner| owner != entry.key());
         taken.ports.retain(|_, owner| owner != entry.key());
         taken.addresses.extend(addresses.into_iter().map(|a| (a, entry.key().to_owned())));
@@ -202,10 +236,10 @@ impl ServiceAddresses {
     }
 
     /// Gives back what a deleted Service held.
-    pub(crate) async fn release(&self, key: &str) {
-        let mut taken = self.taken.lock().await;
-        taken.addresses.retain(|_, owner| owner != key);
-        taken.ports.retain(|_, owner| owner != key);
+    pub(crate) fn release(&self, turn: &Turn<'_>) {
+        let mut taken = self.taken.lock();
+        taken.addresses.retain(|_, owner| *owner != turn.key);
+        taken.ports.retain(|_, owner| *owner != turn.key);
     }
 
     /// Fills in addresses and ports of `service`, and reserves them.
@@ -216,15 +250,25 @@ impl ServiceAddresses {
         old: Option<&Value>,
     ) -> Result<Allocation<'a>, ApiError> {
         let mut a = Allocation {
-            taken: self.taken.lock().await,
+            turn: self.turn(key).await,
             new_addresses: Vec::new(),
             new_ports: Vec::new(),
-            key: key.to_owned(),
             wanted_addresses: HashSet::new(),
             wanted_ports: HashSet::new(),
             committed: false,
             undo: None,
         };
+        let filled = self.fill(&mut self.taken.lock(), &mut a, service, old);
+        filled.map(|()| a)
+    }
+
+    fn fill(
+        &self,
+        taken: &mut Taken,
+        a: &mut Allocation<'_>,
+        service: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<(), ApiError> {
         let kind = service.str_at(&["spec", "type"]).unwrap_or("ClusterIP").to_owned();
         if kind == "ExternalName" {
             for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
@@ -233,16 +277,21 @@ impl ServiceAddresses {
                 }
             }
         } else {
-            self.address(&mut a, service, old)?;
+            self.address(taken, a, service, old)?;
         }
         let wants_ports = matches!(kind.as_str(), "NodePort" | "LoadBalancer")
             && !(kind == "LoadBalancer"
                 && service.at(&["spec", "allocateLoadBalancerNodePorts"]).and_then(Value::as_bool) == Some(false));
-        self.ports(&mut a, service, old, wants_ports, &kind)?;
-        Ok(a)
+        self.ports(taken, a, service, old, wants_ports, &kind)
     }
 
-    fn address(&self, a: &mut Allocation<'_>, service: &mut Value, old: Option<&Value>) -> Result<(), ApiError> {
+    fn address(
+        &self,
+        taken: &mut Taken,
+        a: &mut Allocation<'_>,
+        service: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<(), ApiError> {
         let name = service.name().to_owned();
         let mut ip = service.str_at(&["spec", "clusterIP"]).unwrap_or_default().to_owned();
         if ip.is_empty() {
@@ -256,13 +305,13 @@ impl ServiceAddresses {
         }
         if ip != "None" {
             let address = if ip.is_empty() {
-                self.free_address(a)
+                self.free_address(taken, a)
                     .ok_or_else(|| ApiError::internal("failed to allocate a serviceIP: range is full"))?
             } else {
                 let parsed: IpAddr = ip.parse().map_err(|_| {
                     refused(&name, "clusterIPs", &ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
                 })?;
-                let mine = a.taken.addresses.get(&parsed) == Some(&a.key);
+                let mine = taken.addresses.get(&parsed) == Some(&a.turn.key);
                 if !mine {
                     let why = if !self.contains(parsed) {
                         Some(format!(
@@ -270,7 +319,7 @@ impl ServiceAddresses {
                             self.nth(0),
                             self.prefix_bits
                         ))
-                    } else if a.taken.addresses.contains_key(&parsed) {
+                    } else if taken.addresses.contains_key(&parsed) {
                         Some(format!("failed to allocate IP {ip}: provided IP is already allocated"))
                     } else {
                         None
@@ -278,7 +327,7 @@ impl ServiceAddresses {
                     if let Some(why) = why {
                         return Err(refused(&name, "clusterIPs", &ip, &why));
                     }
-                    a.taken.addresses.insert(parsed, a.key.clone());
+                    taken.addresses.insert(parsed, a.turn.key.clone());
                     a.new_addresses.push(parsed);
                 }
                 parsed
@@ -301,30 +350,31 @@ impl ServiceAddresses {
         Ok(())
     }
 
-    fn free_address(&self, a: &mut Allocation<'_>) -> Option<IpAddr> {
+    fn free_address(&self, taken: &mut Taken, a: &mut Allocation<'_>) -> Option<IpAddr> {
         let size = self.size();
         // The first address is the network's, the last the broadcast's; the first usable one is
         // the API server's own.
         let usable = size.checked_sub(2).filter(|n| *n > 0)?;
         for _ in 0..usable {
-            a.taken.next = a.taken.next % usable + 1;
-            let ip = self.nth(a.taken.next);
+            taken.next = taken.next % usable + 1;
+            let ip = self.nth(taken.next);
             // Upstream keeps the lower part for addresses that users choose (KEP-3070).
-            let reserved = usable > 64 && a.taken.next <= (usable / 16).clamp(16, 256);
-            if !reserved && !a.taken.addresses.contains_key(&ip) {
-                a.taken.addresses.insert(ip, a.key.clone());
+            let reserved = usable > 64 && taken.next <= (usable / 16).clamp(16, 256);
+            if !reserved && !taken.addresses.contains_key(&ip) {
+                taken.addresses.insert(ip, a.turn.key.clone());
                 a.new_addresses.push(ip);
                 return Some(ip);
             }
         }
-        let ip = (1..=usable).map(|n| self.nth(n)).find(|ip| !a.taken.addresses.contains_key(ip))?;
-        a.taken.addresses.insert(ip, a.key.clone());
+        let ip = (1..=usable).map(|n| self.nth(n)).find(|ip| !taken.addresses.contains_key(ip))?;
+        taken.addresses.insert(ip, a.turn.key.clone());
         a.new_addresses.push(ip);
         Some(ip)
     }
 
     fn ports(
         &self,
+        taken: &mut Taken,
         a: &mut Allocation<'_>,
         service: &mut Value,
         old: Option<&Value>,
@@ -364,11 +414,11 @@ impl ServiceAddresses {
             }
             let chosen = match u16::try_from(node_port) {
                 Ok(0) => self
-                    .free_port(a)
+                    .free_port(taken, a)
                     .ok_or_else(|| ApiError::internal("failed to allocate a nodePort: range is full"))?,
-                Ok(p) if a.taken.ports.get(&p) == Some(&a.key) || a.new_ports.contains(&p) => p,
-                Ok(p) if self.ports.contains(&p) && !a.taken.ports.contains_key(&p) => {
-                    a.taken.ports.insert(p, a.key.clone());
+                Ok(p) if taken.ports.get(&p) == Some(&a.turn.key) || a.new_ports.contains(&p) => p,
+                Ok(p) if self.ports.contains(&p) && !taken.ports.contains_key(&p) => {
+                    taken.ports.insert(p, a.turn.key.clone());
                     a.new_ports.push(p);
                     p
                 }
@@ -395,21 +445,21 @@ impl ServiceAddresses {
         Ok(())
     }
 
-    fn free_port(&self, a: &mut Allocation<'_>) -> Option<u16> {
+    fn free_port(&self, taken: &mut Taken, a: &mut Allocation<'_>) -> Option<u16> {
         let (first, last) = (*self.ports.start(), *self.ports.end());
         for _ in self.ports.clone() {
-            let here = a.taken.next_port.clamp(first, last);
-            a.taken.next_port = if here >= last { first } else { here + 1 };
+            let here = taken.next_port.clamp(first, last);
+            taken.next_port = if here >= last { first } else { here + 1 };
             // Ports spread over the range, as upstream's random choice does, yet never repeat early.
             let spread = first + ((u32::from(here - first) * 7919) % (u32::from(last - first) + 1)) as u16;
-            if !a.taken.ports.contains_key(&spread) {
-                a.taken.ports.insert(spread, a.key.clone());
+            if !taken.ports.contains_key(&spread) {
+                taken.ports.insert(spread, a.turn.key.clone());
                 a.new_ports.push(spread);
                 return Some(spread);
             }
         }
-        let port = self.ports.clone().find(|p| !a.taken.ports.contains_key(p))?;
-        a.taken.ports.insert(port, a.key.clone());
+        let port = self.ports.clone().find(|p| !taken.ports.contains_key(p))?;
+        taken.ports.insert(port, a.turn.key.clone());
         a.new_ports.push(port);
         Some(port)
     }

@@ -122,6 +122,9 @@ impl Registry {
             return Ok(Turn::Done(Written { entry: entry.clone(), created: false }));
         }
         if is_finished(&new) {
+            if let Some(allocation) = allocation {
+                allocation.cancel().await;
+            }
             return self.finish_delete(request, key, entry, &mut new).await;
         }
         let encoded = self.encode(row, home, &mut new).await?;
@@ -170,11 +173,12 @@ impl Registry {
         let home = request.row.home()?;
         let encoded = self.encode(&request.row, home, last).await?;
         if !request.dry_run {
+            let turn = self.holders_turn(&request.row, key).await;
             let condition = Condition::ModRevision(entry.revision);
             match self.store.delete(Registry::store_key(home, key), condition).await? {
                 WriteAnswer::Done { revision, .. } => {
+                    self.released(turn, key, entry).await;
                     self.feed.reached(revision).await?;
-                    self.released(&request.row, key, entry).await;
                 }
                 WriteAnswer::Conflict { revision, .. } => return self.lost(revision).await,
             }
