@@ -168,7 +168,14 @@ impl Parser<'_> {
             self.at += 1;
             count += 1;
         }
-        let primary = self.primary()?;
+        let start = self.at;
+        let primary = self.primary().map_err(|mut fault| {
+            // As upstream's parser tells what stands where signs could go on.
+            if self.at == start {
+                fault.message = fault.message.replacen("mismatched input", "extraneous input", 1);
+            }
+            fault
+        })?;
         let operand = self.member(primary)?;
         if count.is_multiple_of(2) {
             return Ok(operand);

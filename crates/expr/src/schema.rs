@@ -36,6 +36,8 @@ pub struct DeclType {
 #[derive(Clone, Debug)]
 enum Shape {
     Scalar,
+    /// Of any type, read by whatever name stands after its map.
+    Any,
     List(Box<DeclType>),
     Map(Box<DeclType>),
     /// By the name that expressions write.
@@ -47,6 +49,29 @@ impl DeclType {
     /// A resource's root, and an embedded resource, have `apiVersion`, `kind` and a name at least.
     pub fn from_structural(schema: &Value, is_resource_root: bool) -> Option<DeclType> {
         declare(schema, is_resource_root, "object", 0)
+    }
+
+    /// A value of a known type and at most this size.
+    pub fn sized(ty: Type, max_elements: u64) -> DeclType {
+        scalar(ty, Some(max_elements), 0)
+    }
+
+    /// A value whose type is not known before the expression runs, of at most this size.
+    pub fn any(max_elements: u64) -> DeclType {
+        DeclType { shape: Shape::Any, ..scalar(Type::Dyn, Some(max_elements), 0) }
+    }
+
+    /// A map from texts, with at most this many entries.
+    pub fn map(values: DeclType, max_elements: u64) -> DeclType {
+        let ty = Type::map(Type::String, values.ty.clone());
+        DeclType { ty, shape: Shape::Map(Box::new(values)), max_elements: Some(max_elements), min_serialized_size: 0 }
+    }
+
+    /// An object with these fields, by the names that expressions write.
+    pub fn object(name: &str, fields: Vec<(&str, DeclType)>) -> DeclType {
+        let ty = fields.iter().fold(ObjectType::new(name), |t, (field, d)| t.field(field, d.ty.clone()));
+        let fields = fields.into_iter().map(|(field, d)| (field.to_owned(), d)).collect();
+        DeclType { ty: Type::object(ty), shape: Shape::Object(fields), max_elements: None, min_serialized_size: 0 }
     }
 
     /// The type for [`crate::Environment::variable`].
@@ -102,7 +127,10 @@ impl DeclType {
                 "@values" => here.values()?,
                 // A key is a text of its own, without a bound in the schema.
                 "@keys" => return (i + 1 == path.len() && here.values().is_some()).then_some(0),
-                field => here.field(field)?,
+                field => match here.field(field) {
+                    Some(declared) => declared,
+                    None => here.values().filter(|v| matches!(v.shape, Shape::Any))?,
+                },
             };
         }
         Some(here.max_elements.unwrap_or(0))

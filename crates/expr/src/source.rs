@@ -40,7 +40,9 @@ pub(crate) fn issues(source: &str, mut faults: Vec<Fault>) -> CompileError {
         let start = before.rfind('\n').map_or(0, |at| at + 1);
         let column = before[start..].chars().count();
         let text = source[start..].lines().next().unwrap_or_default();
-        let _ = write!(out.text, "ERROR: <input>:{line}:{}: {}", column + 1, fault.message);
+        // The end of nothing has no column.
+        let shown = if source.is_empty() { 0 } else { column + 1 };
+        let _ = write!(out.text, "ERROR: <input>:{line}:{shown}: {}", fault.message);
         if text.len() <= MAX_SNIPPET_BYTES {
             let _ = write!(out.text, "\n | {}\n | ", text.replace('\t', " "));
             let mut chars = text.chars();

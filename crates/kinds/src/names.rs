@@ -13,6 +13,8 @@ const SUBDOMAIN_MAX: usize = 253;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NameRule {
     Subdomain,
+    /// A subdomain, by the declared format.
+    Declared,
     Label,
     /// May stand in a path segment: RBAC roles, bindings.
     PathSegment,
@@ -32,6 +34,7 @@ impl NameRule {
         };
         match self {
             NameRule::Subdomain => subdomain(name),
+            NameRule::Declared => long_name(name),
             NameRule::Label => label(name),
             NameRule::PathSegment => path_segment(name, prefix),
             NameRule::ConfigKey => config_key(name),
@@ -98,6 +101,38 @@ pub(crate) fn subdomain(s: &str) -> Vec<String> {
             "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character",
             &format!("{LABEL}(\\.{LABEL})*"),
             &["example.com"],
+        ));
+    }
+    e
+}
+
+/// The lengths of declared formats are told in bytes.
+fn in_bytes(messages: Vec<String>, max: usize) -> Vec<String> {
+    let told = max_characters(max);
+    messages.into_iter().map(|m| if m == told { max_bytes(max) } else { m }).collect()
+}
+
+/// The declared format `k8s-short-name`.
+pub(crate) fn short_name(s: &str) -> Vec<String> {
+    in_bytes(label(s), LABEL_MAX)
+}
+
+/// The declared format `k8s-long-name`.
+pub(crate) fn long_name(s: &str) -> Vec<String> {
+    in_bytes(subdomain(s), SUBDOMAIN_MAX)
+}
+
+/// The declared format `k8s-long-name-caseless`.
+pub(crate) fn long_name_caseless(s: &str) -> Vec<String> {
+    let mut e = Vec::new();
+    if s.len() > SUBDOMAIN_MAX {
+        e.push(max_bytes(SUBDOMAIN_MAX));
+    }
+    if !s.to_ascii_lowercase().split('.').all(label_form) {
+        e.push(pattern(
+            "an RFC 1123 subdomain must consist of alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character",
+            &format!("{LABEL}(\\.{LABEL})*"),
+            &["Example.com"],
         ));
     }
     e
@@ -175,7 +210,7 @@ pub(crate) fn qualified(s: &str) -> Vec<String> {
             if prefix.is_empty() {
                 e.push("prefix part must be non-empty".into());
             } else {
-                e.extend(subdomain(prefix).into_iter().map(|m| format!("prefix part {m}")));
+                e.extend(long_name(prefix).into_iter().map(|m| format!("prefix part {m}")));
             }
             name
         }

@@ -3,18 +3,22 @@
 
 mod constraints;
 pub mod expressions;
+mod pod_certificates;
 mod policies;
+mod signing;
 mod webhooks;
+mod x509;
 
+pub(crate) use pod_certificates::PodRequest;
 pub(crate) use policies::{Policy, PolicyBinding};
+pub(crate) use signing::{SigningRequest, TrustBundle};
 pub(crate) use webhooks::Webhooks;
 
 use ironkeel_object::{ObjectMeta, Value};
 
 use crate::error::Errors;
-use crate::pod_spec::string;
 use crate::structural::Depth;
-use crate::{Path, TableContext, names, print, rules, strategy};
+use crate::{Path, names, rules};
 
 /// APIService.
 pub(crate) struct ApiService;
@@ -31,13 +35,19 @@ impl rules::Rules for ApiService {
         let at = Path::new("spec");
         let text = |f: &str| o.str_at(&["spec", f]).unwrap_or_default();
         let wanted = format!("{}.{}", text("version"), text("group"));
-        if o.name() != wanted {
+        if o.name() != wanted && names::path_segment(o.name(), false).is_empty() {
             let detail = format!("must be `spec.version+\".\"+spec.group`: \"{wanted}\"");
             e.invalid(&Path::new("metadata").child("name"), o.name(), &detail);
         }
-        if text("version").is_empty() {
-            e.required(&at.child("version"), "");
+        match text("group") {
+            "" if text("version") != "v1" => {
+                let detail = "only v1 may have an empty group and it better be legacy kube";
+                e.required(&at.child("group"), detail);
+            }
+            "" => {}
+            g => e.invalid_each(&at.child("group"), g, names::subdomain(g)),
         }
+        e.invalid_each(&at.child("version"), text("version"), names::label_1035(text("version")));
         for (f, max) in [("groupPriorityMinimum", 20000), ("versionPriority", 1000)] {
             let v = o.i64_at(&["spec", f]).unwrap_or(0);
             if v <= 0 || v > max {
@@ -49,10 +59,11 @@ impl rules::Rules for ApiService {
         let skip = at.child("insecureSkipTLSVerify");
         let Some(service) = o.at(&["spec", "service"]).filter(|s| !s.is_null()) else {
             if bundle {
-                e.invalid(&at.child("caBundle"), text("caBundle"), "local APIServices may not have a caBundle");
+                let bytes = text("caBundle").trim_end_matches('=').len() * 3 / 4;
+                e.invalid(&at.child("caBundle"), format!("{bytes} bytes"), "local APIServices may not have a caBundle");
             }
             if insecure {
-                e.invalid(&skip, "true", "local APIServices may not have insecureSkipTLSVerify");
+                e.invalid(&skip, true, "local APIServices may not have insecureSkipTLSVerify");
             }
             return;
         };
@@ -61,8 +72,20 @@ impl rules::Rules for ApiService {
                 e.required(&at.child("service").child(f), "");
             }
         }
+        let port = service.i64_at(&["port"]).unwrap_or(0);
+        for m in names::port_number(port) {
+            e.invalid(&at.child("service").child("port"), port, &format!("port is not valid: {m}"));
+        }
         if insecure && bundle {
-            e.invalid(&skip, "true", "may not be true if caBundle is present");
+            e.invalid(&skip, true, "may not be true if caBundle is present");
+        }
+    }
+    fn validate_update(&self, o: &Value, _old: &Value, subresource: Option<&str>, e: &mut Errors) {
+        for (i, c) in o.items_at(&["status", "conditions"]).iter().enumerate().filter(|_| subresource.is_some()) {
+            let (at, status) = (Path::new("status").child("conditions"), c.str_at(&["status"]).unwrap_or_default());
+            if !matches!(status, "True" | "False" | "Unknown") {
+                e.not_supported(&at.index(i).child("status"), status, &["True", "False", "Unknown"]);
+            }
         }
     }
     fn name_rule(&self) -> names::NameRule {
@@ -70,115 +93,5 @@ impl rules::Rules for ApiService {
     }
     fn depth(&self) -> Depth {
         Depth::Enums
-    }
-}
-
-/// CertificateSigningRequest.
-pub(crate) struct SigningRequest;
-impl rules::Rules for SigningRequest {
-    fn default(&self, o: &mut Value) {
-        if o.at(&["spec", "usages"]).is_none_or(Value::is_null) && o.get("spec").is_some() {
-            *o.slot(&["spec", "usages"]) = vec!["digital signature", "key encipherment"].into();
-        }
-    }
-    fn owns_update(&self, subresource: Option<&str>) -> bool {
-        subresource == Some("approval")
-    }
-    fn prepare_update(&self, o: &mut Value, old: &Value, subresource: Option<&str>) {
-        strategy::keep(o, old, "spec");
-        if subresource == Some("approval") {
-            let conditions = o.at(&["status", "conditions"]).cloned();
-            strategy::keep(o, old, "status");
-            strategy::keep_metadata_for_status(o, old);
-            if let Some(c) = conditions {
-                *o.slot(&["status", "conditions"]) = c;
-            }
-        }
-    }
-    fn validate(&self, o: &Value, e: &mut Errors) {
-        let at = Path::new("spec");
-        let spec = o.get("spec").unwrap_or(&Value::Null);
-        if string(spec, "request").is_none() {
-            e.invalid(&at.child("request"), "", "PEM block type must be CERTIFICATE REQUEST");
-        }
-        if spec.items_at(&["usages"]).is_empty() {
-            e.required(&at.child("usages"), "usages must be specified");
-        }
-        match string(spec, "signerName") {
-            None => e.required(&at.child("signerName"), ""),
-            Some(s) if !s.contains('/') => {
-                e.invalid(
-                    &at.child("signerName"),
-                    s,
-                    "must be a fully qualified domain and path of the form 'example.com/signer-name'",
-                );
-            }
-            Some(_) => {}
-        }
-        if let Some(s) = spec.i64_at(&["expirationSeconds"]).filter(|s| *s < 600) {
-            e.invalid(
-                &at.child("expirationSeconds"),
-                s,
-                "may not specify a duration less than 600 seconds (10 minutes)",
-            );
-        }
-    }
-    fn depth(&self) -> Depth {
-        Depth::Enums
-    }
-    fn columns(&self) -> &'static str {
-        "certificateSigningRequest"
-    }
-    fn cells(&self, o: &Value, c: &TableContext) -> Vec<Value> {
-        let conditions = o.items_at(&["status", "conditions"]);
-        let has = |kind: &str| conditions.iter().any(|c| c.str_at(&["type"]) == Some(kind));
-        let mut status = if has("Denied") {
-            "Denied"
-        } else if has("Approved") {
-            "Approved"
-        } else {
-            "Pending"
-        }
-        .to_owned();
-        if has("Failed") {
-            status.push_str(",Failed");
-        }
-        if string(&o["status"], "certificate").is_some() {
-            status.push_str(",Issued");
-        }
-        let duration = o.i64_at(&["spec", "expirationSeconds"]).map_or("<none>".to_owned(), print::human_duration);
-        vec![
-            print::age(o, c),
-            print::text(o, &["spec", "signerName"], "<none>"),
-            print::text(o, &["spec", "username"], ""),
-            duration.into(),
-            status.into(),
-        ]
-    }
-    fn field(&self, o: &Value, path: &str) -> Option<String> {
-        (path == "spec.signerName").then(|| o.str_at(&["spec", "signerName"]).unwrap_or_default().to_owned())
-    }
-}
-
-/// ClusterTrustBundle.
-pub(crate) struct TrustBundle;
-impl rules::Rules for TrustBundle {
-    fn unconditional_update(&self) -> bool {
-        false
-    }
-    fn name_rule(&self) -> names::NameRule {
-        names::NameRule::Any
-    }
-    fn storage_version(&self) -> Option<(&'static str, &'static str)> {
-        Some(("certificates.k8s.io", "v1beta1"))
-    }
-    fn columns(&self) -> &'static str {
-        "clusterTrustBundle"
-    }
-    fn cells(&self, o: &Value, _c: &TableContext) -> Vec<Value> {
-        vec![print::text(o, &["spec", "signerName"], "<none>")]
-    }
-    fn field(&self, o: &Value, path: &str) -> Option<String> {
-        (path == "spec.signerName").then(|| o.str_at(&["spec", "signerName"]).unwrap_or_default().to_owned())
     }
 }

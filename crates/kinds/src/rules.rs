@@ -16,6 +16,8 @@ pub(crate) enum Generation {
     None,
     /// These members, 1 for a new object.
     Of(&'static [&'static str]),
+    /// The same, but a new object has none: the first change makes it 1.
+    Changes(&'static [&'static str]),
     /// 1 for ever.
     Constant,
 }

@@ -1,4 +1,8 @@
-//! `scheduling.k8s.io`: PriorityClass.
+//! `scheduling.k8s.io`: PriorityClass, Workload, PodGroup.
+
+mod groups;
+
+pub(crate) use groups::{PodGroup, Workload};
 
 use ironkeel_object::{ObjectMeta, Value};
 

@@ -4,7 +4,6 @@ use ironkeel_object::{ObjectMeta, Value};
 
 use crate::error::Errors;
 use crate::pod_spec::storage_sources;
-use crate::rules::Generation;
 use crate::structural::Depth;
 use crate::{Path, TableContext, names, pod_spec, print, resources, rules, strategy};
 
@@ -141,7 +140,11 @@ impl rules::Rules for Attributes {
         parameters(o, false, e);
     }
     fn validate_update(&self, o: &Value, old: &Value, _subresource: Option<&str>, e: &mut Errors) {
-        immutable(o, old, &["driverName", "parameters"], e);
+        for f in ["driverName", "parameters"] {
+            if !crate::equality::same(o.get(f), old.get(f)) {
+                e.forbidden(&Path::new(f), &format!("updates to {f} are forbidden."));
+            }
+        }
     }
     fn depth(&self) -> Depth {
         Depth::Nothing
@@ -236,8 +239,24 @@ impl rules::Rules for Driver {
     fn unconditional_update(&self) -> bool {
         false
     }
-    fn generation(&self) -> Generation {
-        Generation::Of(&["spec"])
+    fn generation(&self) -> rules::Generation {
+        rules::Generation::Changes(&["spec"])
+    }
+    fn prepare_create(&self, o: &mut Value) {
+        forget_scheduling(o, None);
+    }
+    fn prepare_update(&self, o: &mut Value, old: &Value, _subresource: Option<&str>) {
+        forget_scheduling(o, Some(old));
+    }
+    fn warnings(&self, o: &Value) -> Vec<String> {
+        let spec = &o["spec"];
+        let unset = spec.get("serviceAccountTokenInSecrets").is_none_or(Value::is_null);
+        if spec.items_at(&["tokenRequests"]).is_empty() || !unset {
+            return Vec::new();
+        }
+        vec![
+            "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes".into(),
+        ]
     }
     fn validate(&self, o: &Value, e: &mut Errors) {
         let at = Path::new("spec");
@@ -367,10 +386,9 @@ impl rules::Rules for Capacity {
         crate::selector::label_selector(o.get("nodeTopology"), &Path::new("nodeTopology"), e);
         let class = o.str_at(&["storageClassName"]).unwrap_or_default();
         e.invalid_each(&Path::new("storageClassName"), class, names::subdomain(class));
-        for f in ["capacity", "maximumVolumeSize"] {
-            if resources::quantity(o.get(f)).is_some_and(|q| q.signum() < 0) {
-                e.invalid(&Path::new(f), print::scalar(o.get(f)), "must be greater than or equal to 0");
-            }
+        if resources::quantity(o.get("capacity")).is_some_and(|q| q.signum() < 0) {
+            let shown = print::scalar(o.get("capacity"));
+            e.invalid(&Path::new("capacity"), shown, "must be greater than or equal to 0");
         }
     }
     fn validate_update(&self, o: &Value, old: &Value, _subresource: Option<&str>, e: &mut Errors) {
@@ -424,5 +442,15 @@ impl rules::Rules for Runtime {
     }
     fn cells(&self, o: &Value, c: &TableContext) -> Vec<Value> {
         vec![print::text(o, &["handler"], ""), print::age(o, c)]
+    }
+}
+
+/// Forgets a member of a feature that is off by default, unless it was there before.
+fn forget_scheduling(o: &mut Value, old: Option<&Value>) {
+    const FIELD: &str = "preventPodSchedulingIfMissing";
+    if old.is_none_or(|old| old.at(&["spec", FIELD]).is_none_or(Value::is_null))
+        && let Some(spec) = o.get_mut("spec").and_then(Value::as_object_mut)
+    {
+        spec.remove(FIELD);
     }
 }

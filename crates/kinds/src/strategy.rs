@@ -105,7 +105,7 @@ impl Hooks for Strategy {
         {
             map.remove("status");
         }
-        let generation = if matches!(self.rules.generation(), Generation::None) { 0 } else { 1 };
+        let generation = i64::from(!matches!(self.rules.generation(), Generation::None | Generation::Changes(_)));
         self.set_generation(object, generation);
         self.rules.prepare_create(object);
     }
@@ -133,7 +133,8 @@ impl Hooks for Strategy {
         }
         self.set_generation(object, old.generation());
         self.rules.prepare_update(object, old, subresource);
-        if let (Generation::Of(members), true) = (self.rules.generation(), subresource != Some("status"))
+        if let (Generation::Of(members) | Generation::Changes(members), true) =
+            (self.rules.generation(), subresource != Some("status"))
             && members.iter().any(|m| !equality::same_member(self.resource.type_id, m, object, old))
         {
             self.set_generation(object, old.generation() + 1);

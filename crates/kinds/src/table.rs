@@ -72,6 +72,7 @@ fn rules(r: &Resource) -> &'static dyn Rules {
         ("batch", "jobs") => &batch::job::Rules,
         ("certificates.k8s.io", "certificatesigningrequests") => &registration::SigningRequest,
         ("certificates.k8s.io", "clustertrustbundles") => &registration::TrustBundle,
+        ("certificates.k8s.io", "podcertificaterequests") => &registration::PodRequest,
         ("networking.k8s.io", "ingressclasses") => &networking::ingress_class::Rules,
         ("networking.k8s.io", "ingresses") => &networking::ingress::Rules,
         ("networking.k8s.io", "ipaddresses") => &networking::address::Address,
@@ -95,7 +96,9 @@ fn rules(r: &Resource) -> &'static dyn Rules {
         ("admissionregistration.k8s.io", p) if p.ends_with("bindings") => &registration::PolicyBinding,
         ("admissionregistration.k8s.io", _) => &registration::Policy,
         ("apiextensions.k8s.io", _) => &crate::definition::Rules,
+        ("scheduling.k8s.io", "podgroups") => &scheduling::PodGroup,
         ("scheduling.k8s.io", "priorityclasses") => &scheduling::Class,
+        ("scheduling.k8s.io", "workloads") => &scheduling::Workload,
         ("flowcontrol.apiserver.k8s.io", "flowschemas") => &flowcontrol::Flow,
         ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations") => &flowcontrol::Level,
         ("storagemigration.k8s.io", "storageversionmigrations") => &migration::Migration,
@@ -109,6 +112,7 @@ fn rules(r: &Resource) -> &'static dyn Rules {
         ("resource.k8s.io", "resourceclaimtemplates") => &Devices::ClaimTemplate,
         ("resource.k8s.io", "resourceslices") => &Devices::Slice,
         ("resource.k8s.io", "devicetaintrules") => &Devices::TaintRule,
+        ("resource.k8s.io", "resourcepoolstatusrequests") => &Devices::PoolRequest,
         _ => &Plain,
     }
 }

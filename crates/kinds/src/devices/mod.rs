@@ -2,14 +2,23 @@
 //! v1beta1 has a request's fields and a device's attributes one level elsewhere.
 
 mod claims;
+mod names;
+mod policy;
+mod selectors;
+mod slices;
+mod status;
+mod taints;
+
+use std::borrow::Cow;
 
 use ironkeel_object::{Map, ObjectMeta, Value};
 use ironkeel_schema::Resource;
 
 use crate::error::Errors;
+use crate::names::NameRule;
 use crate::rules::Generation;
 use crate::structural::Depth;
-use crate::{Path, TableContext, pod_template, print, rules};
+use crate::{Path, TableContext, equality, pod_template, print, rules};
 
 /// Which of the kinds.
 #[derive(Clone, Copy)]
@@ -19,6 +28,7 @@ pub(crate) enum Devices {
     ClaimTemplate,
     Slice,
     TaintRule,
+    PoolRequest,
 }
 
 /// Members of a v1beta1 request that stand under `exactly` in v1.
@@ -109,48 +119,64 @@ impl rules::Rules for Devices {
         }
     }
     fn validate(&self, o: &Value, e: &mut Errors) {
-        let moved;
-        // Upstream's paths are the newest version's.
-        let o = if o.str_at(&["apiVersion"]) == Some("resource.k8s.io/v1beta1") {
-            let mut newest = o.clone();
-            self.move_members(&mut newest, true);
-            moved = newest;
-            &moved
-        } else {
-            o
-        };
-        let spec = Path::new("spec");
-        match self {
-            Devices::Class => claims::class(o, e),
-            Devices::Claim => claims::validate(&o["spec"]["devices"], &spec.child("devices"), e),
-            Devices::ClaimTemplate => {
-                pod_template::claim_metadata(&o["spec"], &spec.child("metadata"), e);
-                claims::validate(&o["spec"]["spec"]["devices"], &spec.child("spec").child("devices"), e);
-            }
-            Devices::Slice => claims::slice(o, e),
-            Devices::TaintRule => claims::taint_rule(o, e),
-        }
+        self.check(o, None, e);
     }
     fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
-        if subresource.is_none() && matches!(self, Devices::Claim | Devices::ClaimTemplate) {
-            e.immutable(&Path::new("spec"), o.get("spec"), old.get("spec"));
+        match (self, subresource) {
+            (Devices::Claim | Devices::ClaimTemplate | Devices::PoolRequest, None) => {
+                if matches!(self, Devices::ClaimTemplate) {
+                    self.check(o, Some(old), e);
+                }
+                let kind = match self {
+                    Devices::Claim => "resource/v1.ResourceClaimSpec",
+                    Devices::ClaimTemplate => "resource/v1.ResourceClaimTemplateSpec",
+                    _ => "resource/v1alpha3.ResourcePoolStatusRequestSpec",
+                };
+                let (o, old) = (self.newest(o), self.newest(old));
+                if !equality::equal_as(kind, &o["spec"], &old["spec"]) {
+                    let spec = o.get("spec").cloned().unwrap_or_else(Value::object);
+                    e.invalid(&Path::new("spec"), spec, "field is immutable");
+                }
+            }
+            (_, None) => self.check(o, Some(old), e),
+            (Devices::Claim, _) => status::claim(&self.newest(o), &self.newest(old), e),
+            (Devices::TaintRule, _) => status::taint_rule(o, e),
+            (Devices::PoolRequest, _) => status::pool_answer(o, old, e),
+            _ => {}
         }
+    }
+    fn revalidates(&self, _subresource: Option<&str>) -> bool {
+        false
     }
     fn prepare_create(&self, o: &mut Value) {
         let now = o.meta_str("creationTimestamp").to_owned();
         self.date_taints(o, None, &now);
+        self.drop_disabled(o, None);
     }
     fn prepare_update(&self, o: &mut Value, old: &Value, subresource: Option<&str>) {
         if subresource.is_none() {
             let made = old.meta_str("creationTimestamp").to_owned();
             self.date_taints(o, Some(old), &made);
+            let changed = !equality::same(o.get("spec"), old.get("spec"));
+            self.drop_disabled(o, Some(old));
+            // What is forgotten counts as a change all the same.
+            if changed && matches!(self, Devices::Slice) {
+                o.meta_mut().insert("generation", old.generation() + 1);
+            }
         }
     }
     fn depth(&self) -> Depth {
-        if matches!(self, Devices::Slice) { Depth::Enums } else { Depth::Nothing }
+        Depth::Nothing
+    }
+    fn name_rule(&self) -> NameRule {
+        if matches!(self, Devices::Class) { NameRule::Declared } else { NameRule::Subdomain }
     }
     fn storage_version(&self) -> Option<(&'static str, &'static str)> {
-        Some(("resource.k8s.io", if matches!(self, Devices::TaintRule) { "v1beta2" } else { "v1" }))
+        match self {
+            Devices::TaintRule => Some(("resource.k8s.io", "v1beta2")),
+            Devices::PoolRequest => None,
+            _ => Some(("resource.k8s.io", "v1")),
+        }
     }
     fn to_stored(&self, r: &Resource, o: &mut Value) {
         if r.version == "v1beta1" {
@@ -169,10 +195,12 @@ impl rules::Rules for Devices {
             Devices::ClaimTemplate => "resourceClaimTemplate",
             Devices::Slice => "nodeResourceSlice",
             Devices::TaintRule => "deviceTaint",
+            Devices::PoolRequest => "resourcePoolStatusRequest",
         }
     }
     fn cells(&self, o: &Value, c: &TableContext) -> Vec<Value> {
         match self {
+            Devices::PoolRequest => status::pool_cells(o, c),
             Devices::Class | Devices::ClaimTemplate => vec![print::age(o, c)],
             Devices::Claim => vec![claim_state(o).into(), print::age(o, c)],
             Devices::Slice => vec![
@@ -194,7 +222,52 @@ impl rules::Rules for Devices {
     }
 }
 
+/// Members of a device and of its attributes that belong to features which are off by default: only
+/// kept where they were already.
+const DISABLED: &[&str] = &["bools", "ints", "strings", "versions"];
+
 impl Devices {
+    /// The object in the newest version's form, which paths of errors speak of.
+    fn newest<'a>(self, o: &'a Value) -> Cow<'a, Value> {
+        if o.str_at(&["apiVersion"]) != Some("resource.k8s.io/v1beta1") {
+            return Cow::Borrowed(o);
+        }
+        let mut newest = o.clone();
+        self.move_members(&mut newest, true);
+        Cow::Owned(newest)
+    }
+
+    fn check(self, o: &Value, old: Option<&Value>, e: &mut Errors) {
+        let (o, old) = (&*self.newest(o), old.map(|old| self.newest(old)));
+        let spec = Path::new("spec");
+        match self {
+            Devices::Class => claims::class(o, old.as_deref(), e),
+            Devices::Claim => claims::validate(&o["spec"]["devices"], &spec.child("devices"), e),
+            Devices::ClaimTemplate => {
+                pod_template::claim_metadata(&o["spec"], &spec.child("metadata"), e);
+                claims::validate(&o["spec"]["spec"]["devices"], &spec.child("spec").child("devices"), e);
+            }
+            Devices::Slice => slices::validate(o, old.as_deref(), e),
+            Devices::TaintRule => taints::validate(o, old.as_deref(), e),
+            Devices::PoolRequest => status::pool_request(o, e),
+        }
+    }
+
+    /// Forgets members of features that are off, unless a device had them before.
+    fn drop_disabled(self, o: &mut Value, old: Option<&Value>) {
+        if !matches!(self, Devices::Slice) || old.is_some_and(uses_disabled) {
+            return;
+        }
+        for device in list(o, &["spec", "devices"]) {
+            device.remove("nodeAllocatableResourceMappings");
+            drop_lists(device);
+            if let Some(basic) = device.get_mut("basic").and_then(Value::as_object_mut) {
+                basic.remove("nodeAllocatableResourceMappings");
+                drop_lists(basic);
+            }
+        }
+    }
+
     fn move_members(self, o: &mut Value, to_v1: bool) {
         match self {
             Devices::Claim => requests(o, &["spec", "devices", "requests"], to_v1),
@@ -259,4 +332,22 @@ fn claim_state(o: &Value) -> String {
         }
     }
     parts.join(",")
+}
+
+fn drop_lists(device: &mut Map) {
+    let attributes = device.get_mut("attributes").and_then(Value::as_object_mut);
+    for (_, attribute) in attributes.into_iter().flat_map(|m| m.iter_mut()) {
+        if let Some(a) = attribute.as_object_mut() {
+            a.retain(|name, _| !DISABLED.contains(&name));
+        }
+    }
+}
+
+fn uses_disabled(o: &Value) -> bool {
+    o.items_at(&["spec", "devices"]).iter().any(|d| {
+        let own = d.get("basic").unwrap_or(d);
+        let attributes = own.get("attributes").and_then(Value::as_object);
+        own.get("nodeAllocatableResourceMappings").is_some()
+            || attributes.is_some_and(|all| all.values().any(|a| DISABLED.iter().any(|f| a.get(f).is_some())))
+    })
 }

@@ -5,7 +5,7 @@ pub(crate) mod containers;
 mod env;
 mod handlers;
 mod projections;
-mod scheduling;
+pub(crate) mod scheduling;
 mod security;
 pub(crate) mod storage_sources;
 mod volumes;

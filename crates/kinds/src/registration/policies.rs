@@ -8,7 +8,8 @@ use super::expressions::{self, Variables};
 use crate::error::Errors;
 use crate::pod_spec::present;
 use crate::rules::Generation;
-use crate::{Path, names, rules, selector, strategy};
+use crate::structural::Depth;
+use crate::{Path, names, rules, selector, status, strategy};
 
 /// Audit annotations that one policy may have.
 const AUDIT_ANNOTATIONS_MAX: usize = 20;
@@ -42,10 +43,16 @@ impl rules::Rules for Policy {
     fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
         if subresource.is_none() {
             check(o, Some(old), e);
+        } else {
+            let list = o.items_at(&["status", "conditions"]);
+            status::conditions(list, &Path::new("status").child("conditions"), e);
         }
     }
     fn revalidates(&self, _subresource: Option<&str>) -> bool {
         false
+    }
+    fn depth(&self) -> Depth {
+        Depth::Enums
     }
 }
 
@@ -66,6 +73,9 @@ impl rules::Rules for PolicyBinding {
     }
     fn storage_version(&self) -> Option<(&'static str, &'static str)> {
         Some(("admissionregistration.k8s.io", "v1"))
+    }
+    fn depth(&self) -> Depth {
+        Depth::Enums
     }
     fn validate(&self, o: &Value, e: &mut Errors) {
         let (at, spec) = (Path::new("spec"), &o["spec"]);
@@ -305,9 +315,7 @@ fn mutations(spec: &Value, env: &Environment, at: &Path, e: &mut Errors) {
                     &path,
                     &format!("must be specified when patchType is {}", m["patchType"].as_str().unwrap_or_default()),
                 ),
-                Some(_) if expression.trim().is_empty() => {
-                    e.required(&path.child("expression"), "expression is not specified");
-                }
+                Some(_) if expression.trim().is_empty() => e.required(&path.child("expression"), ""),
                 Some(_) if field == "jsonPatch" => {
                     expressions::json_patch(env, expression, &path.child("expression"), e);
                 }

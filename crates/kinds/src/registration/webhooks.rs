@@ -199,14 +199,16 @@ pub(super) fn client_config(config: &Value, at: &Path, e: &mut Errors) {
 
 fn url(text: &str, at: &Path, e: &mut Errors) {
     const FORM: &str = "; desired format: https://host[/path]";
-    let Some((scheme, rest)) = text.split_once("://") else {
-        e.required(at, &format!("url must be a valid URL: parse {text:?}: missing scheme{FORM}"));
-        return;
+    let scheme_end = text.find(|c: char| !c.is_ascii_alphanumeric() && !"+-.".contains(c));
+    let (scheme, rest) = match scheme_end.filter(|i| text[*i..].starts_with(':')) {
+        Some(i) => (&text[..i], &text[i + 1..]),
+        None => ("", text),
     };
+    let (rest, has_host) = rest.strip_prefix("//").map_or((rest, false), |r| (r, true));
     if scheme != "https" {
         e.invalid(at, scheme, &format!("'https' is the only allowed URL scheme{FORM}"));
     }
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let end = if has_host { rest.find(['/', '?', '#']).unwrap_or(rest.len()) } else { 0 };
     let (authority, tail) = rest.split_at(end);
     let host = authority.rsplit('@').next().unwrap_or_default();
     if host.is_empty() {
@@ -225,11 +227,12 @@ fn url(text: &str, at: &Path, e: &mut Errors) {
 }
 
 fn service_reference(service: &Value, at: &Path, e: &mut Errors) {
+    // Upstream takes the one for the other.
     if string(service, "name").is_none() {
-        e.required(&at.child("name"), "service name is required");
+        e.required(&at.child("namespace"), "");
     }
     if string(service, "namespace").is_none() {
-        e.required(&at.child("namespace"), "service namespace is required");
+        e.required(&at.child("name"), "");
     }
     let port = service.i64_at(&["port"]).unwrap_or(443);
     for message in names::port_number(port) {
@@ -248,7 +251,8 @@ fn service_reference(service: &Value, at: &Path, e: &mut Errors) {
     if !path.starts_with('/') {
         e.invalid(&at, path, "must start with a '/'");
     }
-    let trimmed = path.strip_prefix('/').unwrap_or(path);
+    // As upstream: the first character is taken for the slash, whatever it is.
+    let trimmed = path.char_indices().nth(1).map_or("", |(i, _)| &path[i..]);
     let trimmed = trimmed.strip_suffix('/').unwrap_or(trimmed);
     for (i, step) in trimmed.split('/').enumerate() {
         if step.is_empty() {
