@@ -35,6 +35,28 @@ pub fn name_suffix() -> String {
     (0..SUFFIX_LENGTH).map(|_| SUFFIX_LETTERS[rng.random_range(0..SUFFIX_LETTERS.len())] as char).collect()
 }
 
+/// Who asks for a certificate is what the server knows, whatever the client writes.
+fn name_requester(request: &WriteRequest, object: &mut Value) {
+    if request.row.group() != "certificates.k8s.io" || request.row.plural() != "certificatesigningrequests" {
+        return;
+    }
+    let user = &request.user;
+    let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    spec.retain(|name, _| !matches!(name, "username" | "uid" | "groups" | "extra"));
+    for (field, text) in [("username", &user.name), ("uid", &user.uid)] {
+        if !text.is_empty() {
+            spec.insert(field, text.as_str());
+        }
+    }
+    if !user.groups.is_empty() {
+        spec.insert("groups", user.groups.iter().map(|g| Value::from(g.as_str())).collect::<Vec<_>>());
+    }
+    for (key, values) in &user.extra {
+        let values: Vec<Value> = values.iter().map(|v| Value::from(v.as_str())).collect();
+        spec.object("extra").insert(key.clone(), values);
+    }
+}
+
 impl Registry {
     /// Creates an object. `object` has been decoded and is of the row's kind.
     pub async fn create(&self, request: &WriteRequest, object: Value) -> Result<Written, ApiError> {
@@ -74,6 +96,7 @@ impl Registry {
         let hooks = &row.kind.hooks;
         hooks.default(&mut object);
         hooks.prepare_create(&mut object);
+        name_requester(request, &mut object);
         // What admission adds belongs to nobody.
         if track {
             managed_fields::track(&mut object, None, request, &now);
