@@ -10,13 +10,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ironkeel_informer::{Delta, WorkQueue, run_workers};
+use ironkeel_informer::{MetadataChange, WorkQueue, follow_metadata, run_workers};
+use kube::Api;
+use kube::api::DynamicObject;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::context::Context;
 use crate::discovery::{Served, served};
-use graph::{Change, Graph, Item, Work};
+use graph::{Change, Graph, Kind, Work};
 
 /// How long after a change of the served resources discovery is asked again, for the API server to serve it.
 const REDISCOVER_AFTER: Duration = Duration::from_millis(250);
@@ -100,19 +102,25 @@ impl Monitors {
             if self.kinds.lock().insert(kind, served.clone()).is_some() {
                 continue;
             }
-            let informer = self.context.factory.metadata(&resource);
+            let api = Api::<DynamicObject>::all_with(self.context.factory.client().clone(), &resource);
+            let kind = Arc::new(Kind { api_version: resource.api_version, kind: resource.kind });
             let changes = self.changes.clone();
-            self.context.feed(&informer, move |delta| {
-                let (object, deleted) = match delta {
-                    Delta::Added(object) | Delta::Updated { new: object, .. } => (object, false),
-                    Delta::Deleted(object) => (object, true),
-                    Delta::Synced => return,
+            let (synced, listed) = oneshot::channel();
+            let synced = Mutex::new(Some(synced));
+            follow_metadata(api, &self.context.shutdown, move |change| {
+                let change = match change {
+                    MetadataChange::Applied(meta) => Change::Applied(kind.clone(), meta),
+                    MetadataChange::Deleted(uid) => Change::Deleted(kind.clone(), uid),
+                    MetadataChange::Synced => {
+                        drop(synced.lock().take());
+                        return;
+                    }
                 };
-                let item = Item::of(&served, &object.metadata);
                 // The receiver is gone on shutdown only.
-                let _ = changes.send(Change { item, meta: Box::new(object.metadata.clone()), deleted });
+                let _ = changes.send(change);
             });
-            started.push(async move { informer.synced().await });
+            // Nothing is sent: the end of the sender is the word.
+            started.push(async move { listed.await.unwrap_or_default() });
         }
         Ok(started)
     }
@@ -126,7 +134,7 @@ async fn build(
     rediscover: mpsc::UnboundedSender<()>,
 ) {
     while let Some(change) = feed.recv().await {
-        if matches!(change.item.kind.as_str(), "CustomResourceDefinition" | "APIService") {
+        if matches!(change.kind().kind.as_str(), "CustomResourceDefinition" | "APIService") {
             // The receiver is gone on shutdown only.
             let _ = rediscover.send(());
         }

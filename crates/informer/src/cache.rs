@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::reflector::{self, Source};
+use crate::reflector::{self, Sink, Source};
 
 /// Which objects an informer holds. The default is all that its `Api` reaches.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -234,14 +234,18 @@ impl<K> Index<K> {
     }
 }
 
-impl<K: Resource> Shared<K> {
-    /// Takes in a state of one object.
-    pub(crate) fn apply(&self, object: K) {
+impl<K: Resource + Send + Sync + 'static> Sink<K> for Shared<K> {
+    type List = Vec<K>;
+
+    fn page(&self, list: &mut Vec<K>, page: Vec<K>) {
+        list.extend(page);
+    }
+
+    fn apply(&self, object: K) {
         self.state.write().upsert(Arc::new(object));
     }
 
-    /// Takes out one object, with the last state that the server sent.
-    pub(crate) fn delete(&self, object: K) {
+    fn delete(&self, object: K) {
         let mut state = self.state.write();
         let (namespace, name) = identity(object.meta());
         if let Some(known) = state.take(namespace, name) {
@@ -250,8 +254,7 @@ impl<K: Resource> Shared<K> {
         }
     }
 
-    /// Takes in a complete list: what is known but not listed is gone.
-    pub(crate) fn replace(&self, listed: Vec<K>) {
+    fn listed(&self, listed: Vec<K>) {
         let mut state = self.state.write();
         let mut gone: HashMap<(String, String), ()> = HashMap::new();
         for (namespace, objects) in &state.objects {
@@ -280,8 +283,8 @@ impl<K: Resource> Shared<K> {
         }
     }
 
-    /// No more changes will come: the subscribers' channels end.
-    pub(crate) fn close(&self) {
+    /// The subscribers' channels end.
+    fn close(&self) {
         let mut state = self.state.write();
         state.closed = true;
         state.subscribers.clear();

@@ -1,4 +1,4 @@
-//! Keeps a cache equal to the server's state: list in pages, then watch with bookmarks, again from where it broke.
+//! Keeps a cache (or another sink) equal to the server's state: list in pages, then watch with bookmarks, again from where it broke.
 //!
 //! Answers to client-go's Reflector. A watch that ends is resumed from the last revision; `410 Gone` means a new list,
 //! and the cache turns the difference into changes. Failures are retried with a growing delay.
@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::{Shared, WatchConfig};
+use crate::cache::WatchConfig;
 
 /// Objects a page of a list.
 const LIST_PAGE_OBJECTS: u32 = 500;
@@ -84,6 +84,22 @@ where
     }
 }
 
+/// Where objects go.
+pub(crate) trait Sink<K>: Send + Sync + 'static {
+    /// What is gathered of a list while it comes in.
+    type List: Default + Send;
+    /// Takes in a page of a list.
+    fn page(&self, list: &mut Self::List, page: Vec<K>);
+    /// The list is complete: what is known but not listed is gone.
+    fn listed(&self, list: Self::List);
+    /// Takes in a state of one object.
+    fn apply(&self, object: K);
+    /// Takes out one object, with the last state that the server sent.
+    fn delete(&self, object: K);
+    /// Nothing will come any more.
+    fn close(&self);
+}
+
 /// What to do next, and why.
 enum Step {
     /// Nothing is known, or what is known is too old to resume.
@@ -92,24 +108,26 @@ enum Step {
     Watch(String),
 }
 
-/// Fills `shared` until `stop`.
-pub(crate) async fn run<K>(source: Source<K>, config: WatchConfig, shared: Arc<Shared<K>>, stop: CancellationToken)
+/// Fills `sink` until `stop`.
+pub(crate) async fn run<K, S>(source: Source<K>, config: WatchConfig, sink: Arc<S>, stop: CancellationToken)
 where
     K: Resource + Clone + Send + Sync + 'static,
+    S: Sink<K>,
 {
-    stop.run_until_cancelled(reflect(source, config, &shared)).await;
-    shared.close();
+    stop.run_until_cancelled(reflect(source, config, &*sink)).await;
+    sink.close();
 }
 
-async fn reflect<K>(source: Source<K>, config: WatchConfig, shared: &Shared<K>)
+async fn reflect<K, S>(source: Source<K>, config: WatchConfig, sink: &S)
 where
     K: Resource + Clone + Send + Sync + 'static,
+    S: Sink<K>,
 {
     let mut backoff = Backoff::default();
     let mut step = Step::List;
     loop {
         step = match step {
-            Step::List => match list_all(&source, &config, shared).await {
+            Step::List => match list_all(&source, &config, sink).await {
                 Ok(version) => {
                     backoff.reset();
                     Step::Watch(version)
@@ -122,7 +140,7 @@ where
             },
             Step::Watch(version) => {
                 let started = Instant::now();
-                let (next, carried) = watch_from(&source, &config, shared, version).await;
+                let (next, carried) = watch_from(&source, &config, sink, version).await;
                 if carried || started.elapsed() > HEALTHY_WATCH {
                     backoff.reset();
                 } else {
@@ -134,9 +152,10 @@ where
     }
 }
 
-async fn list_all<K>(source: &Source<K>, config: &WatchConfig, shared: &Shared<K>) -> kube::Result<String>
+async fn list_all<K, S>(source: &Source<K>, config: &WatchConfig, sink: &S) -> kube::Result<String>
 where
     K: Resource + Clone,
+    S: Sink<K>,
 {
     let mut params = ListParams {
         label_selector: config.label_selector.clone(),
@@ -144,14 +163,14 @@ where
         limit: Some(LIST_PAGE_OBJECTS),
         ..ListParams::default()
     };
-    let mut items = Vec::new();
+    let mut list = S::List::default();
     loop {
         let page = (source.list)(params.clone()).await?;
-        items.extend(page.items.into_iter().map(slim));
+        sink.page(&mut list, page.items.into_iter().map(slim).collect());
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params.continue_token = Some(token),
             None => {
-                shared.replace(items);
+                sink.listed(list);
                 return Ok(page.metadata.resource_version.unwrap_or_default());
             }
         }
@@ -159,14 +178,10 @@ where
 }
 
 /// Watches until the stream ends; says what to do next and whether the watch delivered anything.
-async fn watch_from<K>(
-    source: &Source<K>,
-    config: &WatchConfig,
-    shared: &Shared<K>,
-    mut version: String,
-) -> (Step, bool)
+async fn watch_from<K, S>(source: &Source<K>, config: &WatchConfig, sink: &S, mut version: String) -> (Step, bool)
 where
     K: Resource + Clone,
+    S: Sink<K>,
 {
     let mut params = WatchParams {
         label_selector: config.label_selector.clone(),
@@ -188,11 +203,11 @@ where
         match event {
             Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
                 note_version(&mut version, &object);
-                shared.apply(slim(object));
+                sink.apply(slim(object));
             }
             Ok(WatchEvent::Deleted(object)) => {
                 note_version(&mut version, &object);
-                shared.delete(slim(object));
+                sink.delete(slim(object));
             }
             Ok(WatchEvent::Bookmark(bookmark)) => version = bookmark.metadata.resource_version,
             Ok(WatchEvent::Error(status)) => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use ironkeel_client::from_service;
-use ironkeel_informer::{Delta, Informer, WatchConfig};
+use ironkeel_informer::{Delta, Informer, MetadataChange, WatchConfig, follow_metadata};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::client::Body;
@@ -94,15 +94,18 @@ impl State {
     }
 }
 
-fn start(server: &Arc<Server>) -> (Informer<ConfigMap>, CancellationToken) {
+fn api(server: &Arc<Server>) -> Api<ConfigMap> {
     let server = server.clone();
     let service = tower::service_fn(move |request: http::Request<Body>| {
         let answer = server.answer(request.uri());
         async move { Ok::<_, std::io::Error>(answer) }
     });
+    Api::all(from_service(service, "test"))
+}
+
+fn start(server: &Arc<Server>) -> (Informer<ConfigMap>, CancellationToken) {
     let shutdown = CancellationToken::new();
-    let api = Api::all(from_service(service, "test"));
-    (Informer::start(api, WatchConfig::default(), shutdown.clone()), shutdown)
+    (Informer::start(api(server), WatchConfig::default(), shutdown.clone()), shutdown)
 }
 
 /// The next delta, in a few words.
@@ -184,6 +187,44 @@ async fn after_a_gap_the_differences_are_told() {
     let mut told = vec![next(&mut deltas).await, next(&mut deltas).await, next(&mut deltas).await];
     told.sort();
     assert_eq!(told, ["+d=1", "-b=1", "a=1>a=2"]);
+}
+
+#[tokio::test]
+async fn a_feed_of_metadata_tells_what_went_while_nobody_watched() {
+    let server = Arc::new(Server::default());
+    for name in ["a", "b", "c"] {
+        server.put(name, "1");
+    }
+    let (sender, mut told) = mpsc::unbounded_channel();
+    let shutdown = CancellationToken::new();
+    follow_metadata(api(&server), &shutdown, move |change| {
+        let text = match change {
+            MetadataChange::Applied(meta) => {
+                assert!(meta.managed_fields.is_none());
+                format!("{}@{}", meta.name.unwrap(), meta.resource_version.unwrap())
+            }
+            MetadataChange::Deleted(uid) => format!("-{uid}"),
+            MetadataChange::Synced => "synced".to_owned(),
+        };
+        let _ = sender.send(text);
+    });
+    let mut take = async |count: usize| {
+        let mut all = Vec::new();
+        for _ in 0..count {
+            all.push(tokio::time::timeout(Duration::from_secs(5), told.recv()).await.unwrap().unwrap());
+        }
+        all
+    };
+    assert_eq!(take(4).await, ["a@1", "b@2", "c@3", "synced"]);
+    watching(&server).await;
+    server.put("a", "2");
+    server.remove("b");
+    assert_eq!(take(2).await, ["a@4", "-b"]);
+    server.expire();
+    server.remove("a");
+    server.put("d", "1");
+    assert_eq!(take(3).await, ["c@3", "d@7", "-a"], "told once more, and \"synced\" not again");
+    shutdown.cancel();
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 //! under a short lock, watchers walk the shared ring of changes with a cursor each, so a watcher
 //! costs no buffer of its own.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -12,24 +12,19 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
-use tokio::time::{Duration, Instant};
 
 use crate::entry::{Entry, View};
 use crate::error::ApiError;
+use crate::wake::{Crowd, Target, Targets};
 
 /// Most changes that a resource's ring holds; a watcher further behind is answered 410.
 const RING_EVENTS: usize = 16_384;
 /// Most bytes of objects that a ring holds, once it has [`RING_MIN_EVENTS`].
 const RING_BYTES: usize = 16 << 20;
-/// So many watchers of one resource are a crowd.
-const CROWD: usize = 32;
-/// Shortest time between two wake-ups of a crowd, in milliseconds.
-const CROWD_WAKE_MS: u64 = 5;
-/// Changes after which watchers of one value are woken whether or not it was touched; well below
-/// [`RING_MIN_EVENTS`].
-const TARGETS_WAKE_EVENTS: usize = 256;
+/// So many of the latest changes keep what was encoded of them; a watcher further behind encodes for itself.
+const FRAMED_EVENTS: usize = 512;
 /// So many changes are kept whatever their size.
-const RING_MIN_EVENTS: usize = 512;
+pub(crate) const RING_MIN_EVENTS: usize = 512;
 
 /// What a watcher is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +48,9 @@ impl EventType {
     }
 }
 
+/// Tells the frames of one change from each other; no view is the JSON of the stored version.
+type Framed = (Option<View>, EventType, Bytes);
+
 /// One change of one object.
 #[derive(Debug)]
 pub struct Change {
@@ -66,21 +64,14 @@ pub struct Change {
     pub deleted: bool,
     /// The previous state under this change's revision: what a watcher sees whose selection it left.
     departed: OnceLock<Arc<Entry>>,
-    frames: [OnceLock<Bytes>; 3],
-    other_frames: Mutex<Vec<(View, EventType, Bytes)>>,
+    /// What has been encoded; `None` when it is no longer kept.
+    frames: Mutex<Option<Vec<Framed>>>,
 }
 
 impl Change {
     pub(crate) fn new(revision: u64, entry: Arc<Entry>, previous: Option<Arc<Entry>>, deleted: bool) -> Self {
-        Change {
-            revision,
-            entry,
-            previous,
-            deleted,
-            departed: OnceLock::new(),
-            frames: Default::default(),
-            other_frames: Mutex::default(),
-        }
+        let frames = Mutex::new(Some(Vec::new()));
+        Change { revision, entry, previous, deleted, departed: OnceLock::new(), frames }
     }
 
     /// A frame of another form, made by `make` once and shared by all watchers of that form.
@@ -90,13 +81,32 @@ impl Change {
         kind: EventType,
         make: impl FnOnce() -> Result<Bytes, ApiError>,
     ) -> Result<Bytes, ApiError> {
-        let mut frames = self.other_frames.lock();
+        self.framed(Some(view), kind, make)
+    }
+
+    fn framed<E>(
+        &self,
+        view: Option<View>,
+        kind: EventType,
+        make: impl FnOnce() -> Result<Bytes, E>,
+    ) -> Result<Bytes, E> {
+        let mut kept = self.frames.lock();
+        let Some(frames) = kept.as_mut() else {
+            drop(kept);
+            return make();
+        };
         if let Some((.., bytes)) = frames.iter().find(|(v, k, _)| *v == view && *k == kind) {
             return Ok(bytes.clone());
         }
         let made = make()?;
+        frames.reserve_exact(1);
         frames.push((view, kind, made.clone()));
         Ok(made)
+    }
+
+    /// Keeps no frames any more: nearly all watchers are past this change.
+    fn forget_frames(&self) {
+        *self.frames.lock() = None;
     }
 
     /// The previous state under this change's revision.
@@ -111,16 +121,17 @@ impl Change {
 
     /// The line of a JSON watch of the stored version, encoded once for all watchers.
     pub fn json_frame(&self, kind: EventType) -> Bytes {
-        self.frames[kind as usize]
-            .get_or_init(|| {
-                let departed = kind == EventType::Deleted && !self.deleted;
-                let entry = if departed { self.departed() } else { self.entry.clone() };
-                let mut out = frame_head(kind.as_str(), entry.json_len());
-                entry.json_pieces(|piece| out.extend_from_slice(piece));
-                out.extend_from_slice(FRAME_TAIL);
-                Bytes::from(out)
-            })
-            .clone()
+        let made = self.framed(None, kind, || {
+            let departed = kind == EventType::Deleted && !self.deleted;
+            let entry = if departed { self.departed() } else { self.entry.clone() };
+            let mut out = frame_head(kind.as_str(), entry.json_len());
+            entry.json_pieces(|piece| out.extend_from_slice(piece));
+            out.extend_from_slice(FRAME_TAIL);
+            Ok::<_, std::convert::Infallible>(Bytes::from(out))
+        });
+        match made {
+            Ok(frame) => frame,
+        }
     }
 }
 
@@ -169,66 +180,11 @@ type Pending = (Box<str>, Option<Arc<Entry>>, u64);
 #[derive(Debug)]
 pub struct Cache {
     state: RwLock<State>,
-    /// Revision of the last change; wakes watchers.
-    changed: watch::Sender<u64>,
-    /// When the watchers were last woken, and whether they will be.
-    waking: Mutex<Waking>,
-    /// Watchers of one value of one field.
+    /// Watchers of every change.
+    everybody: Arc<Crowd>,
+    /// Watchers of one name, or of one value of a field.
     targets: Mutex<Targets>,
     version: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Waking {
-    last: Option<Instant>,
-    planned: bool,
-    revision: u64,
-}
-
-/// Watchers that want one value of one field (kubelets: the pods of their node). They are woken for
-/// changes that touch their value, and all of them every [`TARGETS_WAKE_EVENTS`] changes.
-#[derive(Debug, Default)]
-struct Targets {
-    /// The field, by its place in the entries' extracts; of the first such watcher.
-    field: Option<usize>,
-    by_value: HashMap<Box<str>, watch::Sender<u64>>,
-    touched: Vec<Box<str>>,
-    since_all: usize,
-}
-
-impl Targets {
-    fn touch(&mut self, entry: &Entry, previous: Option<&Entry>) {
-        let Some(field) = self.field.filter(|_| !self.by_value.is_empty()) else { return };
-        self.since_all += 1;
-        let now = entry.field(field);
-        let before = previous.map(|p| p.field(field)).filter(|before| *before != now);
-        for value in before.into_iter().chain([now]) {
-            if self.by_value.contains_key(value) {
-                self.touched.push(value.into());
-            }
-        }
-    }
-
-    fn wake(&mut self, revision: u64) {
-        let touched = std::mem::take(&mut self.touched);
-        if self.since_all >= TARGETS_WAKE_EVENTS {
-            self.since_all = 0;
-            self.wake_all(revision);
-            return;
-        }
-        for value in touched {
-            if let Some(watchers) = self.by_value.get(&value) {
-                watchers.send_replace(revision);
-            }
-        }
-    }
-
-    fn wake_all(&mut self, revision: u64) {
-        self.by_value.retain(|_, watchers| watchers.receiver_count() > 0);
-        for watchers in self.by_value.values() {
-            watchers.send_replace(revision);
-        }
-    }
 }
 
 /// A consistent view: objects in key order and the revision they stand at.
@@ -246,8 +202,7 @@ impl Default for Cache {
     fn default() -> Self {
         Cache {
             state: RwLock::default(),
-            changed: watch::Sender::new(0),
-            waking: Mutex::default(),
+            everybody: Arc::default(),
             targets: Mutex::default(),
             version: AtomicU64::new(0),
         }
@@ -274,7 +229,7 @@ impl Cache {
 
     fn wake_everybody(&self, revision: u64) {
         self.targets.lock().wake_all(revision);
-        self.changed.send_replace(revision);
+        self.everybody.wake_now(revision);
     }
 
     /// From now on changes are kept back until [`Cache::filled`].
@@ -294,8 +249,7 @@ impl Cache {
     /// Ends every watch.
     pub(crate) fn close(&self) {
         self.state.write().closed = true;
-        let revision = *self.changed.borrow();
-        self.wake_everybody(revision);
+        self.wake_everybody(self.everybody.revision());
     }
 
     /// Whether nothing comes any more.
@@ -336,6 +290,9 @@ impl Cache {
         state.ring_bytes += entry.json_len();
         self.targets.lock().touch(&entry, previous.as_deref());
         state.ring.push_back(Arc::new(Change::new(revision, entry, previous, deleted)));
+        if let Some(old) = state.ring.len().checked_sub(FRAMED_EVENTS + 1).and_then(|at| state.ring.get(at)) {
+            old.forget_frames();
+        }
         while state.ring.len() > RING_EVENTS || (state.ring_bytes > RING_BYTES && state.ring.len() > RING_MIN_EVENTS) {
             if let Some(gone) = state.ring.pop_front() {
                 state.ring_bytes -= gone.entry.json_len();
@@ -347,48 +304,17 @@ impl Cache {
         self.version.store(revision, Ordering::Release);
     }
 
-    /// What a watcher waits on: every change, or with `target` those that touch a field's value (and
-    /// now and then others, so that it does not fall behind the ring).
-    pub(crate) fn subscribe(&self, target: Option<(usize, &str)>) -> watch::Receiver<u64> {
-        let Some((field, value)) = target else { return self.changed.subscribe() };
-        let mut targets = self.targets.lock();
-        if *targets.field.get_or_insert(field) != field {
-            return self.changed.subscribe();
-        }
-        targets.by_value.entry(value.into()).or_insert_with(|| watch::Sender::new(0)).subscribe()
+    /// What a watcher waits on: every change, or those that touch its target (and now and then
+    /// others, so that it does not fall behind the ring).
+    pub(crate) fn subscribe(&self, target: Option<Target<'_>>) -> watch::Receiver<u64> {
+        let targeted = target.and_then(|target| self.targets.lock().subscribe(target));
+        targeted.unwrap_or_else(|| self.everybody.subscribe())
     }
 
-    /// Wakes the watchers, after a batch of changes. A crowd of them is woken every
-    /// [`CROWD_WAKE_MS`] at most: each then writes several events at once.
-    pub(crate) fn wake(self: &Arc<Self>, revision: u64) {
+    /// Wakes the watchers, after a batch of changes.
+    pub(crate) fn wake(&self, revision: u64) {
         self.targets.lock().wake(revision);
-        if self.changed.receiver_count() < CROWD {
-            self.changed.send_replace(revision);
-            return;
-        }
-        let mut waking = self.waking.lock();
-        waking.revision = revision;
-        if waking.planned {
-            return;
-        }
-        let spacing = Duration::from_millis(CROWD_WAKE_MS);
-        match waking.last.map(|last| last + spacing).filter(|next| *next > Instant::now()) {
-            Some(next) => {
-                waking.planned = true;
-                let cache = self.clone();
-                tokio::spawn(async move {
-                    tokio::time::sleep_until(next).await;
-                    let mut waking = cache.waking.lock();
-                    waking.planned = false;
-                    waking.last = Some(Instant::now());
-                    cache.changed.send_replace(waking.revision);
-                });
-            }
-            None => {
-                waking.last = Some(Instant::now());
-                self.changed.send_replace(revision);
-            }
-        }
+        self.everybody.wake(revision);
     }
 
     /// Changes whenever any object changes.

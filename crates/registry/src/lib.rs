@@ -29,6 +29,7 @@ mod selector;
 mod services;
 mod storage;
 mod update;
+mod wake;
 mod watch;
 
 pub use admit::{Admission, AdmitAll, Attributes, Operation, User};

@@ -11,6 +11,7 @@ use crate::cache::{Cache, Change, EventType};
 use crate::entry::Entry;
 use crate::error::ApiError;
 use crate::selector::Selection;
+use crate::wake::Target;
 
 /// Most changes taken from the ring at once.
 const BATCH_EVENTS: usize = 256;
@@ -75,8 +76,8 @@ impl Watcher {
         target: Option<usize>,
         applied: watch::Receiver<u64>,
     ) -> Result<Self, ApiError> {
-        let target = target.and_then(|field| Some((field, selection.wanted(field)?)));
-        let changed = cache.subscribe(target);
+        let of_field = target.and_then(|field| Some(Target::Field(field, selection.wanted(field)?)));
+        let changed = cache.subscribe(selection.name.as_deref().map(Target::Name).or(of_field));
         let now = *applied.borrow();
         let (cursor, initial, initial_end) = match start {
             WatchStart::After(revision) => (cache.cursor_after(revision)?, Vec::new(), None),

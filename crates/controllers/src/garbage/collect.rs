@@ -59,7 +59,7 @@ impl Collector {
 
     fn api(&self, item: &Item) -> Option<Api<DynamicObject>> {
         let kinds = self.kinds.lock();
-        let served = kinds.get(&(item.api_version.clone(), item.kind.clone()))?;
+        let served = kinds.get(&(item.kind.api_version.clone(), item.kind.kind.clone()))?;
         Some(if served.namespaced && !item.namespace.is_empty() {
             Api::namespaced_with(self.client.clone(), &item.namespace, &served.resource)
         } else {
@@ -169,17 +169,11 @@ impl Collector {
         self.patch(api, &node.item, live, json!({"ownerReferences": free})).await
     }
 
-    async fn look_up(&self, owner: &OwnerReference, namespace: &str) -> Result<Owner, Error> {
-        let item = Item {
-            api_version: owner.api_version.clone(),
-            kind: owner.kind.clone(),
-            namespace: namespace.to_owned(),
-            name: owner.name.clone(),
-            uid: owner.uid.clone(),
-        };
+    async fn look_up(&self, owner: &OwnerReference, namespace: &Arc<str>) -> Result<Owner, Error> {
+        let item = Item::owner(owner, namespace);
         let Some(api) = self.api(&item) else { return Ok(Owner::Unknown) };
         let namespaced =
-            self.kinds.lock().get(&(item.api_version.clone(), item.kind.clone())).is_some_and(|s| s.namespaced);
+            self.kinds.lock().get(&(owner.api_version.clone(), owner.kind.clone())).is_some_and(|s| s.namespaced);
         if namespaced && namespace.is_empty() {
             // A cluster-scoped object cannot be owned by a namespaced one.
             return Ok(Owner::Unknown);
@@ -221,7 +215,7 @@ impl Collector {
             let Some(api) = self.api(&dependent.item) else { continue };
             let Some(meta) = self.live(&api, &dependent.item).await? else { continue };
             let owners = meta.owner_references.clone().unwrap_or_default();
-            let kept: Vec<_> = owners.iter().filter(|owner| owner.uid != node.item.uid).collect();
+            let kept: Vec<_> = owners.iter().filter(|owner| *owner.uid != *node.item.uid).collect();
             if kept.len() < owners.len() {
                 self.patch(&api, &dependent.item, &meta, json!({"ownerReferences": kept})).await?;
             }

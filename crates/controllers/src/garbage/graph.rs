@@ -4,67 +4,99 @@
 //! or the API says that it does not exist.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use ironkeel_semantics::well_known::{FOREGROUND_FINALIZER, ORPHAN_FINALIZER};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use crate::discovery::Served;
-
-/// An object, as owner references name it.
+/// A kind, as owner references name it. Shared by its objects.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Item {
+pub(super) struct Kind {
     pub(super) api_version: String,
     pub(super) kind: String,
+}
+
+/// An object, as owner references name it. There is one for every object of the cluster: it is kept small.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Item {
+    pub(super) kind: Arc<Kind>,
     /// Empty for cluster-scoped resources.
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) uid: String,
+    pub(super) namespace: Arc<str>,
+    pub(super) name: Box<str>,
+    pub(super) uid: Arc<str>,
 }
 
 impl Item {
-    pub(super) fn of(served: &Served, meta: &ObjectMeta) -> Self {
-        Self {
-            api_version: served.resource.api_version.clone(),
-            kind: served.resource.kind.clone(),
-            namespace: meta.namespace.clone().unwrap_or_default(),
-            name: meta.name.clone().unwrap_or_default(),
-            uid: meta.uid.clone().unwrap_or_default(),
-        }
-    }
-
     /// The owner of an object in `namespace`.
-    fn owner(owner: &OwnerReference, namespace: &str) -> Self {
+    pub(super) fn owner(owner: &OwnerReference, namespace: &Arc<str>) -> Self {
         Self {
-            api_version: owner.api_version.clone(),
-            kind: owner.kind.clone(),
-            namespace: namespace.to_owned(),
-            name: owner.name.clone(),
-            uid: owner.uid.clone(),
+            kind: Arc::new(Kind { api_version: owner.api_version.clone(), kind: owner.kind.clone() }),
+            namespace: namespace.clone(),
+            name: owner.name.as_str().into(),
+            uid: owner.uid.as_str().into(),
         }
     }
 }
 
 /// A change of one object.
-pub(super) struct Change {
-    pub(super) item: Item,
-    pub(super) meta: Box<ObjectMeta>,
-    pub(super) deleted: bool,
+pub(super) enum Change {
+    /// Its state now.
+    Applied(Arc<Kind>, Box<ObjectMeta>),
+    /// The one with this uid is gone.
+    Deleted(Arc<Kind>, String),
+}
+
+impl Change {
+    pub(super) fn kind(&self) -> &Kind {
+        match self {
+            Change::Applied(kind, _) | Change::Deleted(kind, _) => kind,
+        }
+    }
 }
 
 /// What is to be done about an object, by uid.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Work {
     /// See whether it must go.
-    Delete(String),
+    Delete(Arc<str>),
     /// Free its dependents.
-    Orphan(String),
+    Orphan(Arc<str>),
+}
+
+/// Uids of what an object owns. Most own nothing.
+#[derive(Debug, Clone, Default)]
+#[expect(clippy::box_collection, reason = "an empty set would be 48 bytes in each of a cluster's objects")]
+pub(super) struct Dependents(Option<Box<HashSet<Arc<str>>>>);
+
+impl Dependents {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|uids| uids.is_empty())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0.iter().flat_map(|uids| uids.iter())
+    }
+
+    /// Whether it is new.
+    fn insert(&mut self, uid: &Arc<str>) -> bool {
+        self.0.get_or_insert_default().insert(uid.clone())
+    }
+
+    fn remove(&mut self, uid: &str) {
+        if let Some(uids) = &mut self.0 {
+            uids.remove(uid);
+        }
+        if self.is_empty() {
+            self.0 = None;
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub(super) item: Item,
-    pub(super) owners: Vec<OwnerReference>,
-    pub(super) dependents: HashSet<String>,
+    pub(super) owners: Box<[OwnerReference]>,
+    pub(super) dependents: Dependents,
     /// Known from owner references only.
     pub(super) is_virtual: bool,
     pub(super) being_deleted: bool,
@@ -72,11 +104,30 @@ pub(super) struct Node {
     pub(super) deleting_dependents: bool,
 }
 
+impl Node {
+    fn new(item: Item, is_virtual: bool) -> Node {
+        Node {
+            item,
+            owners: Box::default(),
+            dependents: Dependents::default(),
+            is_virtual,
+            being_deleted: false,
+            deleting_dependents: false,
+        }
+    }
+}
+
 /// The graph, by uid.
 #[derive(Default)]
 pub(super) struct Graph {
-    nodes: HashMap<String, Node>,
+    nodes: HashMap<Arc<str>, Node>,
+    /// Names of namespaces, each held once; emptied of what nobody uses as it grows.
+    namespaces: HashSet<Arc<str>>,
+    namespaces_swept: usize,
 }
+
+/// So many names of namespaces are kept without a look at whether they are used.
+const NAMESPACES_AT_LEAST: usize = 64;
 
 fn has_finalizer(meta: &ObjectMeta, name: &str) -> bool {
     meta.finalizers.iter().flatten().any(|finalizer| finalizer == name)
@@ -89,15 +140,31 @@ impl Graph {
 
     /// Takes in a change; the answer is what is to be done.
     pub(super) fn apply(&mut self, change: Change) -> Vec<Work> {
-        if change.deleted { self.remove(&change.item.uid) } else { self.upsert(change.item, &change.meta) }
+        match change {
+            Change::Applied(kind, meta) => self.upsert(kind, *meta),
+            Change::Deleted(_, uid) => self.remove(&uid),
+        }
+    }
+
+    fn namespace(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.namespaces.get(name) {
+            return known.clone();
+        }
+        if self.namespaces.len() > self.namespaces_swept * 2 + NAMESPACES_AT_LEAST {
+            self.namespaces.retain(|name| Arc::strong_count(name) > 1);
+            self.namespaces_swept = self.namespaces.len();
+        }
+        let name: Arc<str> = name.into();
+        self.namespaces.insert(name.clone());
+        name
     }
 
     /// Takes an object out: those that it owns may have to go, and those that waited for it may.
     pub(super) fn remove(&mut self, uid: &str) -> Vec<Work> {
         let Some(node) = self.nodes.remove(uid) else { return Vec::new() };
-        let mut work: Vec<Work> = node.dependents.into_iter().map(Work::Delete).collect();
+        let mut work: Vec<Work> = node.dependents.iter().cloned().map(Work::Delete).collect();
         for owner in &node.owners {
-            if let Some(owner) = self.nodes.get_mut(&owner.uid) {
+            if let Some(owner) = self.nodes.get_mut(owner.uid.as_str()) {
                 owner.dependents.remove(uid);
                 if owner.deleting_dependents {
                     work.push(Work::Delete(owner.item.uid.clone()));
@@ -108,20 +175,16 @@ impl Graph {
         work
     }
 
-    fn upsert(&mut self, item: Item, meta: &ObjectMeta) -> Vec<Work> {
+    fn upsert(&mut self, kind: Arc<Kind>, mut meta: ObjectMeta) -> Vec<Work> {
         let mut work = Vec::new();
-        let uid = item.uid.clone();
-        let namespace = item.namespace.clone();
-        let owners = meta.owner_references.clone().unwrap_or_default();
+        let namespace = self.namespace(meta.namespace.as_deref().unwrap_or_default());
+        let uid = meta.uid.as_deref().unwrap_or_default();
+        let uid = self.nodes.get_key_value(uid).map_or_else(|| uid.into(), |(known, _)| known.clone());
+        let name = meta.name.as_deref().unwrap_or_default().into();
+        let item = Item { kind, namespace: namespace.clone(), name, uid: uid.clone() };
+        let owners: Box<[OwnerReference]> = meta.owner_references.take().unwrap_or_default().into();
         let deleting = meta.deletion_timestamp.is_some();
-        let node = self.nodes.entry(uid.clone()).or_insert_with(|| Node {
-            item: item.clone(),
-            owners: Vec::new(),
-            dependents: HashSet::new(),
-            is_virtual: false,
-            being_deleted: false,
-            deleting_dependents: false,
-        });
+        let node = self.nodes.entry(uid.clone()).or_insert_with(|| Node::new(item.clone(), false));
         let was_virtual = std::mem::replace(&mut node.is_virtual, false);
         if was_virtual && node.item != item {
             // Its dependents named it wrongly: each must be looked at.
@@ -130,28 +193,25 @@ impl Graph {
         node.item = item;
         let before = std::mem::replace(&mut node.owners, owners.clone());
         node.being_deleted = deleting;
-        if deleting && has_finalizer(meta, ORPHAN_FINALIZER) {
+        if deleting && has_finalizer(&meta, ORPHAN_FINALIZER) {
             work.push(Work::Orphan(uid.clone()));
         }
-        if deleting && has_finalizer(meta, FOREGROUND_FINALIZER) {
+        if deleting && has_finalizer(&meta, FOREGROUND_FINALIZER) {
             if !std::mem::replace(&mut node.deleting_dependents, true) {
                 work.extend(node.dependents.iter().cloned().map(Work::Delete));
             }
             work.push(Work::Delete(uid.clone()));
         }
         for owner in &owners {
-            let known = self.nodes.entry(owner.uid.clone()).or_insert_with(|| {
-                work.push(Work::Delete(owner.uid.clone()));
-                Node {
-                    item: Item::owner(owner, &namespace),
-                    owners: Vec::new(),
-                    dependents: HashSet::new(),
-                    is_virtual: true,
-                    being_deleted: false,
-                    deleting_dependents: false,
+            let known = match self.nodes.get_mut(owner.uid.as_str()) {
+                Some(known) => known,
+                None => {
+                    let item = Item::owner(owner, &namespace);
+                    work.push(Work::Delete(item.uid.clone()));
+                    self.nodes.entry(item.uid.clone()).or_insert(Node::new(item, true))
                 }
-            });
-            let new = known.dependents.insert(uid.clone());
+            };
+            let new = known.dependents.insert(&uid);
             if known.deleting_dependents && new {
                 work.push(Work::Delete(uid.clone()));
             }
@@ -160,12 +220,12 @@ impl Graph {
             let now = owners.iter().find(|owner| owner.uid == old.uid);
             let unblocked = old.block_owner_deletion == Some(true)
                 && now.is_none_or(|owner| owner.block_owner_deletion != Some(true));
-            if let Some(owner) = self.nodes.get_mut(&old.uid) {
+            if let Some(owner) = self.nodes.get_mut(old.uid.as_str()) {
                 if now.is_none() {
                     owner.dependents.remove(&uid);
                 }
                 if unblocked && owner.deleting_dependents {
-                    work.push(Work::Delete(old.uid.clone()));
+                    work.push(Work::Delete(owner.item.uid.clone()));
                 }
             }
         }
@@ -180,8 +240,9 @@ impl Graph {
     /// Forgets virtual nodes that own nothing any more.
     fn drop_unowning(&mut self, owners: &[OwnerReference]) {
         for owner in owners {
-            if self.nodes.get(&owner.uid).is_some_and(|node| node.is_virtual && node.dependents.is_empty()) {
-                self.nodes.remove(&owner.uid);
+            let uid = owner.uid.as_str();
+            if self.nodes.get(uid).is_some_and(|node| node.is_virtual && node.dependents.is_empty()) {
+                self.nodes.remove(uid);
             }
         }
     }
@@ -218,14 +279,11 @@ mod tests {
             "finalizers": finalizer.map(|finalizer| [finalizer]),
             "deletionTimestamp": finalizer.map(|_| "2026-01-01T00:00:00Z"),
         });
-        let item = Item {
-            api_version: "v1".into(),
-            kind: "X".into(),
-            namespace: "n".into(),
-            name: name.into(),
-            uid: name.into(),
-        };
-        Change { item, meta: Box::new(serde_json::from_value(meta).unwrap()), deleted }
+        let kind = Arc::new(Kind { api_version: "v1".into(), kind: "X".into() });
+        if deleted {
+            return Change::Deleted(kind, name.into());
+        }
+        Change::Applied(kind, Box::new(serde_json::from_value(meta).unwrap()))
     }
 
     #[test]
