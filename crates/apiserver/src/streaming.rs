@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use http::header::{HeaderValue, LOCATION};
 use http::{Method, Response, StatusCode};
+use ironkeel_auth::Attributes;
 use ironkeel_registry::{ApiError, Operation, Row};
 
 use crate::body::Body;
 use crate::connect_options::connect_options;
 use crate::context::Context;
 use crate::forward::{self, is_upgrade};
-use crate::targets;
+use crate::{layers, targets};
 
 /// Answers a streaming subresource.
 pub(crate) async fn respond(c: Context, row: &Arc<Row>) -> Result<Response<Body>, ApiError> {
@@ -35,6 +36,9 @@ pub(crate) async fn respond(c: Context, row: &Arc<Row>) -> Result<Response<Body>
         let options = connect_options(row, sub, &c);
         request.admission.validate(&attributes, Some(&options), None).await?;
     }
+    if matches!(sub, "exec" | "attach" | "portforward") {
+        may_create(&c).await?;
+    }
     if sub == "proxy"
         && c.info.rest.is_empty()
         && !is_upgrade(&c.parts.headers)
@@ -49,6 +53,27 @@ pub(crate) async fn respond(c: Context, row: &Arc<Row>) -> Result<Response<Body>
         _ => targets::service_proxy(&c)?,
     };
     forward::forward(c, forward).await
+}
+
+/// A WebSocket can only begin with GET. Commands run by it are no reading all the same: whoever begins
+/// one must be allowed to `create` the subresource, whatever the method (upstream's gate
+/// AuthorizePodWebsocketUpgradeCreatePermission).
+async fn may_create(c: &Context) -> Result<(), ApiError> {
+    let info = &c.info;
+    if info.verb == "create" {
+        return Ok(());
+    }
+    let attributes = Attributes {
+        subresource: &info.subresource,
+        namespace: info.scope(),
+        name: &info.name,
+        ..Attributes::for_resource(&c.user, "create", &info.group, &info.version, &info.resource)
+    };
+    let decision = layers::decide(&c.server, &attributes).await;
+    if decision.is_allowed() {
+        return Ok(());
+    }
+    Err(ApiError::forbidden(&info.group, &info.resource, &info.name, decision.reason()))
 }
 
 /// A proxy without a path leads to its root, so that a page's relative links hold.

@@ -1,0 +1,53 @@
+//! Permissions that must not be got round.
+
+use http::{Method, Request};
+use http_body_util::Full;
+use serde_json::{Value, json};
+
+use crate::support::{Cluster, Http, cluster};
+
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+/// Lets a user do something in the namespace `default`.
+pub(crate) async fn grant(admin: &Http, user: &str, verbs: &[&str], group: &str, resources: &[&str]) {
+    let name = format!("{user}-{}", verbs.join("-"));
+    let rules = json!([{ "verbs": verbs, "apiGroups": [group], "resources": resources }]);
+    let role = json!({ "metadata": { "name": name }, "rules": rules });
+    admin.post(&format!("{RBAC}/namespaces/default/roles"), &role).await.expect(201);
+    let binding = json!({
+        "metadata": { "name": name },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name },
+        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user }],
+    });
+    admin.post(&format!("{RBAC}/namespaces/default/rolebindings"), &binding).await.expect(201);
+}
+
+async fn with_pod() -> (Cluster, Http) {
+    let c = cluster().await;
+    let admin = c.admin();
+    let account = json!({ "metadata": { "name": "default" } });
+    admin.post("/api/v1/namespaces/default/serviceaccounts", &account).await.expect(201);
+    let pod = json!({ "metadata": { "name": "p" }, "spec": { "containers": [{ "name": "c", "image": "i" }] } });
+    admin.post("/api/v1/namespaces/default/pods", &pod).await.expect(201);
+    (c, admin)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_only_get_cannot_exec_by_asking_with_get() {
+    let (c, admin) = with_pod().await;
+    let subresources = ["exec", "attach", "portforward"];
+    let paths = subresources.map(|s| format!("pods/{s}"));
+    grant(&admin, "reader", &["get"], "", &paths.each_ref().map(String::as_str)).await;
+    grant(&admin, "user", &["get", "create"], "", &paths.each_ref().map(String::as_str)).await;
+    for sub in subresources {
+        let ask = |user: &str| {
+            let http = c.as_user(user, &["system:authenticated"]);
+            let uri = format!("/api/v1/namespaces/default/pods/p/{sub}?command=sh&stdout=true");
+            let request = Request::builder().uri(uri).header("connection", "Upgrade").header("upgrade", "websocket");
+            async move { http.raw(request.body(Full::default()).unwrap()).await.status().as_u16() }
+        };
+        assert_eq!(ask("reader").await, 403, "{sub}");
+        // The Pod is on no node.
+        assert_eq!(ask("user").await, 400, "{sub}");
+    }
+}

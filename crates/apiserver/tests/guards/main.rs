@@ -1,0 +1,6 @@
+//! What callers, clients' connections and whoever is asked about them must not get away with.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod access;
+#[path = "../support/mod.rs"]
+mod support;
