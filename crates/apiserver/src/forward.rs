@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use ironkeel_registry::{ApiError, Reason};
 
+use crate::answer;
 use crate::body::Body;
 use crate::context::Context;
 use crate::outbound::{self, Backend};
@@ -32,6 +33,10 @@ const HOP_HEADERS: &[&str] = &[
     "upgrade",
 ];
 
+/// What the client is told instead of where a kubelet or an extension API server would send it: it would
+/// go there with its credentials (CVE-2022-3172).
+const NO_REDIRECTS: &str = "the backend attempted to redirect this request, which is not permitted";
+
 /// Where a client's socket is; an extension of requests that came over one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PeerAddress(pub(crate) SocketAddr);
@@ -44,7 +49,7 @@ pub(crate) struct Forward {
     pub(crate) path: String,
     /// Headers to set, after the client's credentials have been taken away.
     pub(crate) headers: HeaderMap,
-    /// Leads redirects and links back through the proxy.
+    /// Leads redirects and links back through the proxy; without it there are no redirects.
     pub(crate) rewrite: Option<Rewrite>,
     /// Whether only an upgrade makes sense (exec, attach, port-forward).
     pub(crate) upgrade_required: bool,
@@ -152,16 +157,20 @@ pub(crate) async fn forward(c: Context, forward: Forward) -> Result<Response<Bod
     if upgrade && !status.is_client_error() && !status.is_server_error() {
         return Err(ApiError::internal(format!("invalid upgrade response: status code {}", status.as_u16())));
     }
-    answer(&c, &forward, response, upgrade).await
+    plain(&c, &forward, response, upgrade).await
 }
 
 /// The backend's plain answer.
-async fn answer(
+async fn plain(
     c: &Context,
     forward: &Forward,
     response: Response<Incoming>,
     upgrade: bool,
 ) -> Result<Response<Body>, ApiError> {
+    let elsewhere = response.headers().get(LOCATION).is_some_and(|l| !l.is_empty());
+    if forward.rewrite.is_none() && response.status().is_redirection() && elsewhere {
+        return Ok(answer::with_type(StatusCode::BAD_GATEWAY.as_u16(), "text/plain; charset=utf-8", NO_REDIRECTS));
+    }
     let (mut parts, body) = response.into_parts();
     for name in HOP_HEADERS {
         parts.headers.remove(*name);

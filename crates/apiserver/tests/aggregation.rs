@@ -80,6 +80,10 @@ async fn answer(
             "paths": { "/apis/wardle.example.com/v1alpha1/flunders": { "get": {} }, "/version/": {} },
             "definitions": { "com.example.wardle.Flunder": { "type": "object" } },
         })),
+        _ if path.ends_with("/moved") => {
+            let moved = Response::builder().status(307).header("location", "https://evil.example.com/");
+            Ok(moved.body(Full::default()).unwrap())
+        }
         _ if request.headers().contains_key("upgrade") => {
             if path.ends_with("refused") {
                 return Ok(Response::builder().status(403).body(Full::new("no".into())).unwrap());
@@ -93,8 +97,11 @@ async fn answer(
             Ok(switching.body(Full::default()).unwrap())
         }
         _ => {
-            let headers: Vec<(String, String)> =
-                request.headers().iter().map(|(k, v)| (k.to_string(), v.to_str().unwrap().to_owned())).collect();
+            let headers: Vec<(String, String)> = request
+                .headers()
+                .iter()
+                .map(|(k, v)| (k.to_string(), String::from_utf8_lossy(v.as_bytes()).into()))
+                .collect();
             let (method, query) = (request.method().to_string(), request.uri().query().map(str::to_owned));
             let body = request.into_body().collect().await.unwrap().to_bytes();
             json(json!({
@@ -230,6 +237,16 @@ async fn an_upgrade_reaches_the_extension_server_and_a_refused_one_ends() {
     assert_eq!(response.status(), 403);
     assert_eq!(response.headers()["connection"], "close");
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "no");
+}
+
+/// CVE-2022-3172: a client would show its credentials to whomever the extension names.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extension_server_cannot_send_clients_elsewhere() {
+    let c = cluster().await;
+    let admin = registered(&c).await;
+    let answer = admin.get(&format!("/apis/{GROUP}/v1alpha1/namespaces/default/flunders/moved")).await;
+    assert_eq!((answer.status.as_u16(), answer.headers.get("location")), (502, None));
+    assert_eq!(answer.bytes, "the backend attempted to redirect this request, which is not permitted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
