@@ -126,7 +126,9 @@ fn tls_of((insecure, bundle): &(bool, String), identity: Option<&ClientIdentity>
 pub(super) fn front_proxy_headers(user: &UserInfo) -> HeaderMap {
     let mut out = HeaderMap::new();
     let mut add = |name: &str, value: &str| {
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value.as_bytes()))
+        {
             out.append(name, value);
         }
     };

@@ -2,5 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod access;
+mod connections;
 #[path = "../support/mod.rs"]
 mod support;
+mod wire;

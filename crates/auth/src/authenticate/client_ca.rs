@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
@@ -119,21 +119,21 @@ impl ClientCertificates {
     /// The user that a front proxy's headers name; ask only for such a peer.
     pub fn named_in_headers(&self, headers: &HeaderMap) -> Option<UserInfo> {
         let (_, config) = self.front_proxy.as_ref()?;
-        let first = |names: &[String]| {
-            names.iter().filter_map(|n| headers.get(n)?.to_str().ok()).find(|v| !v.is_empty()).map(str::to_owned)
-        };
+        let text = |value: &HeaderValue| std::str::from_utf8(value.as_bytes()).ok().map(str::to_owned);
+        let first =
+            |names: &[String]| names.iter().filter_map(|n| text(headers.get(n)?)).find(|v| !v.is_empty());
         let name = first(&config.username_headers)?;
         let groups: Vec<String> = config
             .group_headers
             .iter()
-            .flat_map(|n| headers.get_all(n).iter().filter_map(|v| v.to_str().ok()).map(str::to_owned))
+            .flat_map(|n| headers.get_all(n).iter().filter_map(text))
             .collect();
         let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for prefix in &config.extra_header_prefixes {
             let prefix = prefix.to_ascii_lowercase();
             for (key, value) in headers {
-                if let (Some(key), Ok(value)) = (key.as_str().strip_prefix(&prefix), value.to_str()) {
-                    extra.entry(crate::impersonate::unescape(key)).or_default().push(value.to_owned());
+                if let (Some(key), Some(value)) = (key.as_str().strip_prefix(&prefix), text(value)) {
+                    extra.entry(crate::impersonate::unescape(key)).or_default().push(value);
                 }
             }
         }

@@ -1,0 +1,48 @@
+//! Connections that outlive what they were opened with, say nothing, or break off.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request};
+use http_body_util::Full;
+use ironkeel_apiserver::{AuditConfig, DelegatesConfig};
+use ironkeel_auth::Identity;
+use ironkeel_embedded::Options;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::support::{cluster, start_tuned};
+use crate::wire::{http1, http2, tls};
+
+/// How long a test waits for what must come soon, in seconds.
+const PATIENCE_SECONDS: u64 = 10;
+
+async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
+    let patience = Duration::from_secs(PATIENCE_SECONDS);
+    tokio::time::timeout(patience, work).await.unwrap_or_else(|_| panic!("{what} takes too long"))
+}
+
+fn dir() -> Arc<tempfile::TempDir> {
+    Arc::new(tempfile::tempdir().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_front_proxy_may_name_users_in_any_script() {
+    let c = cluster().await;
+    let mut proxy = http1(&c, Some(c.pki.front_proxy_client())).await;
+    let request = Request::builder()
+        .method("POST")
+        .uri("/apis/authentication.k8s.io/v1/selfsubjectreviews")
+        .header("content-type", "application/json")
+        .header("x-remote-user", HeaderValue::from_bytes("josé".as_bytes()).unwrap())
+        .header("x-remote-group", HeaderValue::from_bytes("größe".as_bytes()).unwrap())
+        .body(Full::new(Bytes::from_static(b"{}")))
+        .unwrap();
+    let answer = proxy.send(request).await;
+    assert_eq!(answer.status(), 201, "{}", String::from_utf8_lossy(answer.body()));
+    let body: Value = serde_json::from_slice(answer.body()).unwrap();
+    assert_eq!(body["status"]["userInfo"]["username"], "josé");
+    assert_eq!(body["status"]["userInfo"]["groups"][0], "größe");
+}
