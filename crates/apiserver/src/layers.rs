@@ -430,7 +430,7 @@ async fn authorize(
     }
     let collection = matches!(info.verb, "list" | "watch" | "deletecollection");
     let selector = if collection { query.get("fieldSelector").unwrap_or_default() } else { "".into() };
-    let selected = if selector.is_empty() {
+    let selected = if selector.is_empty() || info.verb == "deletecollection" {
         None
     } else {
         FieldSelector::parse(&selector).ok().and_then(|s| s.required("metadata.name").map(str::to_owned))

@@ -55,10 +55,40 @@ pub(crate) fn percent_decode(text: &str, plus_is_space: bool) -> Cow<'_, str> {
     Cow::Owned(String::from_utf8_lossy(&out).into_owned())
 }
 
+fn segments(path: &str) -> impl Iterator<Item = &str> {
+    path.trim_start_matches('/').split('/')
+}
+
+/// A decoded path with everything escaped that must be.
+pub(crate) fn escape(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    for b in path.bytes() {
+        if b.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&b) {
+            out.push(b as char);
+        } else {
+            out.push_str(&format!("%{b:02X}"));
+        }
+    }
+    out
+}
+
+/// The path as it is passed on: as it came, unless slashes were escaped in it.
+pub(crate) fn passed_on<'a>(path: &'a str, decoded: &str) -> Cow<'a, str> {
+    if segments(path).count() == segments(decoded).count() { Cow::Borrowed(path) } else { Cow::Owned(escape(decoded)) }
+}
+
+/// The last segments of a path, as they are passed on.
+fn rest_of(path: &str, decoded: &str, tail: &[&str]) -> String {
+    let before = segments(decoded).count() - tail.len();
+    let passed = passed_on(path, decoded);
+    format!("/{}", segments(&passed).skip(before).collect::<Vec<_>>().join("/"))
+}
+
 impl RequestInfo {
     /// Reads method, path and whether the query asks for a watch.
     pub(crate) fn parse(method: &Method, path: &str, query: &Query) -> Self {
-        let mut info = RequestInfo { path: percent_decode(path, false).into_owned(), ..RequestInfo::default() };
+        let decoded = percent_decode(path, false);
+        let mut info = RequestInfo { path: decoded.clone().into_owned(), ..RequestInfo::default() };
         info.verb = match *method {
             Method::GET => "get",
             Method::HEAD => "head",
@@ -69,24 +99,25 @@ impl RequestInfo {
             Method::OPTIONS => "options",
             _ => "",
         };
-        let mut parts = path.trim_start_matches('/').split('/');
-        let decoded = |p: &str| percent_decode(p, false).into_owned();
+        // An escaped slash separates like any other, as it does for upstream and for whom requests are
+        // passed on to: what is authorized must be what they see.
+        let mut parts = segments(&decoded);
         match parts.next() {
             Some("api") => {
                 let Some(version) = parts.next().filter(|v| !v.is_empty()) else { return info };
-                info.version = decoded(version);
+                info.version = version.to_owned();
             }
             Some("apis") => {
                 let (Some(group), Some(version)) = (parts.next(), parts.next().filter(|v| !v.is_empty())) else {
                     return info;
                 };
-                info.group = decoded(group);
-                info.version = decoded(version);
+                info.group = group.to_owned();
+                info.version = version.to_owned();
             }
             _ => return info,
         }
         let mut rest: Vec<&str> = parts.collect();
-        if rest.last().is_some_and(|l| l.is_empty())
+        while rest.last().is_some_and(|l| l.is_empty())
             && rest.get(2).is_none_or(|s| *s != "proxy")
             && rest.get(4).is_none_or(|s| *s != "proxy")
         {
@@ -102,18 +133,18 @@ impl RequestInfo {
         }
         info.is_resource = true;
         let tail = if rest[0] == "namespaces" && rest.len() > 2 && rest[2] != "status" && rest[2] != "finalize" {
-            info.namespace = decoded(rest[1]);
+            info.namespace = rest[1].to_owned();
             &rest[2..]
         } else {
             &rest[..]
         };
-        info.resource = decoded(tail[0]);
-        info.name = tail.get(1).map(|n| decoded(n)).unwrap_or_default();
-        info.subresource = tail.get(2).map(|s| decoded(s)).unwrap_or_default();
+        info.resource = tail[0].to_owned();
+        info.name = tail.get(1).copied().unwrap_or_default().to_owned();
+        info.subresource = tail.get(2).copied().unwrap_or_default().to_owned();
         if tail.len() > 3 {
-            info.rest = format!("/{}", tail[3..].join("/"));
+            info.rest = rest_of(path, &decoded, &tail[3..]);
         }
-        watch |= info.name.is_empty() && matches!(query.get("watch").as_deref(), Some("true" | "1" | ""));
+        watch |= info.name.is_empty() && query.flag("watch");
         let named = !info.name.is_empty();
         info.verb = match *method {
             Method::GET | Method::HEAD if watch => "watch",
@@ -186,9 +217,9 @@ impl Query {
             .collect()
     }
 
-    /// Whether a parameter is true.
+    /// Whether a parameter is true: upstream takes anything for that which does not say no.
     pub(crate) fn flag(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|v| matches!(v.as_ref(), "true" | "1" | "t" | "T" | "True" | "TRUE"))
+        self.get(name).is_some_and(|v| v != "0" && !v.eq_ignore_ascii_case("false"))
     }
 }
 

@@ -250,6 +250,18 @@ async fn an_extension_server_cannot_send_clients_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_authorized_is_what_the_extension_server_sees() {
+    let c = cluster().await;
+    let admin = registered(&c).await;
+    let echo = admin.get(&format!("/apis/{GROUP}/v1alpha1/namespaces/default%2Fflunders%2Ff%20g")).await.expect(200);
+    assert_eq!(echo["path"], format!("/apis/{GROUP}/v1alpha1/namespaces/default/flunders/f%20g"));
+    let josé = c.as_user("josé", &["system:masters"]);
+    let request = Request::builder().uri(format!("/apis/{GROUP}/v1alpha1/namespaces/default/flunders/bytes"));
+    let body = josé.raw(request.body(Full::default()).unwrap()).await.into_body().collect().await.unwrap().to_bytes();
+    assert!(String::from_utf8_lossy(&body).contains(r#"["x-remote-user","josé"]"#), "{body:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn conditions_say_why_a_remote_group_is_not_there() {
     let c = cluster().await;
     let http = c.admin();

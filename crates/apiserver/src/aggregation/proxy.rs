@@ -10,6 +10,7 @@ use crate::answer;
 use crate::body::Body;
 use crate::context::Context;
 use crate::forward::{Forward, forward};
+use crate::request_info::passed_on;
 
 fn plain(code: u16, text: impl Into<String>) -> Response<Body> {
     answer::with_type(code, "text/plain; charset=utf-8", text.into() + "\n")
@@ -27,7 +28,11 @@ pub(crate) async fn proxy(c: Context, remote: &Remote) -> Result<Response<Body>,
             return Ok(plain(503, "service unavailable"));
         }
     };
-    let path = c.parts.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned();
+    let mut path = passed_on(c.parts.uri.path(), &c.info.path).into_owned();
+    if let Some(query) = c.parts.uri.query() {
+        path.push('?');
+        path.push_str(query);
+    }
     let headers = front_proxy_headers(&c.user);
     let request = Forward { backend, path, headers, rewrite: None, upgrade_required: false };
     match forward(c, request).await {

@@ -51,3 +51,54 @@ async fn who_may_only_get_cannot_exec_by_asking_with_get() {
         assert_eq!(ask("user").await, 400, "{sub}");
     }
 }
+
+#[tokio::test]
+async fn an_escaped_slash_is_a_slash_for_everybody() {
+    let c = cluster().await;
+    let admin = c.admin();
+    let object = json!({ "metadata": { "name": "x" } });
+    admin.post("/api/v1/namespaces/default/configmaps", &object).await.expect(201);
+    let found = admin.get("/api/v1/namespaces/default%2Fconfigmaps%2fx").await.expect(200);
+    assert_eq!(found["metadata"]["name"], "x");
+    grant(&admin, "eve", &["get"], "", &["pods/status"]).await;
+    let eve = c.as_user("eve", &["system:authenticated"]);
+    // Not a resource of the name "pods/status".
+    let refused = eve.get("/api/v1/namespaces/default/pods%2Fstatus").await;
+    refused.refused(403, "Forbidden", r#"cannot get resource "pods" in API group"#);
+}
+
+#[tokio::test]
+async fn deleting_a_collection_is_never_about_one_name() {
+    let c = cluster().await;
+    let admin = c.admin();
+    let role = json!({ "metadata": { "name": "one" }, "rules": [{
+        "verbs": ["deletecollection", "list"], "apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["x"],
+    }] });
+    admin.post(&format!("{RBAC}/namespaces/default/roles"), &role).await.expect(201);
+    let binding = json!({
+        "metadata": { "name": "one" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "one" },
+        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "eve" }],
+    });
+    admin.post(&format!("{RBAC}/namespaces/default/rolebindings"), &binding).await.expect(201);
+    let eve = c.as_user("eve", &["system:authenticated"]);
+    let path = "/api/v1/namespaces/default/configmaps?fieldSelector=metadata.name%3Dx";
+    eve.get(path).await.expect(200);
+    eve.delete(path).await.refused(403, "Forbidden", "cannot deletecollection resource");
+}
+
+#[tokio::test]
+async fn every_true_of_a_watch_is_a_watch() {
+    let c = cluster().await;
+    let admin = c.admin();
+    grant(&admin, "eve", &["list"], "", &["configmaps"]).await;
+    let eve = c.as_user("eve", &["system:authenticated"]);
+    for value in ["true", "1", "True", "TRUE", "t", "yes", ""] {
+        let path = format!("/api/v1/namespaces/default/configmaps?watch={value}&timeoutSeconds=1");
+        let refused = eve.send(Method::GET, &path, &[], "").await;
+        refused.refused(403, "Forbidden", "cannot watch resource");
+    }
+    for value in ["false", "0", "False"] {
+        eve.get(&format!("/api/v1/namespaces/default/configmaps?watch={value}")).await.expect(200);
+    }
+}
