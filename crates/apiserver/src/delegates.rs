@@ -155,6 +155,12 @@ async fn call(backend: &Backend, request: Request<Body>) -> Result<Value, String
     serde_json::from_slice(&send(backend, request).await?).map_err(|e| e.to_string())
 }
 
+/// The audiences that both name; `None` where something was asked for and nothing of it is there.
+fn common(asked: &[String], good: &[String]) -> Option<Vec<String>> {
+    let both: Vec<String> = asked.iter().filter(|a| good.contains(a)).cloned().collect();
+    (!both.is_empty() || asked.is_empty()).then_some(both)
+}
+
 async fn send(backend: &Backend, mut request: Request<Body>) -> Result<bytes::Bytes, String> {
     let authority = HeaderValue::from_str(&backend.host.authority()).map_err(|e| e.to_string())?;
     request.headers_mut().insert(HOST, authority);
@@ -230,7 +236,8 @@ impl Webhook {
             return Ok(status.clone());
         }
         let (backend, request) = self.request(text)?;
-        let status = call(&backend, request).await?["status"].take();
+        let mut answer = call(&backend, request).await?;
+        let status = answer.get_mut("status").map(Value::take).ok_or("it answered without a status")?;
         let ttl = if yes(&status) { self.config.yes_ttl } else { self.config.no_ttl };
         let mut remembered = self.remembered.lock();
         if remembered.len() >= REMEMBERED {
@@ -318,11 +325,18 @@ impl Delegates {
         })
     }
 
-    /// Who a token stands for that nobody here knows.
-    pub(crate) async fn authenticate(&self, token: &str, audiences: &[String], now: i64) -> Option<Authenticated> {
+    /// Who a token stands for that nobody here knows. It must be good for one of `audiences`; whoever
+    /// does not speak of audiences means the API server's `own`.
+    pub(crate) async fn authenticate(
+        &self,
+        token: &str,
+        audiences: &[String],
+        own: &[String],
+        now: i64,
+    ) -> Option<Authenticated> {
         for issuer in self.issuers.iter().filter(|i| i.config.issued(token)) {
             match issuer.authenticate(token, now).await {
-                Ok(who) => return Some(who),
+                Ok(who) => return common(audiences, own).map(|audiences| Authenticated { audiences, ..who }),
                 Err(error) => tracing::info!(%error, "an ID token was refused"),
             }
         }
@@ -349,7 +363,9 @@ impl Delegates {
         who.uid = user["uid"].as_str().unwrap_or_default().to_owned();
         let extra = user["extra"].as_object().into_iter().flatten();
         who.extra = extra.map(|(k, v)| (k.clone(), texts(v))).collect();
-        (!who.name.is_empty()).then(|| Authenticated { user: who, audiences: texts(&status["audiences"]) })
+        let said = texts(&status["audiences"]);
+        let audiences = common(audiences, if said.is_empty() { own } else { &said })?;
+        (!who.name.is_empty()).then_some(Authenticated { user: who, audiences })
     }
 
     /// Whether the webhook is asked, and before the local authorizers.

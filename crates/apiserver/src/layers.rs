@@ -356,7 +356,8 @@ async fn authenticate(server: &Server, caller: &Caller, parts: &Parts) -> Result
     };
     let now = server.registry.clock().now().as_second();
     if let (AuthError::UnknownToken, Some(token)) = (&refused, bearer)
-        && let Some(who) = server.delegates.authenticate(token, server.issuer.api_audiences(), now).await
+        && let own = server.issuer.api_audiences()
+        && let Some(who) = server.delegates.authenticate(token, own, own, now).await
     {
         return Ok(Arc::new(who.user));
     }

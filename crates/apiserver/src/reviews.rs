@@ -67,9 +67,10 @@ async fn token(c: &Context, body: &mut Value) {
     let mut status = Map::new();
     let mut outcome = c.server.authenticator.authenticate_token(&token, &audiences);
     if matches!(outcome, Err(AuthError::UnknownToken)) {
-        let asked = if audiences.is_empty() { c.server.issuer.api_audiences() } else { &audiences };
+        let own = c.server.issuer.api_audiences();
+        let asked = if audiences.is_empty() { own } else { &audiences };
         let now = c.server.registry.clock().now().as_second();
-        if let Some(who) = c.server.delegates.authenticate(&token, asked, now).await {
+        if let Some(who) = c.server.delegates.authenticate(&token, asked, own, now).await {
             outcome = Ok(who);
         }
     }

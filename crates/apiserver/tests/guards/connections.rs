@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use crate::delegates::webhook;
 use crate::support::{cluster, start_tuned};
 use crate::wire::{http1, http2, tls};
 

@@ -3,6 +3,7 @@
 
 mod access;
 mod connections;
+mod delegates;
 #[path = "../support/mod.rs"]
 mod support;
 mod wire;
