@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::Response;
 use http::header::CONTENT_TYPE;
-use ironkeel_auth::{Attributes, UserInfo};
+use ironkeel_auth::Attributes;
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_registry::{
     ApiError, Change, DeleteOptions, Deleted, FieldTerm, FieldValidation, ListAnswer, Patch, PatchBody, Propagation,
@@ -18,10 +18,8 @@ use crate::answer;
 use crate::body::Body;
 use crate::context::Context;
 use crate::negotiate::{body_format, unsupported};
-use crate::request_info::RequestInfo;
-use crate::server::Server;
 use crate::tasks::Tasks;
-use crate::{decode, read};
+use crate::{decode, layers, read};
 
 /// Runs to the end whatever becomes of the caller.
 pub(crate) async fn detached<T: Send + 'static>(
@@ -62,7 +60,8 @@ async fn update(c: &Context, row: &Arc<Row>, change: impl Change + 'static) -> R
 /// PUT of an object or of a subresource that writes it.
 pub(crate) async fn replace(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
     let object = decode::of_row(&c, &row)?;
-    let put = Put { object: Replace(object), asking: Asking::of(&c, &row) };
+    let refused = if row.kind.hooks.create_on_update() { creation_refused(&c, &row).await } else { None };
+    let put = Put { object: Replace(object), refused };
     let written = update(&c, &row, put).await?;
     answer_written(&c, &row, &written).await
 }
@@ -70,7 +69,7 @@ pub(crate) async fn replace(c: Context, row: Arc<Row>) -> Result<Response<Body>,
 /// PUT: of an absent name it creates, for who may.
 struct Put {
     object: Replace,
-    asking: Asking,
+    refused: Option<ApiError>,
 }
 
 impl Change for Put {
@@ -79,8 +78,8 @@ impl Change for Put {
     }
 
     fn create(&self) -> Result<Option<Value>, ApiError> {
-        match self.asking.creation_refused() {
-            Some(refused) => Err(refused),
+        match &self.refused {
+            Some(refused) => Err(refused.clone()),
             None => self.object.create(),
         }
     }
@@ -88,7 +87,7 @@ impl Change for Put {
 
 /// PATCH of an object or of a subresource that writes it.
 pub(crate) async fn patch(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
-    let patch = decode_patch(&c, &row, row.kind.resource.type_id)?;
+    let patch = decode_patch(&c, &row, row.kind.resource.type_id).await?;
     let written = update(&c, &row, patch).await?;
     answer_written(&c, &row, &written).await
 }
@@ -104,7 +103,7 @@ const PATCH_TYPES: &[&str] = &[
 const CUSTOM_PATCH_TYPES: &[&str] = &["application/json-patch+json", "application/merge-patch+json", APPLY_YAML];
 const APPLY_YAML: &str = "application/apply-patch+yaml";
 
-fn decode_patch(c: &Context, row: &Arc<Row>, type_id: TypeId) -> Result<Patch, ApiError> {
+async fn decode_patch(c: &Context, row: &Arc<Row>, type_id: TypeId) -> Result<Patch, ApiError> {
     let content_type = c.parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let content_type = content_type.split(';').next().unwrap_or_default().trim();
     let scaled = !c.info.subresource.is_empty() && type_id != row.kind.resource.type_id;
@@ -159,7 +158,7 @@ fn decode_patch(c: &Context, row: &Arc<Row>, type_id: TypeId) -> Result<Patch, A
         }
     };
     Ok(Patch {
-        create_refused: if apply { Asking::of(c, row).creation_refused() } else { None },
+        create_refused: if apply { creation_refused(c, row).await } else { None },
         body,
         type_id,
         row: row.clone(),
@@ -193,33 +192,20 @@ fn unknown_members(patch: &Value) -> Vec<String> {
         .collect()
 }
 
-/// Who asks for what: an apply or a PUT may create the object only for who may create it.
-struct Asking {
-    server: Arc<Server>,
-    user: Arc<UserInfo>,
-    info: Arc<RequestInfo>,
-    row: Arc<Row>,
-}
-
-impl Asking {
-    fn of(c: &Context, row: &Arc<Row>) -> Self {
-        Asking { server: c.server.clone(), user: c.user.clone(), info: c.info.clone(), row: row.clone() }
+/// An apply or a PUT may create the object only for who may create it, by the word of every authorizer.
+async fn creation_refused(c: &Context, row: &Row) -> Option<ApiError> {
+    let info = &c.info;
+    let attributes = Attributes {
+        subresource: &info.subresource,
+        namespace: &info.namespace,
+        name: &info.name,
+        ..Attributes::for_resource(&c.user, "create", row.group(), row.kind.resource.version, row.plural())
+    };
+    let decision = layers::decide(&c.server, &attributes).await;
+    if decision.is_allowed() {
+        return None;
     }
-
-    fn creation_refused(&self) -> Option<ApiError> {
-        let (row, info) = (&self.row, &self.info);
-        let attributes = Attributes {
-            subresource: &info.subresource,
-            namespace: &info.namespace,
-            name: &info.name,
-            ..Attributes::for_resource(&self.user, "create", row.group(), row.kind.resource.version, row.plural())
-        };
-        let decision = self.server.authorizer.authorize(&attributes);
-        if decision.is_allowed() {
-            return None;
-        }
-        Some(ApiError::forbidden(row.group(), row.plural(), &info.name, &attributes.refusal(decision.reason())))
-    }
+    Some(ApiError::forbidden(row.group(), row.plural(), &info.name, &attributes.refusal(decision.reason())))
 }
 
 /// GET, PUT and PATCH of `scale`.
@@ -232,7 +218,7 @@ pub(crate) async fn scale(c: Context, row: Arc<Row>) -> Result<Response<Body>, A
             let change = if c.info.verb == "update" {
                 ScaleChange::Replace(decode::object(&c, "autoscaling/v1", "Scale", scale_type)?)
             } else {
-                ScaleChange::Patch(Box::new(decode_patch(&c, &row, scale_type)?))
+                ScaleChange::Patch(Box::new(decode_patch(&c, &row, scale_type).await?))
             };
             let request = c.write_request(&row)?;
             let (registry, row) = (registry.clone(), row.clone());

@@ -128,3 +128,22 @@ async fn an_id_token_is_good_for_the_api_server_alone() {
         assert_eq!(review(&c, &issuer.token(bad.clone()), json!([])).await["authenticated"], false, "{bad}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_apply_that_creates_is_asked_of_the_webhook_too() {
+    let url = answering(|_, review| {
+        let creates = review["spec"]["resourceAttributes"]["verb"] == "create";
+        json!({ "status": { "allowed": false, "denied": creates, "reason": "frozen" } })
+    })
+    .await;
+    let access = Some(webhook(format!("http://{url}/")));
+    let c = with(DelegatesConfig { access, access_first: true, ..DelegatesConfig::default() }).await;
+    grant(&c.admin(), "ann", &["create", "patch", "update"], "", &["configmaps"]).await;
+    let ann = c.as_user("ann", &["system:authenticated"]);
+    let object = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "x" } });
+    ann.post("/api/v1/namespaces/default/configmaps", &object).await.refused(403, "Forbidden", "frozen");
+    let path = "/api/v1/namespaces/default/configmaps/x?fieldManager=m";
+    ann.patch(path, "application/apply-patch+yaml", &object).await.refused(403, "Forbidden", "frozen");
+    c.admin().post("/api/v1/namespaces/default/configmaps", &object).await.expect(201);
+    ann.patch(path, "application/apply-patch+yaml", &object).await.expect(200);
+}
