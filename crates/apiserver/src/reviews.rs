@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::Response;
 use ironkeel_auth::{Attributes, AuthError, Decision, UserInfo};
+use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
 use ironkeel_object::{Map, Value};
 use ironkeel_registry::{ApiError, Row, rfc3339};
 
@@ -17,8 +18,12 @@ use crate::{decode, layers};
 pub(crate) async fn create(c: Context, row: &Arc<Row>) -> Result<Response<Body>, ApiError> {
     let mut body = decode::object(&c, &row.api_version, row.kind_name(), row.kind.resource.type_id)?;
     match row.plural() {
+        "tokenreviews" if body.str_at(&["spec", "token"]).is_none_or(str::is_empty) => {
+            return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
+        }
         "tokenreviews" => token(&c, &mut body).await,
         "subjectaccessreviews" => {
+            check(row, &body)?;
             let user = subject(&body["spec"]);
             access(&c, &mut body, &user, "").await?;
         }
@@ -30,10 +35,14 @@ pub(crate) async fn create(c: Context, row: &Arc<Row>) -> Result<Response<Body>,
                     "spec.resourceAttributes.namespace must match namespace: {namespace}"
                 )));
             }
+            check(row, &body)?;
             let user = subject(&body["spec"]);
             access(&c, &mut body, &user, &namespace).await?;
         }
-        "selfsubjectaccessreviews" => access(&c, &mut body, &c.user, "").await?,
+        "selfsubjectaccessreviews" => {
+            check(row, &body)?;
+            access(&c, &mut body, &c.user, "").await?;
+        }
         "selfsubjectrulesreviews" => rules(&c, &mut body)?,
         "selfsubjectreviews" => {
             *body.slot(&["metadata", "creationTimestamp"]) = rfc3339(c.server.registry.clock().now()).into();
@@ -42,6 +51,44 @@ pub(crate) async fn create(c: Context, row: &Arc<Row>) -> Result<Response<Body>,
         _ => return Err(ApiError::method_not_supported(row.group(), row.plural(), "create")),
     }
     Ok(answer::value(201, &body, &c.output))
+}
+
+/// What is wrong with an access review.
+fn check(row: &Row, body: &Value) -> Result<(), ApiError> {
+    let spec = Path::new("spec");
+    let member = |key: &str| body.at(&["spec", key]).filter(|v| !v.is_null());
+    let mut errors = Vec::new();
+    let mut wrong = |path: Path, value: &Value, why: &str| {
+        let mut shown = Vec::new();
+        ironkeel_codec::encode_json(value, &mut shown);
+        let message = format!("Invalid value: {}: {why}", String::from_utf8_lossy(&shown));
+        errors.push(FieldError { path, kind: FieldErrorKind::Invalid, message });
+    };
+    let paths = member("nonResourceAttributes");
+    match (member("resourceAttributes"), paths) {
+        (Some(_), Some(paths)) => {
+            let why = "cannot be specified in combination with resourceAttributes";
+            wrong(spec.child("nonResourceAttributes"), paths, why);
+        }
+        (None, None) => {
+            let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+            wrong(spec.child("resourceAttributes"), &Value::Null, why);
+        }
+        _ => {}
+    }
+    let user = body.str_at(&["spec", "user"]).unwrap_or_default();
+    if row.plural() != "selfsubjectaccessreviews" && user.is_empty() && texts(&body["spec"]["groups"]).is_empty() {
+        wrong(spec.child("user"), &"".into(), "at least one of user or group must be specified");
+    }
+    if let Some(paths) = paths
+        && row.plural() == "localsubjectaccessreviews"
+    {
+        wrong(spec.child("nonResourceAttributes"), paths, "disallowed on this kind of request");
+    }
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(row.group(), row.kind_name(), "", &errors))
 }
 
 fn user_value(user: &UserInfo) -> Value {

@@ -88,6 +88,22 @@ async fn deleting_a_collection_is_never_about_one_name() {
 }
 
 #[tokio::test]
+async fn reviews_without_a_subject_are_refused() {
+    let c = cluster().await;
+    let admin = c.admin();
+    let none: Value = json!({ "spec": {} });
+    let refused = admin.post("/apis/authentication.k8s.io/v1/tokenreviews", &none).await;
+    refused.refused(400, "BadRequest", "token is required for TokenReview in authentication");
+    let spec = json!({ "spec": { "resourceAttributes": { "verb": "get", "resource": "pods" } } });
+    let refused = admin.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", &spec).await;
+    refused.refused(422, "Invalid", "spec.user: Invalid value: \"\": at least one of user or group must be specified");
+    let both = json!({ "spec": { "user": "u", "resourceAttributes": { "verb": "get", "resource": "pods" },
+        "nonResourceAttributes": { "verb": "get", "path": "/" } } });
+    let refused = admin.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", &both).await;
+    refused.refused(422, "Invalid", "cannot be specified in combination with resourceAttributes");
+}
+
+#[tokio::test]
 async fn every_true_of_a_watch_is_a_watch() {
     let c = cluster().await;
     let admin = c.admin();
