@@ -259,7 +259,8 @@ where
     } else if long && info.verb == "get" {
         (bytes::Bytes::new(), None)
     } else {
-        (body::read(body).await?, None)
+        // Whoever sends slowly must not hold a seat for longer than a request may take.
+        (tokio::time::timeout(server.request_timeout, body::read(body)).await.map_err(|_| timed_out())??, None)
     };
     trail.done("read the body");
     seen.body = body.clone();
@@ -287,8 +288,12 @@ where
     trail.done(trail::HANDLE);
     match answered {
         Ok(answer) => answer,
-        Err(_) => Err(ApiError::new(Reason::Timeout, "Timeout: request did not complete within requested timeout")),
+        Err(_) => Err(timed_out()),
     }
+}
+
+fn timed_out() -> ApiError {
+    ApiError::new(Reason::Timeout, "Timeout: request did not complete within requested timeout")
 }
 
 fn negotiate(parts: &Parts, info: &RequestInfo, query: &Query) -> Result<Output, ApiError> {

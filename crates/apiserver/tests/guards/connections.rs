@@ -30,6 +30,19 @@ fn dir() -> Arc<tempfile::TempDir> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_never_comes_is_not_waited_for() {
+    let short = |config: &mut ironkeel_apiserver::Config| config.request_timeout = Duration::from_millis(300);
+    let c = start_tuned(dir(), Options::default(), short).await;
+    let mut io = tls(&c, Some(c.pki.client(Identity::Admin)), b"http/1.1").await;
+    let head = "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nhost: api\r\n\
+                content-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+    io.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    soon("the answer", io.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 504");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_front_proxy_may_name_users_in_any_script() {
     let c = cluster().await;
     let mut proxy = http1(&c, Some(c.pki.front_proxy_client())).await;
