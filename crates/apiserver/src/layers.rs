@@ -128,6 +128,9 @@ where
     if !ending.is_empty() {
         response = response.map(|body| body.observed(ending));
     }
+    if seen.nobody {
+        response.extensions_mut().insert(Nobody);
+    }
     if head {
         *response.body_mut() = Body::empty();
     } else if takes_gzip && !long {
@@ -135,6 +138,10 @@ where
     }
     response
 }
+
+/// On answers to callers that nobody knows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Nobody;
 
 /// What is found out about a request on its way, for those who tell of it afterwards.
 struct Seen {
@@ -144,6 +151,8 @@ struct Seen {
     classified: Option<Classified>,
     watched: Option<Watched>,
     waited: Duration,
+    /// Whether nobody knows the caller, or it gave no name.
+    nobody: bool,
     body: Bytes,
     body_type: Option<HeaderValue>,
     audit_id: Option<HeaderValue>,
@@ -162,6 +171,7 @@ impl Seen {
             classified: None,
             watched: None,
             waited: Duration::ZERO,
+            nobody: false,
             body: Bytes::new(),
             body_type: parts.headers.get(http::header::CONTENT_TYPE).cloned(),
             audit_id: parts.headers.get(&AUDIT_ID).cloned(),
@@ -230,11 +240,13 @@ where
         Ok(user) => user,
         Err(error) => {
             server.metrics.authenticated(None, asked.elapsed());
+            seen.nobody = true;
             seen.recording = Recording::begin(server, &parts, &info, None, received).await?;
             return Err(error);
         }
     };
     server.metrics.authenticated(Some(&user.name), asked.elapsed());
+    seen.nobody = user.name == UserInfo::ANONYMOUS;
     trail.done("authenticate");
     seen.recording = Recording::begin(server, &parts, &info, Some(&user), received).await?;
     let acting = act_as(server, user.clone(), &parts).await?;

@@ -37,7 +37,7 @@ use crate::documents::Documents;
 use crate::error::Error;
 use crate::escalation::Escalation;
 use crate::health::HealthCheck;
-use crate::layers::{self, AnonymousPaths, Caller, Connection, REQUEST_SECONDS};
+use crate::layers::{self, AnonymousPaths, Caller, Connection, Nobody, REQUEST_SECONDS};
 use crate::metered::{MeteredAdmission, MeteredStore};
 use crate::metrics::Metrics;
 use crate::outbound::ClientIdentity;
@@ -417,7 +417,16 @@ where
         if chance > 0.0 && request.version() == http::Version::HTTP_2 && rand::random::<f64>() < chance {
             goaway.cancel();
         }
-        async move { Ok::<_, Infallible>(layers::respond(server, &caller, request).await) }
+        let (goaway, version) = (goaway.clone(), request.version());
+        async move {
+            let response = layers::respond(server, &caller, request).await;
+            // Strangers get one answer a connection, so that floods of streams cost them handshakes
+            // (CVE-2023-44487; upstream's gate UnauthenticatedHTTP2DOSMitigation).
+            if version == http::Version::HTTP_2 && response.extensions().get::<Nobody>().is_some() {
+                goaway.cancel();
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
     let mut builder = auto::Builder::new(tasks);
     builder

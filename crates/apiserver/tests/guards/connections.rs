@@ -43,6 +43,17 @@ async fn a_body_that_never_comes_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_nobody_gets_one_answer_a_connection() {
+    let c = cluster().await;
+    let (mut sender, connection) = http2(&c, None).await;
+    let request = Request::builder().uri("https://api/api/v1/pods").body(Full::<Bytes>::default()).unwrap();
+    assert_eq!(sender.send_request(request).await.unwrap().status(), 401);
+    if let Err(error) = soon("the end of the connection", connection).await.unwrap() {
+        assert!(format!("{error:?}").contains("GoAway(b\"\", NO_ERROR"), "{error:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_front_proxy_may_name_users_in_any_script() {
     let c = cluster().await;
     let mut proxy = http1(&c, Some(c.pki.front_proxy_client())).await;
