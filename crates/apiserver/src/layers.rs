@@ -33,6 +33,8 @@ use crate::{answer, audit, compress, flow};
 
 /// Longest time for a request that is not long-running, in seconds (upstream's default).
 pub(crate) const REQUEST_SECONDS: u64 = 60;
+/// What the audit log says of a request whose client did not wait for the answer.
+const CLIENT_HUNG_UP: u16 = 499;
 /// Most bytes of a request's path and query.
 const URI_LIMIT_BYTES: usize = 64 << 10;
 
@@ -181,15 +183,9 @@ impl Seen {
         }
     }
 
-    /// Tells the audit log of the answer; what it still waits for comes back.
-    async fn answered(&mut self, response: &mut Response<Body>, long: bool) -> Option<audit::Ending> {
-        if let Some(id) = self.audit_id.take() {
-            response.headers_mut().insert(AUDIT_ID.clone(), id);
-        }
+    /// The record in the making, with what was found out.
+    fn recorded(&mut self) -> Option<Recording> {
         let mut recording = self.recording.take()?;
-        if let Ok(id) = HeaderValue::from_str(recording.id()) {
-            response.headers_mut().insert(AUDIT_ID.clone(), id);
-        }
         recording.learn(&Found {
             acting: self.acting.as_deref(),
             decision: self.decision.as_ref(),
@@ -197,6 +193,18 @@ impl Seen {
             body_type: self.body_type.as_ref().and_then(|t| t.to_str().ok()).unwrap_or_default(),
             annotations: Some(&self.annotations),
         });
+        Some(recording)
+    }
+
+    /// Tells the audit log of the answer; what it still waits for comes back.
+    async fn answered(&mut self, response: &mut Response<Body>, long: bool) -> Option<audit::Ending> {
+        if let Some(id) = self.audit_id.take() {
+            response.headers_mut().insert(AUDIT_ID.clone(), id);
+        }
+        let mut recording = self.recorded()?;
+        if let Ok(id) = HeaderValue::from_str(recording.id()) {
+            response.headers_mut().insert(AUDIT_ID.clone(), id);
+        }
         recording.answered(response.status().as_u16());
         let media_type = audit::media_type(response.headers()).to_owned();
         let whole = response.body().as_whole().cloned();
@@ -213,6 +221,18 @@ impl Seen {
         }
         recording.record(Stage::ResponseComplete).await;
         None
+    }
+}
+
+impl Drop for Seen {
+    /// A request whose client hung up is dropped where it stands, while its write goes on: it must be in
+    /// the audit log all the same.
+    fn drop(&mut self) {
+        let Some(mut recording) = self.recorded() else { return };
+        recording.answered(CLIENT_HUNG_UP);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { recording.record(Stage::ResponseComplete).await });
+        }
     }
 }
 

@@ -54,6 +54,48 @@ async fn who_is_nobody_gets_one_answer_a_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_hangs_up_is_in_the_audit_log_all_the_same() {
+    let dir = dir();
+    let (policy, log) = (dir.path().join("policy.yaml"), dir.path().join("audit.log"));
+    let text = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n";
+    std::fs::write(&policy, text).unwrap();
+    let audit =
+        AuditConfig { policy_file: Some(policy), log: Some(ironkeel_audit::LogConfig::new(&log)), webhook: None };
+    // A webhook that is asked whether the caller may, and never says.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let delegates = DelegatesConfig { access: Some(webhook(url)), access_first: true, ..DelegatesConfig::default() };
+    let tune = |config: &mut ironkeel_apiserver::Config| {
+        (config.audit, config.delegates) = (audit, Arc::new(delegates));
+    };
+    let c = start_tuned(dir, Options::default(), tune).await;
+    let ann = c.pki.issue_client("ann", Some("devs")).unwrap();
+    let mut io = tls(&c, Some(&ann), b"http/1.1").await;
+    let head = "DELETE /api/v1/namespaces/default/configmaps HTTP/1.1\r\nhost: api\r\naudit-id: gone\r\n\r\n";
+    io.write_all(head.as_bytes()).await.unwrap();
+    let asked = soon("the question", silent.accept()).await.unwrap();
+    drop(io);
+    let recorded = async {
+        loop {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            let found =
+                text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()).find(|e| e["auditID"] == "gone");
+            if let Some(event) = found {
+                return event;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let event = soon("the record", recorded).await;
+    drop(asked);
+    assert_eq!((event["stage"].as_str(), event["verb"].as_str()), (Some("ResponseComplete"), Some("deletecollection")));
+    assert_eq!(
+        (event["user"]["username"].as_str(), event["responseStatus"]["code"].as_i64()),
+        (Some("ann"), Some(499))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_front_proxy_may_name_users_in_any_script() {
     let c = cluster().await;
     let mut proxy = http1(&c, Some(c.pki.front_proxy_client())).await;
