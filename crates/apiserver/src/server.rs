@@ -63,6 +63,8 @@ const HTTP2_RESETS: usize = 100;
 const HTTP2_ERROR_RESETS: usize = 1_024;
 /// Most bytes of a request's headers (upstream's default: a mebibyte).
 const HEADER_BYTES: u32 = 1 << 20;
+/// Headers of an HTTP/1 request: a front proxy names each group in one of its own.
+const HTTP1_HEADERS: usize = 4_096;
 /// Bytes that an HTTP/1 connection buffers; the head of a request must fit.
 const HTTP1_BUFFER_BYTES: usize = HEADER_BYTES as usize + (64 << 10);
 /// Requests at once that read; long-running ones do not count (upstream's default).
@@ -433,6 +435,7 @@ where
         .http1()
         .timer(TokioTimer::new())
         .max_buf_size(HTTP1_BUFFER_BYTES)
+        .max_headers(HTTP1_HEADERS)
         .header_read_timeout(Duration::from_secs(HEADER_SECONDS));
     builder
         .http2()

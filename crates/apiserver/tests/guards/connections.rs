@@ -113,3 +113,15 @@ async fn a_front_proxy_may_name_users_in_any_script() {
     assert_eq!(body["status"]["userInfo"]["username"], "josé");
     assert_eq!(body["status"]["userInfo"]["groups"][0], "größe");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_of_many_groups_is_no_oversized_request() {
+    let c = cluster().await;
+    let mut proxy = http1(&c, Some(c.pki.front_proxy_client())).await;
+    let mut request = Request::builder().uri("/api/v1/namespaces").header("x-remote-user", "jane");
+    for i in 0..300 {
+        request = request.header("x-remote-group", format!("group-{i}"));
+    }
+    let request = request.header("x-remote-group", "system:masters").body(Full::default()).unwrap();
+    assert_eq!(proxy.send(request).await.status(), 200);
+}
