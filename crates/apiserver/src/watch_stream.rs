@@ -17,7 +17,7 @@ use ironkeel_registry::{
 };
 use rand::Rng;
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::answer::{self, IncludeObject};
 use crate::body::Body;
@@ -81,6 +81,7 @@ pub(crate) async fn watch(c: &Context, row: &Arc<Row>) -> Result<Response<Body>,
         bookmark_at: now + Duration::from_secs(BOOKMARK_SECONDS),
         bookmarks,
         last_bookmark: 0,
+        ending: c.server.draining.clone(),
         draining: Box::pin(c.server.draining.clone().cancelled_owned()),
         wake: Box::pin(tokio::time::sleep_until(now + timeout)),
         traffic: c.server.metrics.watch_traffic(row),
@@ -110,6 +111,7 @@ struct Streaming {
     bookmark_at: Instant,
     bookmarks: bool,
     last_bookmark: u64,
+    ending: CancellationToken,
     draining: Pin<Box<WaitForCancellationFutureOwned>>,
     /// The next time that something is due. Held, as `draining` is, so that an event costs no new timer.
     wake: Pin<Box<Sleep>>,
@@ -121,7 +123,8 @@ struct Streaming {
 impl Streaming {
     /// The next piece of the body; `None` at its end.
     async fn chunk(&mut self) -> Option<Bytes> {
-        if self.over {
+        // Of a resource that changes all the time something is always there to be told.
+        if self.over || self.ending.is_cancelled() || Instant::now() >= self.ends {
             return None;
         }
         loop {

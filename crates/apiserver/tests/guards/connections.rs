@@ -125,3 +125,21 @@ async fn a_user_of_many_groups_is_no_oversized_request() {
     let request = request.header("x-remote-group", "system:masters").body(Full::default()).unwrap();
     assert_eq!(proxy.send(request).await.status(), 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_ends_in_time_though_there_is_always_something_to_tell() {
+    let c = cluster().await;
+    let admin = c.admin();
+    let path = "/api/v1/namespaces/default/configmaps";
+    admin.post(path, &json!({ "metadata": { "name": "x" }, "data": { "n": "0" } })).await.expect(201);
+    let mut watch = admin.watch(&format!("{path}?watch=1&timeoutSeconds=1")).await;
+    let started = std::time::Instant::now();
+    for n in 1.. {
+        let change = json!({ "data": { "n": n.to_string() } });
+        admin.patch(&format!("{path}/x"), "application/merge-patch+json", &change).await.expect(200);
+        if watch.next().await.is_none() {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(3), "it is still told of changes");
+    }
+}
