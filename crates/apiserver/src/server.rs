@@ -45,6 +45,8 @@ use crate::policy_status;
 use crate::tasks::Tasks;
 use crate::{aggregation, bootstrap, flow, identity, in_process, legacy_tokens};
 
+/// Wait after a connection could not be accepted, in milliseconds: the next one cannot be, either.
+const ACCEPT_PAUSE_MS: u64 = 50;
 /// How long a TLS handshake may take, in seconds.
 const HANDSHAKE_SECONDS: u64 = 10;
 /// How long a client may take to send the head of a request, and to keep a connection idle, in seconds.
@@ -317,10 +319,10 @@ impl ApiServer {
                         serving.await;
                     });
                 }
-                // Out of descriptors, say: other connections must go on; the next accept waits for one.
+                // Out of descriptors, say: other connections must go on, and one of them may end.
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection failed");
-                    tokio::task::yield_now().await;
+                    tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
                 }
             }
         }
