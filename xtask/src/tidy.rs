@@ -37,7 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cni", &["netlink", "journal", "client", "informer"]),
     // 2: server.
     ("registry", &["schema", "object", "codec", "patch", "kinds", "store"]),
-    ("auth", &["schema", "object", "kinds"]),
+    ("auth", &["schema", "object", "expr", "kinds"]),
     ("admission", &["schema", "object", "codec", "patch", "expr", "kinds", "registry", "auth", "webhook", "trace"]),
     ("fairness", &["object", "metrics", "auth"]),
     ("audit", &["object", "codec", "metrics"]),

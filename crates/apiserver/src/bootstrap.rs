@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures::StreamExt;
+use ironkeel_auth::RequestHeaderConfig;
 use ironkeel_object::{Gvk, Map, ObjectMeta, Value, object};
 use ironkeel_registry::{AdmitAll, ApiError, Change, Reason, Registry, Row, User, WriteRequest};
 
@@ -47,7 +48,7 @@ pub(crate) async fn run(registry: &Arc<Registry>, config: &Config, kubernetes_ip
         ensure(registry, endpoints(config, &[config.advertise_address]), replace_endpoints).await?;
     }
     legacy_tokens::track(registry).await?;
-    ensure(registry, vec![client_ca(config)], replace_data).await
+    ensure(registry, vec![client_ca(&config.client_ca_pem, config.request_header.as_ref())], replace_data).await
 }
 
 pub(crate) fn row_of(registry: &Registry, object: &Value) -> Result<Arc<Row>, ApiError> {
@@ -205,18 +206,27 @@ fn replace_endpoints(existing: &Value, wanted: &Value) -> Option<Value> {
     (out != *existing).then_some(out)
 }
 
+/// Tells extension API servers of other authorities.
+pub(crate) async fn publish_authorities(
+    registry: &Arc<Registry>,
+    client_ca_pem: &str,
+    request_header: Option<&RequestHeaderConfig>,
+) -> Result<(), ApiError> {
+    ensure(registry, vec![client_ca(client_ca_pem, request_header)], replace_data).await
+}
+
 /// How extension API servers tell who asks: the authorities and headers of this server.
-fn client_ca(config: &Config) -> Value {
+fn client_ca(client_ca_pem: &str, request_header: Option<&RequestHeaderConfig>) -> Value {
     let mut object = object!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": { "name": "extension-apiserver-authentication", "namespace": "kube-system" },
     });
     let mut data = Map::new();
-    if !config.client_ca_pem.is_empty() {
-        data.insert("client-ca-file", config.client_ca_pem.as_str());
+    if !client_ca_pem.is_empty() {
+        data.insert("client-ca-file", client_ca_pem);
     }
-    if let Some(proxies) = &config.request_header {
+    if let Some(proxies) = request_header {
         let list = |names: &[String]| serde_json::Value::from(names.to_vec()).to_string();
         data.insert("requestheader-client-ca-file", proxies.ca_pem.as_str());
         data.insert("requestheader-allowed-names", list(&proxies.allowed_names));

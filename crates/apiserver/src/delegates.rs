@@ -11,13 +11,14 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request, Uri};
 use http_body_util::{BodyExt, Limited};
-use ironkeel_auth::{Attributes, AuthError, Authenticated, Decision, KeySet, OidcConfig, UserInfo};
+use ironkeel_auth::{Attributes, AuthError, Authenticated, AuthorizerEntry, Decision, KeySet, OidcConfig, UserInfo};
 use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
+use crate::access;
 use crate::body::Body;
 use crate::outbound::{self, Backend, ClientIdentity, Host, Trust};
 
@@ -68,6 +69,8 @@ pub struct DelegatesConfig {
     pub access: Option<WebhookConfig>,
     /// Whether the access webhook stands before RBAC, and so may deny what roles allow.
     pub access_first: bool,
+    /// The whole chain of authorizers, local ones and webhooks; instead of the modes and of `access`.
+    pub chain: Option<Vec<AuthorizerEntry>>,
     /// Issuers of ID tokens.
     pub issuers: Vec<OidcConfig>,
 }
@@ -161,7 +164,11 @@ fn common(asked: &[String], good: &[String]) -> Option<Vec<String>> {
     (!both.is_empty() || asked.is_empty()).then_some(both)
 }
 
-async fn send(backend: &Backend, mut request: Request<Body>) -> Result<bytes::Bytes, String> {
+async fn send(backend: &Backend, request: Request<Body>) -> Result<bytes::Bytes, String> {
+    send_within(backend, request, Duration::from_secs(ANSWER_SECONDS)).await
+}
+
+async fn send_within(backend: &Backend, mut request: Request<Body>, limit: Duration) -> Result<bytes::Bytes, String> {
     let authority = HeaderValue::from_str(&backend.host.authority()).map_err(|e| e.to_string())?;
     request.headers_mut().insert(HOST, authority);
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
@@ -174,7 +181,7 @@ async fn send(backend: &Backend, mut request: Request<Body>) -> Result<bytes::By
         }
         Ok(body.to_bytes())
     };
-    match tokio::time::timeout(Duration::from_secs(ANSWER_SECONDS), talk).await {
+    match tokio::time::timeout(limit, talk).await {
         Ok(outcome) => outcome,
         Err(_) => Err("it did not answer in time".to_owned()),
     }
@@ -193,6 +200,7 @@ pub(crate) struct Webhook {
     config: WebhookConfig,
     tls: Arc<rustls::ClientConfig>,
     remembered: Mutex<HashMap<Key, (Instant, Value)>>,
+    timeout: Duration,
 }
 
 impl Webhook {
@@ -203,7 +211,17 @@ impl Webhook {
             (None, _) => Trust::System,
         };
         let tls = outbound::client_tls(trust, config.identity.as_deref())?;
-        Ok(Webhook { config, tls, remembered: Mutex::default() })
+        Ok(Webhook { config, tls, remembered: Mutex::default(), timeout: access::TIMEOUT })
+    }
+
+    /// As above, with another limit.
+    pub(crate) fn within(config: WebhookConfig, timeout: Duration) -> Result<Self, String> {
+        Ok(Webhook { timeout, ..Webhook::new(config)? })
+    }
+
+    /// `v1` or `v1beta1`.
+    pub(crate) fn version(&self) -> &str {
+        &self.config.version
     }
 
     /// Posts JSON; what is answered does not matter, as long as it is a yes.
@@ -218,6 +236,9 @@ impl Webhook {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = path.parse().map_err(|_| format!("{path} is no path"))?;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(value) = ironkeel_trace::traceparent().and_then(|t| HeaderValue::try_from(t).ok()) {
+            request.headers_mut().insert(ironkeel_trace::TRACEPARENT, value);
+        }
         if let Some(token) = &self.config.token {
             let mut bearer = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|e| e.to_string())?;
             bearer.set_sensitive(true);
@@ -227,7 +248,7 @@ impl Webhook {
     }
 
     /// The review's status.
-    async fn ask(&self, review: &Value, yes: impl Fn(&Value) -> bool) -> Result<Value, String> {
+    pub(crate) async fn ask(&self, review: &Value, yes: impl Fn(&Value) -> bool) -> Result<Value, String> {
         let text = review.to_string();
         let key = key_of(&text);
         if let Some((until, status)) = self.remembered.lock().get(&key)
@@ -236,7 +257,8 @@ impl Webhook {
             return Ok(status.clone());
         }
         let (backend, request) = self.request(text)?;
-        let mut answer = call(&backend, request).await?;
+        let answer = send_within(&backend, request, self.timeout).await?;
+        let mut answer: Value = serde_json::from_slice(&answer).map_err(|e| e.to_string())?;
         let status = answer.get_mut("status").map(Value::take).ok_or("it answered without a status")?;
         let ttl = if yes(&status) { self.config.yes_ttl } else { self.config.no_ttl };
         let mut remembered = self.remembered.lock();
@@ -301,28 +323,49 @@ impl Issuer {
     }
 }
 
+fn issuers(configs: &[OidcConfig], before: &[Arc<Issuer>]) -> Result<Vec<Arc<Issuer>>, String> {
+    let issuer = |config: &OidcConfig| {
+        let trust = if config.ca_pem.is_empty() { Trust::System } else { Trust::Bundle(config.ca_pem.as_bytes()) };
+        let tls = outbound::client_tls(trust, None)?;
+        let of_before = |b: &&Arc<Issuer>| b.config.issuer == config.issuer && b.config.ca_pem == config.ca_pem;
+        // Keys that were fetched go on counting, so that a change of another field refuses nobody.
+        let keys = before.iter().find(of_before).map(|b| b.keys.load_full()).unwrap_or_default();
+        Ok(Arc::new(Issuer {
+            config: config.clone(),
+            tls,
+            keys: ArcSwap::new(keys),
+            fetched: tokio::sync::Mutex::default(),
+        }))
+    };
+    configs.iter().map(issuer).collect()
+}
+
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Delegates {
     tokens: Option<Webhook>,
     access: Option<Webhook>,
     access_first: bool,
-    issuers: Vec<Issuer>,
+    pub(crate) chain: access::Chain,
+    issuers: ArcSwap<Vec<Arc<Issuer>>>,
 }
 
 impl Delegates {
     pub(crate) fn new(config: &DelegatesConfig) -> Result<Self, String> {
-        let issuers = config.issuers.iter().cloned().map(|config| {
-            let trust = if config.ca_pem.is_empty() { Trust::System } else { Trust::Bundle(config.ca_pem.as_bytes()) };
-            let tls = outbound::client_tls(trust, None)?;
-            Ok::<_, String>(Issuer { config, tls, keys: ArcSwap::default(), fetched: tokio::sync::Mutex::default() })
-        });
         Ok(Delegates {
-            issuers: issuers.collect::<Result<_, _>>()?,
+            issuers: ArcSwap::from_pointee(issuers(&config.issuers, &[])?),
             tokens: config.tokens.clone().map(Webhook::new).transpose()?,
             access: config.access.clone().map(Webhook::new).transpose()?,
             access_first: config.access_first,
+            chain: access::Chain::new(config.chain.as_deref())?,
         })
+    }
+
+    /// Believes these issuers from now on.
+    pub(crate) fn replace_issuers(&self, configs: &[OidcConfig]) -> Result<(), String> {
+        let new = issuers(configs, &self.issuers.load())?;
+        self.issuers.store(Arc::new(new));
+        Ok(())
     }
 
     /// Who a token stands for that nobody here knows. It must be good for one of `audiences`; whoever
@@ -334,7 +377,7 @@ impl Delegates {
         own: &[String],
         now: i64,
     ) -> Option<Authenticated> {
-        for issuer in self.issuers.iter().filter(|i| i.config.issued(token)) {
+        for issuer in self.issuers.load_full().iter().filter(|i| i.config.issued(token)) {
             match issuer.authenticate(token, now).await {
                 Ok(who) => return common(audiences, own).map(|audiences| Authenticated { audiences, ..who }),
                 Err(error) => tracing::info!(%error, "an ID token was refused"),
@@ -376,52 +419,9 @@ impl Delegates {
     /// What the webhook says about a request.
     pub(crate) async fn authorize(&self, a: &Attributes<'_>) -> Decision {
         let Some(webhook) = &self.access else { return Decision::NoOpinion("".into()) };
-        let mut spec = json!({ "user": a.user.name });
-        let mut put = |key: &str, value: Value| {
-            spec[key] = value;
-        };
-        if !a.user.groups.is_empty() {
-            put("groups", json!(a.user.groups));
-        }
-        if !a.user.uid.is_empty() {
-            put("uid", json!(a.user.uid));
-        }
-        if !a.user.extra.is_empty() {
-            put("extra", json!(a.user.extra));
-        }
-        if a.resource_request {
-            let all = [
-                ("namespace", a.namespace),
-                ("verb", a.verb),
-                ("group", a.group),
-                ("version", a.version),
-                ("resource", a.resource),
-                ("subresource", a.subresource),
-                ("name", a.name),
-            ];
-            let said: serde_json::Map<String, Value> =
-                all.iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| ((*k).to_owned(), json!(v))).collect();
-            put("resourceAttributes", Value::Object(said));
-        } else {
-            put("nonResourceAttributes", json!({ "path": a.path, "verb": a.verb }));
-        }
-        let review = json!({
-            "apiVersion": format!("authorization.k8s.io/{}", webhook.config.version), "kind": "SubjectAccessReview",
-            "metadata": { "creationTimestamp": null }, "spec": spec,
-        });
-        match webhook.ask(&review, |s| s["allowed"] == true).await {
-            Ok(status) => {
-                let reason: Arc<str> = status["reason"].as_str().unwrap_or_default().into();
-                match (status["allowed"] == true, status["denied"] == true) {
-                    (true, false) => Decision::Allow(reason),
-                    (_, true) => Decision::Deny(reason),
-                    (false, false) => Decision::NoOpinion(reason),
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the webhook for authorization failed");
-                Decision::NoOpinion("".into())
-            }
-        }
+        access::ask(webhook, a).await.unwrap_or_else(|error| {
+            tracing::warn!(error, "the webhook for authorization failed");
+            Decision::NoOpinion("".into())
+        })
     }
 }

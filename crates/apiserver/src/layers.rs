@@ -2,16 +2,17 @@
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::FutureExt;
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use ironkeel_audit::Stage;
-use ironkeel_auth::{Attributes, AuthError, AuthRequest, Decision, Peer, UserInfo, impersonate};
+use ironkeel_auth::{Attributes, AuthError, AuthRequest, ClientCertificates, Decision, Peer, UserInfo, impersonate};
 use ironkeel_fairness::{Classified, Watched};
 use ironkeel_object::FieldSelector;
 use ironkeel_registry::{ApiError, Reason};
@@ -43,13 +44,31 @@ const URI_LIMIT_BYTES: usize = 64 << 10;
 pub(crate) struct Connection {
     certificates: Vec<CertificateDer<'static>>,
     address: SocketAddr,
-    /// What the certificates prove; `None` where they are nobody's.
-    peer: OnceLock<Option<Peer>>,
+    /// What the certificates prove, `None` where they are nobody's; and by which authorities.
+    peer: Mutex<Option<(u64, Option<Peer>)>>,
 }
 
 impl Connection {
     pub(crate) fn new(address: SocketAddr, certificates: Vec<CertificateDer<'static>>) -> Self {
-        Connection { certificates, address, peer: OnceLock::new() }
+        Connection { certificates, address, peer: Mutex::default() }
+    }
+
+    /// Whose the certificates are. It is found out once, and again when the authorities have changed or
+    /// the certificate has ended meanwhile.
+    fn peer(&self, known: &ClientCertificates, now: i64) -> Option<Peer> {
+        let generation = known.generation();
+        let mut found = self.peer.lock();
+        if let Some((seen, peer)) = &*found
+            && *seen == generation
+            && peer.as_ref().is_none_or(|p| p.expires == 0 || p.expires >= now)
+        {
+            return peer.clone();
+        }
+        let peer = known.identify(&self.certificates).map_err(|error| {
+            tracing::info!(%error, "a client certificate names nobody");
+        });
+        *found = Some((generation, peer.ok()));
+        found.as_ref().and_then(|(_, peer)| peer.clone())
     }
 }
 
@@ -342,11 +361,20 @@ fn negotiate(parts: &Parts, info: &RequestInfo, query: &Query) -> Result<Output,
 }
 
 /// Paths that anonymous callers may ask for; empty for all.
-pub(crate) struct AnonymousPaths(pub(crate) Vec<String>);
+pub(crate) struct AnonymousPaths(ArcSwap<Vec<String>>);
 
 impl AnonymousPaths {
+    pub(crate) fn new(paths: Vec<String>) -> Self {
+        AnonymousPaths(ArcSwap::from_pointee(paths))
+    }
+
+    pub(crate) fn replace(&self, paths: Vec<String>) {
+        self.0.store(Arc::new(paths));
+    }
+
     fn allow(&self, path: &str) -> bool {
-        self.0.is_empty() || self.0.iter().any(|p| p == path)
+        let paths = self.0.load();
+        paths.is_empty() || paths.iter().any(|p| p == path)
     }
 }
 
@@ -360,14 +388,8 @@ async fn authenticate(server: &Server, caller: &Caller, parts: &Parts) -> Result
         Caller::Stamped(user) => return Ok(user.clone()),
         Caller::Peer(connection) => connection,
     };
-    let peer = connection.peer.get_or_init(|| match server.certificates.identify(&connection.certificates) {
-        Ok(peer) => Some(peer),
-        Err(error) => {
-            tracing::info!(%error, "a client certificate names nobody");
-            None
-        }
-    });
-    if let Some(peer) = peer {
+    let peer = connection.peer(&server.certificates, server.registry.clock().now().as_second());
+    if let Some(peer) = &peer {
         if peer.front_proxy
             && let Some(user) = server.certificates.named_in_headers(&parts.headers)
         {
@@ -440,6 +462,9 @@ async fn allow(
 
 /// What the authorizers say, the webhook in its place.
 pub(crate) async fn decide(server: &Server, attributes: &Attributes<'_>) -> Decision {
+    if let Some(decision) = server.delegates.chain.decide(&server.authorizer, attributes).await {
+        return decision;
+    }
     let masters = attributes.user.in_group(UserInfo::MASTERS);
     if server.delegates.access() == Some(true) && !masters {
         match server.delegates.authorize(attributes).await {
@@ -468,6 +493,7 @@ async fn authorize(
     }
     let collection = matches!(info.verb, "list" | "watch" | "deletecollection");
     let selector = if collection { query.get("fieldSelector").unwrap_or_default() } else { "".into() };
+    let labels = if collection { query.get("labelSelector").unwrap_or_default() } else { "".into() };
     let selected = if selector.is_empty() || info.verb == "deletecollection" {
         None
     } else {
@@ -480,6 +506,7 @@ async fn authorize(
             namespace: info.scope(),
             name: selected.as_deref().unwrap_or(&info.name),
             field_selector: &selector,
+            label_selector: &labels,
             ..Attributes::for_resource(user, info.verb, &info.group, &info.version, &info.resource)
         },
         decided,

@@ -5,6 +5,7 @@
 //! path. What does not live here: rules of kinds (`kinds`), storage (`registry`), decisions about
 //! identity and permission (`auth`), admission plugins (`admission`).
 
+mod access;
 mod aggregation;
 mod answer;
 mod at_rest;
@@ -42,6 +43,7 @@ mod policy_status;
 mod process;
 mod protobuf;
 mod read;
+mod reload;
 mod request_info;
 mod reviews;
 mod rewrite;

@@ -15,7 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use ironkeel_audit::Auditor;
 use ironkeel_auth::{
-    Authenticator, AuthenticatorConfig, AuthorizationMode, Authorizer, ClientCertificates, RequestHeaderConfig,
+    AbacPolicies, Authenticator, AuthenticatorConfig, AuthorizationMode, Authorizer, ClientCertificates, RequestHeaderConfig,
     ServiceAccountIssuer, UserInfo,
 };
 use ironkeel_fairness::Controller;
@@ -106,6 +106,8 @@ pub struct Config {
     pub delegates: Arc<DelegatesConfig>,
     /// Which local authorizers are asked, in order.
     pub authorization_modes: Vec<AuthorizationMode>,
+    /// The policies of ABAC, where it is among them.
+    pub policies: AbacPolicies,
     /// Paths that anonymous callers may ask for; empty for all.
     pub anonymous_paths: Vec<String>,
     /// Longest time for a request that is not long-running.
@@ -153,6 +155,7 @@ impl Config {
             },
             delegates: Arc::default(),
             authorization_modes: vec![AuthorizationMode::Node, AuthorizationMode::Rbac],
+            policies: AbacPolicies::default(),
             anonymous_paths: Vec::new(),
             request_timeout: Duration::from_secs(REQUEST_SECONDS),
             shutdown_delay: Duration::ZERO,
@@ -201,7 +204,7 @@ pub(crate) struct Server {
 /// A running API server. Cheap to clone.
 #[derive(Clone)]
 pub struct ApiServer {
-    server: Arc<Server>,
+    pub(crate) server: Arc<Server>,
 }
 
 impl std::fmt::Debug for ApiServer {
@@ -220,6 +223,7 @@ impl ApiServer {
         let registry = Registry::start(store, config.clock.clone(), ironkeel_kinds::kinds(), services).await?;
         let source: Arc<dyn ObjectSource> = registry.clone();
         let authorizer = Arc::new(Authorizer::with_modes(source.clone(), config.authorization_modes.clone()));
+        authorizer.set_policies(config.policies.clone());
         // Rows hold the client, and the registry holds the rows.
         let services = ironkeel_admission::ClusterServices::new(Arc::new(Passing(Arc::downgrade(&registry))));
         let webhooks = Arc::new(ironkeel_webhook::WebhookClient::new(Arc::new(services)));
@@ -241,7 +245,7 @@ impl ApiServer {
             kubelet_address_types: config.kubelet_address_types.clone(),
             certificates: ClientCertificates::new(&config.client_ca_pem, config.request_header.clone())?,
             delegates: Delegates::new(&config.delegates).map_err(Error::Delegates)?,
-            anonymous_paths: AnonymousPaths(config.anonymous_paths.clone()),
+            anonymous_paths: AnonymousPaths::new(config.anonymous_paths.clone()),
             request_timeout: config.request_timeout,
             aggregator: Arc::new(Aggregator::new(config.proxy_client.clone())),
             documents: Documents::default(),

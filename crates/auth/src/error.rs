@@ -63,6 +63,9 @@ pub enum AuthError {
         /// Name of the Secret.
         secret: String,
     },
+    /// What an issuer's configuration says against an ID token.
+    #[error("oidc: {0}")]
+    IdToken(String),
     /// An ID token without a claim, or with another value than it must have.
     #[error("the ID token's claim {0:?} is absent or has another value than it must")]
     Claim(String),
@@ -129,7 +132,7 @@ pub enum PkiError {
         path: PathBuf,
     },
     /// A cipher suite that is not spoken.
-    #[error("cipher suite {0} is not supported")]
+    #[error("Cipher suite {0} not supported or doesn't exist")]
     CipherSuite(String),
     /// A name that cannot stand in a certificate.
     #[error("{0:?} cannot stand in a certificate")]

@@ -7,6 +7,7 @@
 pub mod authenticate;
 pub mod authorize;
 pub mod bootstrap;
+mod configuration;
 mod error;
 pub mod impersonate;
 pub mod pki;
@@ -14,11 +15,16 @@ pub mod token;
 mod user;
 
 pub use authenticate::{
-    AuthRequest, Authenticated, Authenticator, AuthenticatorConfig, ClientCertificates, OidcConfig, Peer,
-    RequestHeaderConfig, TokenUse, identity_of_certificate,
+    AnonymousRule, AuthRequest, Authenticated, AuthenticationConfiguration, Authenticator, AuthenticatorConfig,
+    ClaimMapping, ClientCertificates, OidcConfig, Peer, RequestHeaderConfig, TokenUse, identity_of_certificate,
+    read_authentication,
 };
-pub use authorize::{Attributes, AuthorizationMode, Authorizer, Decision, PolicyRule};
+pub use authorize::{
+    AbacPolicies, Attributes, AuthorizationMode, Authorizer, AuthorizerEntry, AuthorizerKind, Decision,
+    MatchConditions, PolicyRule, WebhookRules, read_authorization, selectors_of,
+};
 pub use bootstrap::{bootstrap_policy, reconcile};
+pub use configuration::{ConfigurationError, PolicyFileError};
 pub use error::{AuthError, PkiError};
 pub use pki::{Identity, Pki, PkiConfig};
 pub use token::{BoundObject, KeySet, ServiceAccountIssuer, SigningKey, TokenRequest};

@@ -8,7 +8,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use ironkeel_auth::pki::{LEAF_VALIDITY, RENEW_BEFORE};
+use ironkeel_auth::pki::{
+    LEAF_VALIDITY, RENEW_BEFORE, ReplaceableCertificates, ServingCertificates, api_server_tls_with,
+};
 use ironkeel_auth::{
     AuthError, ClientCertificates, Identity, Peer, Pki, PkiConfig, RequestHeaderConfig, UserInfo,
     identity_of_certificate,
@@ -101,7 +103,9 @@ fn each_authority_vouches_for_its_own_kind_of_peer_alone() {
     assert!(!admin.front_proxy);
     assert!(matches!(known.identify(&of(&theirs, Identity::Admin)), Err(AuthError::UntrustedCertificate)));
     let proxy = [ours.front_proxy_client().cert_der.clone()];
-    assert_eq!(known.identify(&proxy).unwrap(), Peer { user: None, front_proxy: true });
+    let peer = known.identify(&proxy).unwrap();
+    assert!(peer.expires > 1_700_000_000);
+    assert_eq!(peer, Peer { user: None, front_proxy: true, expires: peer.expires });
     assert!(known.identify(&[theirs.front_proxy_client().cert_der.clone()]).is_err());
     assert_eq!(known.identify(&[]).unwrap(), Peer::default());
     let others = RequestHeaderConfig { allowed_names: vec!["somebody-else".to_owned()], ..headers };
@@ -188,4 +192,66 @@ fn a_damaged_authority_is_named_and_a_damaged_leaf_is_made_again() {
     std::fs::write(dir.path().join("ca.key"), "rubbish").unwrap();
     let error = Pki::load_or_create(dir.path(), config("192.0.2.7")).unwrap_err().to_string();
     assert!(error.contains("not a key in PEM"), "{error}");
+}
+
+#[test]
+fn authorities_are_replaced_while_they_are_asked() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let ours = Pki::load_or_create(one.path(), config("192.0.2.7")).unwrap();
+    let theirs = Pki::load_or_create(two.path(), config("192.0.2.7")).unwrap();
+    let headers = RequestHeaderConfig::new(ours.front_proxy_ca_pem(), Vec::new());
+    let known = ClientCertificates::new(ours.ca_pem(), Some(headers)).unwrap();
+    let shared = known.clone();
+    let of = |pki: &Pki| vec![pki.client(Identity::Admin).cert_der.clone()];
+    let before = known.generation();
+    known.replace_client_ca(theirs.ca_pem()).unwrap();
+    assert!(shared.generation() > before);
+    assert!(shared.identify(&of(&ours)).is_err());
+    assert!(shared.identify(&of(&theirs)).unwrap().user.is_some());
+    assert_eq!(known.client_ca_pem(), theirs.ca_pem());
+    let proxy = [theirs.front_proxy_client().cert_der.clone()];
+    assert!(shared.identify(&proxy).is_err());
+    known.replace_front_proxy_ca(theirs.front_proxy_ca_pem()).unwrap();
+    assert!(shared.identify(&proxy).unwrap().front_proxy);
+    assert!(known.replace_client_ca("no certificate").is_err());
+    assert!(shared.identify(&of(&theirs)).is_ok(), "the one of before stays");
+}
+
+#[test]
+fn a_replaced_serving_certificate_is_shown_to_new_connections() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let ours = Pki::load_or_create(one.path(), config("192.0.2.7")).unwrap();
+    let theirs = Pki::load_or_create(two.path(), config("192.0.2.7")).unwrap();
+    let read = |dir: &tempfile::TempDir| {
+        let text = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+        ServingCertificates::new(&text("apiserver.crt"), &text("apiserver.key")).unwrap()
+    };
+    let shown = Arc::new(ReplaceableCertificates::new(read(&one)));
+    let server = api_server_tls_with(shown.clone(), rustls::ALL_VERSIONS, &[]).unwrap();
+    let (old, new) = (ours.client_tls_with(None).unwrap(), theirs.client_tls_with(None).unwrap());
+    assert!(handshake(server.clone(), old.clone(), "localhost").is_ok());
+    assert!(handshake(server.clone(), new.clone(), "localhost").is_err());
+    shown.replace(read(&two));
+    assert!(handshake(server.clone(), old, "localhost").is_err());
+    assert!(handshake(server, new, "localhost").is_ok());
+}
+
+#[test]
+fn cipher_suites_are_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    Pki::load_or_create(dir.path(), config("192.0.2.7")).unwrap();
+    let text = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    let shown = Arc::new(ServingCertificates::new(&text("apiserver.crt"), &text("apiserver.key")).unwrap());
+    let with = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        api_server_tls_with(shown.clone(), rustls::ALL_VERSIONS, &names).map_err(|e| e.to_string())
+    };
+    let good =
+        ["TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305", "TLS_AES_128_GCM_SHA256"];
+    let config = with(&good).unwrap();
+    let of_12 = config.crypto_provider().cipher_suites.iter().filter(|s| s.tls13().is_none()).count();
+    assert_eq!(of_12, 2);
+    for bad in ["TLS_RSA_WITH_AES_128_CBC_SHA", "TLS_AES_512", "AES128-SHA"] {
+        assert_eq!(with(&[bad]).unwrap_err(), format!("Cipher suite {bad} not supported or doesn't exist"));
+    }
 }

@@ -150,6 +150,13 @@ impl ObjectType {
         }
     }
 
+    /// Declares a field that the expression writes as it is, though it be a word of CEL's own, as upstream has
+    /// it in types that no schema describes: `request.resourceAttributes.namespace`.
+    pub fn plain_field(mut self, name: &str, ty: Type) -> Self {
+        self.fields.insert(name.to_owned(), Field { json_name: name.to_owned(), ty });
+        self
+    }
+
     /// The type's name.
     pub fn name(&self) -> &str {
         &self.name

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue};
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
@@ -15,7 +16,7 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
-use super::x509::identity_of_certificate;
+use super::x509::{end_of_certificate, identity_of_certificate};
 use crate::{AuthError, PkiError, UserInfo};
 
 /// Which header names a front proxy uses; upstream's defaults.
@@ -57,20 +58,27 @@ pub struct Peer {
     pub user: Option<Arc<UserInfo>>,
     /// Whether the peer may name users in headers.
     pub front_proxy: bool,
+    /// When the certificate ends, in seconds since 1970; 0 without one.
+    pub expires: i64,
 }
 
-/// Tells peers apart by their certificates.
-#[derive(Clone, Default)]
-pub struct ClientCertificates {
-    client: Option<Arc<dyn ClientCertVerifier>>,
+#[derive(Default)]
+struct Authorities {
+    client: Option<(Arc<dyn ClientCertVerifier>, String)>,
     front_proxy: Option<(Arc<dyn ClientCertVerifier>, RequestHeaderConfig)>,
+    generation: u64,
 }
+
+/// Tells peers apart by their certificates. Clones share the authorities, which may be replaced.
+#[derive(Clone, Default)]
+pub struct ClientCertificates(Arc<ArcSwap<Authorities>>);
 
 impl std::fmt::Debug for ClientCertificates {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let now = self.0.load();
         f.debug_struct("ClientCertificates")
-            .field("client", &self.client.is_some())
-            .field("front_proxy", &self.front_proxy.as_ref().map(|(_, config)| config))
+            .field("client", &now.client.is_some())
+            .field("front_proxy", &now.front_proxy.as_ref().map(|(_, config)| config))
             .finish()
     }
 }
@@ -91,9 +99,52 @@ impl ClientCertificates {
     /// A bundle that holds no certificate or a broken one.
     pub fn new(client_ca_pem: &str, front_proxy: Option<RequestHeaderConfig>) -> Result<Self, PkiError> {
         let client = (!client_ca_pem.is_empty()).then(|| verifier(client_ca_pem)).transpose()?;
+        let client = client.map(|verifier| (verifier, client_ca_pem.to_owned()));
         let front_proxy =
             front_proxy.map(|config| Ok::<_, PkiError>((verifier(&config.ca_pem)?, config))).transpose()?;
-        Ok(ClientCertificates { client, front_proxy })
+        Ok(ClientCertificates(Arc::new(ArcSwap::from_pointee(Authorities { client, front_proxy, generation: 0 }))))
+    }
+
+    /// Believes another authority for users from now on.
+    ///
+    /// # Errors
+    /// As [`ClientCertificates::new`]; the one of before stays.
+    pub fn replace_client_ca(&self, pem: &str) -> Result<(), PkiError> {
+        let client = Some((verifier(pem)?, pem.to_owned()));
+        self.0.rcu(|now| Authorities {
+            client: client.clone(),
+            front_proxy: now.front_proxy.clone(),
+            generation: now.generation + 1,
+        });
+        Ok(())
+    }
+
+    /// Believes another authority of front proxies from now on; names and headers stay. Nothing where
+    /// there are no front proxies.
+    ///
+    /// # Errors
+    /// As [`ClientCertificates::new`]; the one of before stays.
+    pub fn replace_front_proxy_ca(&self, pem: &str) -> Result<(), PkiError> {
+        let verifier = verifier(pem)?;
+        self.0.rcu(|now| Authorities {
+            client: now.client.clone(),
+            front_proxy: now.front_proxy.as_ref().map(|(_, config)| {
+                (verifier.clone(), RequestHeaderConfig { ca_pem: pem.to_owned(), ..config.clone() })
+            }),
+            generation: now.generation + 1,
+        });
+        Ok(())
+    }
+
+    /// The authority for users in PEM; empty where there is none.
+    pub fn client_ca_pem(&self) -> String {
+        self.0.load().client.as_ref().map(|(_, pem)| pem.clone()).unwrap_or_default()
+    }
+
+    /// Grows with each replacement: what was told of a connection's certificates before must be asked
+    /// again.
+    pub fn generation(&self) -> u64 {
+        self.0.load().generation
     }
 
     /// Who the owner of a chain (leaf first) is.
@@ -103,31 +154,30 @@ impl ClientCertificates {
     pub fn identify(&self, chain: &[CertificateDer<'_>]) -> Result<Peer, AuthError> {
         let Some((leaf, intermediates)) = chain.split_first() else { return Ok(Peer::default()) };
         let now = UnixTime::now();
-        if let Some((verifier, config)) = &self.front_proxy
+        let authorities = self.0.load();
+        if let Some((verifier, config)) = &authorities.front_proxy
             && verifier.verify_client_cert(leaf, intermediates, now).is_ok()
         {
             let name = identity_of_certificate(leaf)?.map(|u| u.name).unwrap_or_default();
             if config.allowed_names.is_empty() || config.allowed_names.contains(&name) {
-                return Ok(Peer { user: None, front_proxy: true });
+                return Ok(Peer { user: None, front_proxy: true, expires: end_of_certificate(leaf) });
             }
         }
-        let Some(verifier) = &self.client else { return Ok(Peer::default()) };
+        let Some((verifier, _)) = &authorities.client else { return Ok(Peer::default()) };
         verifier.verify_client_cert(leaf, intermediates, now).map_err(|_| AuthError::UntrustedCertificate)?;
-        Ok(Peer { user: identity_of_certificate(leaf)?.map(Arc::new), front_proxy: false })
+        let user = identity_of_certificate(leaf)?.map(Arc::new);
+        Ok(Peer { user, front_proxy: false, expires: end_of_certificate(leaf) })
     }
 
     /// The user that a front proxy's headers name; ask only for such a peer.
     pub fn named_in_headers(&self, headers: &HeaderMap) -> Option<UserInfo> {
-        let (_, config) = self.front_proxy.as_ref()?;
+        let authorities = self.0.load();
+        let (_, config) = authorities.front_proxy.as_ref()?;
         let text = |value: &HeaderValue| std::str::from_utf8(value.as_bytes()).ok().map(str::to_owned);
-        let first =
-            |names: &[String]| names.iter().filter_map(|n| text(headers.get(n)?)).find(|v| !v.is_empty());
+        let first = |names: &[String]| names.iter().filter_map(|n| text(headers.get(n)?)).find(|v| !v.is_empty());
         let name = first(&config.username_headers)?;
-        let groups: Vec<String> = config
-            .group_headers
-            .iter()
-            .flat_map(|n| headers.get_all(n).iter().filter_map(text))
-            .collect();
+        let groups: Vec<String> =
+            config.group_headers.iter().flat_map(|n| headers.get_all(n).iter().filter_map(text)).collect();
         let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for prefix in &config.extra_header_prefixes {
             let prefix = prefix.to_ascii_lowercase();
@@ -144,7 +194,8 @@ impl ClientCertificates {
 
     /// Takes the proxies' headers away, so that nothing behind believes them again.
     pub fn strip_headers(&self, headers: &mut HeaderMap) {
-        let Some((_, config)) = &self.front_proxy else { return };
+        let authorities = self.0.load();
+        let Some((_, config)) = &authorities.front_proxy else { return };
         for name in config.username_headers.iter().chain(&config.uid_headers).chain(&config.group_headers) {
             headers.remove(name);
         }
@@ -157,7 +208,7 @@ impl ClientCertificates {
     }
 
     /// The front proxies' configuration.
-    pub fn request_header(&self) -> Option<&RequestHeaderConfig> {
-        self.front_proxy.as_ref().map(|(_, config)| config)
+    pub fn request_header(&self) -> Option<RequestHeaderConfig> {
+        self.0.load().front_proxy.as_ref().map(|(_, config)| config.clone())
     }
 }

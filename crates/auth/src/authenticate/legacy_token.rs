@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use ironkeel_object::{ObjectMeta, ObjectSource, Value};
 use ironkeel_schema::resource;
 use serde::Deserialize;
@@ -36,12 +37,12 @@ struct Claims {
 }
 
 pub(super) struct LegacyTokens {
-    keys: KeySet,
+    keys: Arc<ArcSwap<KeySet>>,
     used: Option<TokenUse>,
 }
 
 impl LegacyTokens {
-    pub(super) fn new(keys: KeySet, used: Option<TokenUse>) -> Self {
+    pub(super) fn new(keys: Arc<ArcSwap<KeySet>>, used: Option<TokenUse>) -> Self {
         LegacyTokens { keys, used }
     }
 
@@ -56,7 +57,7 @@ impl LegacyTokens {
         audiences: Vec<String>,
         source: &dyn ObjectSource,
     ) -> Result<Authenticated, AuthError> {
-        let claims: Claims = self.keys.verify_as(token)?;
+        let claims: Claims = self.keys.load().verify_as(token)?;
         if claims.sub != format!("system:serviceaccount:{}:{}", claims.namespace, claims.name) {
             return Err(AuthError::MalformedToken);
         }

@@ -4,7 +4,9 @@
 //! A certificate that the handshake verified names its user; nothing here verifies chains.
 
 mod bootstrap_token;
+mod claims;
 mod client_ca;
+mod configuration;
 mod legacy_token;
 mod oidc;
 mod service_account;
@@ -12,7 +14,9 @@ mod static_tokens;
 mod x509;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use arc_swap::ArcSwap;
 use ironkeel_object::ObjectSource;
 use rustls_pki_types::CertificateDer;
 
@@ -23,8 +27,9 @@ use service_account::ServiceAccountTokens;
 use static_tokens::StaticTokens;
 
 pub use client_ca::{ClientCertificates, Peer, RequestHeaderConfig};
+pub use configuration::{AnonymousRule, AuthenticationConfiguration, read_authentication};
 pub use legacy_token::TokenUse;
-pub use oidc::OidcConfig;
+pub use oidc::{ClaimMapping, OidcConfig, ValidationRule};
 pub use x509::identity_of_certificate;
 
 /// Tells the time, Unix seconds.
@@ -96,9 +101,10 @@ pub struct Authenticator {
     source: Arc<dyn ObjectSource>,
     service_accounts: ServiceAccountTokens,
     legacy_tokens: LegacyTokens,
-    static_tokens: StaticTokens,
+    keys: Arc<ArcSwap<KeySet>>,
+    static_tokens: ArcSwap<StaticTokens>,
     api_audiences: Vec<String>,
-    anonymous: bool,
+    anonymous: AtomicBool,
     bootstrap_tokens: bool,
     clock: Clock,
 }
@@ -109,16 +115,16 @@ impl Authenticator {
     /// # Errors
     /// A malformed static token file.
     pub fn new(config: AuthenticatorConfig, source: Arc<dyn ObjectSource>) -> Result<Self, AuthError> {
+        let keys = Arc::new(ArcSwap::from_pointee(config.keys));
+        let tokens = config.static_tokens.as_deref().map_or_else(|| Ok(StaticTokens::default()), StaticTokens::parse);
         Ok(Authenticator {
-            legacy_tokens: LegacyTokens::new(config.keys.clone(), config.token_used),
-            service_accounts: ServiceAccountTokens::new(config.issuers, config.keys),
-            static_tokens: config
-                .static_tokens
-                .as_deref()
-                .map_or_else(|| Ok(StaticTokens::default()), StaticTokens::parse)?,
+            legacy_tokens: LegacyTokens::new(keys.clone(), config.token_used),
+            service_accounts: ServiceAccountTokens::new(config.issuers, keys.clone()),
+            keys,
+            static_tokens: ArcSwap::from_pointee(tokens?),
             source,
             api_audiences: config.api_audiences,
-            anonymous: config.anonymous,
+            anonymous: AtomicBool::new(config.anonymous),
             bootstrap_tokens: config.bootstrap_tokens,
             clock: config.clock,
         })
@@ -126,7 +132,27 @@ impl Authenticator {
 
     /// Whether requests without credentials are let in as `system:anonymous`.
     pub fn anonymous_enabled(&self) -> bool {
-        self.anonymous
+        self.anonymous.load(Ordering::Relaxed)
+    }
+
+    /// Lets requests without credentials in, or not, from now on.
+    pub fn set_anonymous(&self, enabled: bool) {
+        self.anonymous.store(enabled, Ordering::Relaxed);
+    }
+
+    /// Takes another static token file.
+    ///
+    /// # Errors
+    /// A malformed file; the one of before stays.
+    pub fn replace_static_tokens(&self, text: &str) -> Result<(), AuthError> {
+        self.static_tokens.store(Arc::new(StaticTokens::parse(text)?));
+        Ok(())
+    }
+
+    /// Verifies tokens of ServiceAccounts with these keys from now on.
+    pub fn replace_keys(&self, keys: KeySet) {
+        self.keys.store(Arc::new(keys));
+        self.service_accounts.forget();
     }
 
     /// Who the request comes from; `None` without credentials where anonymous is off (401).
@@ -141,7 +167,9 @@ impl Authenticator {
         }
         match request.bearer {
             Some(token) if !token.trim().is_empty() => self.token(token.trim(), request).map(Some),
-            _ if self.anonymous => Ok(Some(Authenticated { user: UserInfo::anonymous(), audiences: Vec::new() })),
+            _ if self.anonymous_enabled() => {
+                Ok(Some(Authenticated { user: UserInfo::anonymous(), audiences: Vec::new() }))
+            }
             _ => Ok(None),
         }
     }
@@ -175,7 +203,7 @@ impl Authenticator {
             Ok(common)
         };
         let now = (self.clock)();
-        if let Some(user) = self.static_tokens.find(token) {
+        if let Some(user) = self.static_tokens.load().find(token) {
             return Ok(Authenticated { user, audiences: of_this_server()? });
         }
         if self.service_accounts.issued_here(token) {

@@ -1,20 +1,50 @@
 //! ID tokens of OpenID Connect (`--oidc-*`, AuthenticationConfiguration): claims become a user.
 //!
-//! Fetching the issuer's keys is the API server's work; what a token must say is decided here.
+//! Fetching the issuer's keys is the API server's work; what a token must say is decided here. Claims
+//! that stand elsewhere (distributed claims) are not fetched.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ironkeel_expr::Program;
 use serde_json::Value;
 
-use super::Authenticated;
+use super::{Authenticated, claims};
 use crate::token::KeySet;
 use crate::{AuthError, UserInfo};
 
-/// How far clocks may differ, in seconds.
-const LEEWAY_SECONDS: i64 = 10;
+/// How far ahead the issuer's clock may be, in seconds.
+const LEEWAY_SECONDS: i64 = 5 * 60;
+/// Every algorithm that signatures are checked by.
+pub(super) const ALGORITHMS: &[&str] = &["RS256", "RS384", "RS512", "ES256", "ES384", "PS256", "PS384", "PS512"];
+
+/// Where a part of the user comes from.
+#[derive(Clone, Debug, Default)]
+pub enum ClaimMapping {
+    /// Nowhere.
+    #[default]
+    None,
+    /// A claim, with something put before it.
+    Claim {
+        /// Its name.
+        name: String,
+        /// What is put before it.
+        prefix: String,
+    },
+    /// An expression over `claims`.
+    Expression(Program),
+}
+
+/// An expression that must be true.
+#[derive(Clone, Debug)]
+pub struct ValidationRule {
+    /// Over `claims` or `user`.
+    pub program: Program,
+    /// What is said when it is false; may be empty.
+    pub message: String,
+}
 
 /// One issuer, and how its claims are read.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct OidcConfig {
     /// `iss` of its tokens, and where its discovery document is.
     pub issuer: String,
@@ -22,22 +52,28 @@ pub struct OidcConfig {
     pub discovery_url: Option<String>,
     /// Tokens must be for one of these.
     pub audiences: Vec<String>,
-    /// Claim with the user's name.
-    pub username_claim: String,
-    /// What is put before it.
-    pub username_prefix: String,
-    /// Claim with groups: a text or a list; empty for none.
-    pub groups_claim: String,
-    /// What is put before each.
-    pub groups_prefix: String,
-    /// Claim with the uid; empty for none.
-    pub uid_claim: String,
+    /// The user's name.
+    pub username: ClaimMapping,
+    /// The groups: a text or a list.
+    pub groups: ClaimMapping,
+    /// The uid.
+    pub uid: ClaimMapping,
+    /// Extras, each an expression over `claims`.
+    pub extra: Vec<(String, Program)>,
     /// Claims that must be there with these values.
     pub required_claims: Vec<(String, String)>,
+    /// What must hold of the claims.
+    pub claim_rules: Vec<ValidationRule>,
+    /// What must hold of the user.
+    pub user_rules: Vec<ValidationRule>,
     /// Allowed algorithms.
     pub algorithms: Vec<String>,
     /// Authorities of the issuer's server in PEM; the host's where empty.
     pub ca_pem: String,
+}
+
+fn refused(why: impl Into<String>) -> AuthError {
+    AuthError::IdToken(why.into())
 }
 
 impl OidcConfig {
@@ -45,18 +81,24 @@ impl OidcConfig {
     pub fn new(issuer: impl Into<String>, client_id: impl Into<String>) -> Self {
         let issuer = issuer.into();
         OidcConfig {
-            username_prefix: format!("{issuer}#"),
+            username: ClaimMapping::Claim { name: "sub".to_owned(), prefix: format!("{issuer}#") },
             issuer,
             discovery_url: None,
             audiences: vec![client_id.into()],
-            username_claim: "sub".to_owned(),
-            groups_claim: String::new(),
-            groups_prefix: String::new(),
-            uid_claim: String::new(),
+            groups: ClaimMapping::None,
+            uid: ClaimMapping::None,
+            extra: Vec::new(),
             required_claims: Vec::new(),
+            claim_rules: Vec::new(),
+            user_rules: Vec::new(),
             algorithms: vec!["RS256".to_owned()],
             ca_pem: String::new(),
         }
+    }
+
+    /// Whether tokens may be signed by this algorithm: whether it is known here at all.
+    pub fn knows_algorithm(name: &str) -> bool {
+        ALGORITHMS.contains(&name)
     }
 
     /// Whether a token says that it is this issuer's.
@@ -64,7 +106,8 @@ impl OidcConfig {
         KeySet::unverified_issuer(token).is_some_and(|iss| iss == self.issuer)
     }
 
-    /// The user of a token at `now` (Unix seconds).
+    /// The user of a token at `now` (Unix seconds). The audiences are empty: an ID token is good for
+    /// this API server.
     ///
     /// # Errors
     /// A token that is refused.
@@ -78,42 +121,137 @@ impl OidcConfig {
         if claims["iss"] != self.issuer.as_str() {
             return Err(AuthError::UnknownToken);
         }
-        let audiences = texts(&claims["aud"]);
+        let audiences = match &claims["aud"] {
+            Value::String(one) => vec![one.clone()],
+            Value::Array(many) => many.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            _ => Vec::new(),
+        };
         if !audiences.iter().any(|a| self.audiences.contains(a)) {
             return Err(AuthError::WrongAudience { found: audiences, accepted: self.audiences.clone() });
         }
         let time = |claim: &str| claims[claim].as_f64().map(|t| t as i64);
-        if time("exp").is_none_or(|exp| now > exp + LEEWAY_SECONDS) {
+        if time("exp").is_none_or(|exp| now > exp) {
             return Err(AuthError::Expired);
         }
-        if time("nbf").is_some_and(|nbf| now < nbf - LEEWAY_SECONDS) {
+        if time("nbf").is_some_and(|nbf| now + LEEWAY_SECONDS < nbf) {
             return Err(AuthError::NotYetValid);
+        }
+        let user = self.user(&claims)?;
+        Ok(Authenticated { user, audiences: Vec::new() })
+    }
+
+    fn user(&self, claims: &Value) -> Result<UserInfo, AuthError> {
+        let tree = claims::tree(claims);
+        let expression = |program: &Program, what: &str| {
+            let failed = |e: String| refused(format!("error evaluating {what} claim expression: {e}"));
+            claims::evaluate(program, "claims", &tree).map_err(failed)
+        };
+        let text = |program: &Program, what: &str| {
+            let value = expression(program, what)?;
+            let failed = || {
+                refused(format!(
+                    "error evaluating {what} claim expression: {what} claim expression must return a string"
+                ))
+            };
+            value.as_str().map(str::to_owned).ok_or_else(failed)
+        };
+        let mut user = UserInfo { name: self.name(claims, text)?, ..UserInfo::default() };
+        user.groups = match &self.groups {
+            ClaimMapping::None => Vec::new(),
+            ClaimMapping::Claim { name, prefix } => named_groups(claims, name, prefix)?,
+            ClaimMapping::Expression(program) => claims::texts(&expression(program, "group")?)
+                .map_err(|e| refused(format!("error evaluating group claim expression: {e}")))?,
+        };
+        user.uid = match &self.uid {
+            ClaimMapping::None => String::new(),
+            ClaimMapping::Claim { name, .. } => claims
+                .get(name)
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+                .ok_or_else(|| AuthError::Claim(name.clone()))?,
+            ClaimMapping::Expression(program) => text(program, "uid")?,
+        };
+        if let Some(id) = claims["jti"].as_str() {
+            user.extra.insert("authentication.kubernetes.io/credential-id".into(), vec![format!("JTI={id}")]);
+        }
+        for (key, program) in &self.extra {
+            let failed =
+                |e: String| refused(format!("error evaluating extra claim expression: {}: {e}", program.source()));
+            let values = claims::texts(&expression(program, "extra")?).map_err(failed)?;
+            if !values.is_empty() {
+                user.extra.insert(key.clone(), values);
+            }
         }
         for (claim, wanted) in &self.required_claims {
             if claims[claim] != wanted.as_str() {
                 return Err(AuthError::Claim(claim.clone()));
             }
         }
-        let name = claims[&self.username_claim].as_str().filter(|n| !n.is_empty());
-        let name = name.ok_or_else(|| AuthError::Claim(self.username_claim.clone()))?;
-        if self.username_claim == "email" && claims.get("email_verified").is_some_and(|v| v != true) {
-            return Err(AuthError::Claim("email_verified".to_owned()));
+        check(&self.claim_rules, "claims", &tree, "claim validation expression")?;
+        if !self.user_rules.is_empty() {
+            check(&self.user_rules, "user", &claims::user_tree(&user), "user info validation rule")?;
         }
-        let groups = texts(&claims[&self.groups_claim]);
-        let groups = groups.into_iter().map(|g| format!("{}{g}", self.groups_prefix));
-        let mut user = UserInfo::new(format!("{}{name}", self.username_prefix), groups);
-        user.uid = claims[&self.uid_claim].as_str().unwrap_or_default().to_owned();
-        if let Some(id) = claims["jti"].as_str() {
-            user.extra.insert("authentication.kubernetes.io/credential-id".into(), vec![format!("JTI={id}")]);
+        user.mark_authenticated();
+        Ok(user)
+    }
+
+    fn name(
+        &self,
+        claims: &Value,
+        text: impl Fn(&Program, &str) -> Result<String, AuthError>,
+    ) -> Result<String, AuthError> {
+        match &self.username {
+            ClaimMapping::None => Err(AuthError::Claim(String::new())),
+            ClaimMapping::Expression(program) => {
+                let name = text(program, "username")?;
+                if name.is_empty() {
+                    return Err(refused("empty username via CEL expression is not allowed"));
+                }
+                Ok(name)
+            }
+            ClaimMapping::Claim { name: claim, prefix } => {
+                let name = claims[claim].as_str().filter(|n| !n.is_empty());
+                let name = name.ok_or_else(|| AuthError::Claim(claim.clone()))?;
+                if claim == "email" && claims.get("email_verified").is_some_and(|v| v != true) {
+                    return Err(AuthError::Claim("email_verified".to_owned()));
+                }
+                Ok(format!("{prefix}{name}"))
+            }
         }
-        Ok(Authenticated { user, audiences: Vec::new() })
     }
 }
 
-fn texts(value: &Value) -> Vec<String> {
-    match value {
-        Value::String(one) => vec![one.clone()],
-        Value::Array(many) => many.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-        _ => Vec::new(),
+/// Groups of a claim: one text, or a list of nothing but texts. A claim that is absent is none.
+fn named_groups(claims: &Value, name: &str, prefix: &str) -> Result<Vec<String>, AuthError> {
+    let wrong = || refused(format!("parse groups claim {name:?}: it is no text and no list of texts"));
+    let found = match claims.get(name) {
+        None => return Ok(Vec::new()),
+        Some(Value::Null) => Vec::new(),
+        Some(Value::String(one)) => vec![one.as_str()],
+        Some(Value::Array(many)) => many.iter().map(|g| g.as_str().ok_or_else(wrong)).collect::<Result<_, _>>()?,
+        Some(_) => return Err(wrong()),
+    };
+    Ok(found.into_iter().map(|g| format!("{prefix}{g}")).collect())
+}
+
+/// Every rule must be true.
+fn check(
+    rules: &[ValidationRule],
+    variable: &'static str,
+    data: &ironkeel_object::Value,
+    what: &str,
+) -> Result<(), AuthError> {
+    for rule in rules {
+        let failed = |why: String| refused(format!("error evaluating {what}: {why}"));
+        let value = claims::evaluate(&rule.program, variable, data).map_err(failed)?;
+        if value.as_bool() != Some(true) {
+            let source = rule.program.source();
+            let message = match rule.message.as_str() {
+                "" => format!("validation expression '{source}' failed"),
+                said => format!("validation expression '{source}' failed: {said}"),
+            };
+            return Err(failed(message));
+        }
     }
+    Ok(())
 }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use ironkeel_object::{ObjectMeta, ObjectSource, Value};
 use ironkeel_schema::{Resource, resource};
 use parking_lot::Mutex;
@@ -32,7 +33,7 @@ struct Verified {
 
 pub(super) struct ServiceAccountTokens {
     issuers: Vec<String>,
-    keys: KeySet,
+    keys: Arc<ArcSwap<KeySet>>,
     verified: Mutex<Verified>,
 }
 
@@ -41,8 +42,13 @@ fn core(plural: &str) -> &'static Resource {
 }
 
 impl ServiceAccountTokens {
-    pub(super) fn new(issuers: Vec<String>, keys: KeySet) -> Self {
+    pub(super) fn new(issuers: Vec<String>, keys: Arc<ArcSwap<KeySet>>) -> Self {
         ServiceAccountTokens { issuers, keys, verified: Mutex::default() }
+    }
+
+    /// Forgets what the keys of before have verified.
+    pub(super) fn forget(&self) {
+        *self.verified.lock() = Verified::default();
     }
 
     pub(super) fn issued_here(&self, token: &str) -> bool {
@@ -65,7 +71,7 @@ impl ServiceAccountTokens {
         if let Some(claims) = self.remembered(&hash) {
             return Ok(claims);
         }
-        let claims = Arc::new(self.keys.verify(token)?);
+        let claims = Arc::new(self.keys.load().verify(token)?);
         let mut verified = self.verified.lock();
         if verified.young.len() >= VERIFIED_TOKENS / 2 {
             verified.old = std::mem::take(&mut verified.young);

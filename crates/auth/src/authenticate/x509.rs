@@ -33,3 +33,8 @@ pub fn identity_of_certificate(certificate: &CertificateDer<'_>) -> Result<Optio
     user.extra.insert("authentication.kubernetes.io/credential-id".into(), vec![format!("X509SHA256={fingerprint}")]);
     Ok(Some(user))
 }
+
+/// When a certificate ends, in seconds since 1970; 0 where it cannot be read.
+pub(super) fn end_of_certificate(certificate: &CertificateDer<'_>) -> i64 {
+    x509_parser::parse_x509_certificate(certificate).map_or(0, |(_, parsed)| parsed.validity().not_after.timestamp())
+}

@@ -3,18 +3,25 @@
 //! A check takes no lock and allocates next to nothing. Paths such as /healthz and /version are
 //! opened by the bootstrap role `system:public-info-viewer`, not here.
 
+mod abac;
+mod configuration;
 mod escalation;
+mod match_conditions;
 mod node;
 mod rbac;
 mod rules;
 
 use std::sync::Arc;
 
-use ironkeel_object::ObjectSource;
+use arc_swap::ArcSwap;
+use ironkeel_object::{ObjectSource, Value};
 
 use crate::UserInfo;
 
+pub use abac::AbacPolicies;
+pub use configuration::{AuthorizerEntry, AuthorizerKind, WebhookRules, read_authorization};
 pub use escalation::EscalationError;
+pub use match_conditions::MatchConditions;
 pub use rules::{PolicyRule, covers};
 
 use node::NodeAuthorizer;
@@ -46,6 +53,13 @@ pub struct Attributes<'a> {
     /// The field selector of a list, watch or deletecollection, as in the query; empty where there
     /// is none. A kubelet may list pods only with `spec.nodeName=<its node>`.
     pub field_selector: &'a str,
+    /// The label selector of a list, watch or deletecollection, as in the query.
+    pub label_selector: &'a str,
+}
+
+/// A request's `fieldSelector` and `labelSelector` as a review has them.
+pub fn selectors_of(attributes: &Attributes<'_>) -> [(&'static str, Option<Value>); 2] {
+    match_conditions::selectors(attributes)
 }
 
 impl<'a> Attributes<'a> {
@@ -74,6 +88,7 @@ impl<'a> Attributes<'a> {
             path: "",
             resource_request: true,
             field_selector: "",
+            label_selector: "",
         }
     }
 
@@ -130,11 +145,28 @@ pub enum AuthorizationMode {
     Node,
     /// Roles and their bindings.
     Rbac,
+    /// The policies of a file.
+    Abac,
+}
+
+impl AuthorizationMode {
+    /// The mode of this name: `RBAC`, `Node`, …
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "AlwaysAllow" => AuthorizationMode::AlwaysAllow,
+            "AlwaysDeny" => AuthorizationMode::AlwaysDeny,
+            "Node" => AuthorizationMode::Node,
+            "RBAC" => AuthorizationMode::Rbac,
+            "ABAC" => AuthorizationMode::Abac,
+            _ => return None,
+        })
+    }
 }
 
 /// The whole chain.
 pub struct Authorizer {
-    modes: Vec<AuthorizationMode>,
+    modes: ArcSwap<Vec<AuthorizationMode>>,
+    abac: ArcSwap<AbacPolicies>,
     rbac: Rbac,
     node: NodeAuthorizer,
     nothing: Arc<str>,
@@ -148,7 +180,23 @@ impl Authorizer {
 
     /// These modes, in this order.
     pub fn with_modes(source: Arc<dyn ObjectSource>, modes: Vec<AuthorizationMode>) -> Self {
-        Authorizer { modes, rbac: Rbac::new(source.clone()), node: NodeAuthorizer::new(source), nothing: "".into() }
+        Authorizer {
+            modes: ArcSwap::from_pointee(modes),
+            abac: ArcSwap::default(),
+            rbac: Rbac::new(source.clone()),
+            node: NodeAuthorizer::new(source),
+            nothing: "".into(),
+        }
+    }
+
+    /// Goes by these modes from now on.
+    pub fn set_modes(&self, modes: Vec<AuthorizationMode>) {
+        self.modes.store(Arc::new(modes));
+    }
+
+    /// Goes by these policies from now on, where ABAC is among the modes.
+    pub fn set_policies(&self, policies: AbacPolicies) {
+        self.abac.store(Arc::new(policies));
     }
 
     /// Whether it may be done.
@@ -156,29 +204,34 @@ impl Authorizer {
         if attributes.user.in_group(UserInfo::MASTERS) {
             return Decision::Allow(self.nothing.clone());
         }
-        let mut refused = None;
-        for mode in &self.modes {
-            match mode {
-                AuthorizationMode::AlwaysAllow => return Decision::Allow(self.nothing.clone()),
-                AuthorizationMode::AlwaysDeny => {
-                    refused.get_or_insert("Everything is forbidden.");
-                }
-                AuthorizationMode::Node => {
-                    if let Some(node) = attributes.user.node() {
-                        match self.node.authorize(node, attributes) {
-                            Ok(()) => return Decision::Allow(self.nothing.clone()),
-                            Err(reason) => refused = Some(reason),
-                        }
-                    }
-                }
-                AuthorizationMode::Rbac => {
-                    if let Some(reason) = self.rbac.authorize(attributes) {
-                        return Decision::Allow(reason);
-                    }
-                }
+        let mut refused = self.nothing.clone();
+        for mode in self.modes.load().iter() {
+            match self.authorize_by(*mode, attributes) {
+                Decision::NoOpinion(reason) if reason.is_empty() => {}
+                Decision::NoOpinion(reason) => refused = reason,
+                decided => return decided,
             }
         }
-        Decision::NoOpinion(refused.map_or_else(|| self.nothing.clone(), Arc::from))
+        Decision::NoOpinion(refused)
+    }
+
+    /// What one mode alone says; members of `system:masters` are none of its business.
+    pub fn authorize_by(&self, mode: AuthorizationMode, attributes: &Attributes<'_>) -> Decision {
+        let yes = || Decision::Allow(self.nothing.clone());
+        let no =
+            |reason: &str| Decision::NoOpinion(if reason.is_empty() { self.nothing.clone() } else { reason.into() });
+        match mode {
+            AuthorizationMode::AlwaysAllow => yes(),
+            AuthorizationMode::AlwaysDeny => no("Everything is forbidden."),
+            AuthorizationMode::Node => match attributes.user.node().map(|n| self.node.authorize(n, attributes)) {
+                Some(Ok(())) => yes(),
+                Some(Err(reason)) => no(reason),
+                None => no(""),
+            },
+            AuthorizationMode::Rbac => self.rbac.authorize(attributes).map_or_else(|| no(""), Decision::Allow),
+            AuthorizationMode::Abac if self.abac.load().allow(attributes) => yes(),
+            AuthorizationMode::Abac => no("No policy matched."),
+        }
     }
 
     /// All rules that hold for a user in a namespace (SelfSubjectRulesReview); the second value
@@ -187,6 +240,16 @@ impl Authorizer {
         if user.in_group(UserInfo::MASTERS) {
             return (PolicyRule::everything(), false);
         }
-        (self.rbac.rules_for(user, namespace), user.node().is_some())
+        let modes = self.modes.load();
+        let mut rules = Vec::new();
+        for mode in modes.iter() {
+            match mode {
+                AuthorizationMode::Rbac => rules.extend(self.rbac.rules_for(user, namespace)),
+                AuthorizationMode::Abac => rules.extend(self.abac.load().rules_for(user, namespace)),
+                AuthorizationMode::AlwaysAllow => rules.extend(PolicyRule::everything()),
+                AuthorizationMode::AlwaysDeny | AuthorizationMode::Node => {}
+            }
+        }
+        (rules, user.node().is_some() && modes.contains(&AuthorizationMode::Node))
     }
 }

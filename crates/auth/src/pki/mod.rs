@@ -22,7 +22,7 @@ pub use files::{create_private_dir, write_private};
 pub(crate) use files::{read as read_file, read_private as read_private_file, write_public as write_public_file};
 pub use kubeconfig::{kubeconfig, kubeconfig_with_token};
 pub use node::{NodeCertificates, issue_node};
-pub use serving::{ServingCertificates, self_signed};
+pub use serving::{ReplaceableCertificates, ServingCertificates, self_signed, self_signed_pem};
 pub use tls::{api_server_tls, api_server_tls_with};
 
 use crate::PkiError;

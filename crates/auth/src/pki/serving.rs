@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -68,6 +69,29 @@ fn matches(pattern: &str, name: &str) -> bool {
     suffix.eq_ignore_ascii_case(rest)
 }
 
+/// Serving certificates that may be replaced: connections that are there keep theirs, new ones get
+/// the new ones.
+#[derive(Debug)]
+pub struct ReplaceableCertificates(ArcSwap<ServingCertificates>);
+
+impl ReplaceableCertificates {
+    /// These, for now.
+    pub fn new(certificates: ServingCertificates) -> Self {
+        ReplaceableCertificates(ArcSwap::from_pointee(certificates))
+    }
+
+    /// Serves these from now on.
+    pub fn replace(&self, certificates: ServingCertificates) {
+        self.0.store(Arc::new(certificates));
+    }
+}
+
+impl ResolvesServerCert for ReplaceableCertificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.load().resolve(hello)
+    }
+}
+
 impl ResolvesServerCert for ServingCertificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let named = hello
@@ -87,9 +111,20 @@ pub fn self_signed(dir: &Path, file: &str, names: Vec<String>) -> Result<(PathBu
         return Ok((certificate, key));
     }
     create_private_dir(dir)?;
+    let (made, pair) = self_signed_pem(file, names)?;
+    write_private(&key, pair.as_bytes())?;
+    write_public(&certificate, made.as_bytes())?;
+    Ok((certificate, key))
+}
+
+/// A serving certificate that nobody vouches for, with its key, both in PEM.
+///
+/// # Errors
+/// A name that cannot stand in a certificate.
+pub fn self_signed_pem(common_name: &str, names: Vec<String>) -> Result<(String, String), PkiError> {
     let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let mut params = CertificateParams::default();
-    params.distinguished_name.push(DnType::CommonName, file);
+    params.distinguished_name.push(DnType::CommonName, common_name);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     for name in names {
         params.subject_alt_names.push(match name.parse::<IpAddr>() {
@@ -98,9 +133,7 @@ pub fn self_signed(dir: &Path, file: &str, names: Vec<String>) -> Result<(PathBu
         });
     }
     let made = params.self_signed(&pair)?;
-    write_private(&key, pair.serialize_pem().as_bytes())?;
-    write_public(&certificate, made.pem().as_bytes())?;
-    Ok((certificate, key))
+    Ok((made.pem(), pair.serialize_pem()))
 }
 
 #[cfg(test)]

@@ -98,16 +98,19 @@ pub fn api_server_tls_with(
     let ask = AskForCertificate(provider().signature_verification_algorithms);
     let mut provider = CryptoProvider::clone(&provider());
     if !cipher_suites.is_empty() {
-        let name = |s: &rustls::SupportedCipherSuite| format!("{:?}", s.suite());
+        // rustls writes suites of TLS 1.3 as `TLS13_…`; Go knows two of 1.2 by short names besides.
+        let is = |s: &rustls::SupportedCipherSuite, wanted: &str| {
+            let name = format!("{:?}", s.suite()).replacen("TLS13_", "TLS_", 1);
+            name == wanted || (wanted.ends_with("_CHACHA20_POLY1305") && name == format!("{wanted}_SHA256"))
+        };
         for wanted in cipher_suites {
-            let known =
-                provider.cipher_suites.iter().any(|s| name(s) == *wanted || name(s) == format!("{wanted}_SHA256"));
-            if !known && !wanted.starts_with("TLS_AES_") && !wanted.starts_with("TLS_CHACHA20_") {
+            if !provider.cipher_suites.iter().any(|s| is(s, wanted)) {
                 return Err(PkiError::CipherSuite(wanted.clone()));
             }
         }
         // Those of TLS 1.3 cannot be chosen, as in upstream.
-        provider.cipher_suites.retain(|s| s.tls13().is_some() || cipher_suites.contains(&name(s)));
+        let chosen = |s: &rustls::SupportedCipherSuite| cipher_suites.iter().any(|wanted| is(s, wanted));
+        provider.cipher_suites.retain(|s| s.tls13().is_some() || chosen(s));
     }
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(versions)?

@@ -1,5 +1,9 @@
 //! Issuing tokens, and telling the world how to verify them.
 
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
 use super::{Claims, KeySet, KubernetesClaims, Reference, SigningKey};
 use crate::AuthError;
 
@@ -41,13 +45,19 @@ pub enum BoundObject {
     Node(Reference),
 }
 
-/// Issues tokens.
+/// The key that signs, and all that verify.
+#[derive(Debug)]
+struct Keys {
+    signing: SigningKey,
+    verifying: KeySet,
+}
+
+/// Issues tokens. Clones share the keys, which may be replaced.
 #[derive(Clone, Debug)]
 pub struct ServiceAccountIssuer {
     issuer: String,
     api_audiences: Vec<String>,
-    key: SigningKey,
-    keys: KeySet,
+    keys: Arc<ArcSwap<Keys>>,
     max_seconds: Option<i64>,
     jwks_uri: Option<String>,
 }
@@ -55,7 +65,13 @@ pub struct ServiceAccountIssuer {
 impl ServiceAccountIssuer {
     /// Signs as `issuer` with `key`; `keys` are all that verify.
     pub fn new(issuer: impl Into<String>, api_audiences: Vec<String>, key: SigningKey, keys: KeySet) -> Self {
-        ServiceAccountIssuer { issuer: issuer.into(), api_audiences, key, keys, max_seconds: None, jwks_uri: None }
+        let keys = Arc::new(ArcSwap::from_pointee(Keys { signing: key, verifying: keys }));
+        ServiceAccountIssuer { issuer: issuer.into(), api_audiences, keys, max_seconds: None, jwks_uri: None }
+    }
+
+    /// Signs with another key from now on, and tells of these that verify.
+    pub fn replace_keys(&self, signing: SigningKey, verifying: KeySet) {
+        self.keys.store(Arc::new(Keys { signing, verifying }));
     }
 
     /// Tokens live no longer than this (`--service-account-max-token-expiration`); longer requests
@@ -119,7 +135,7 @@ impl ServiceAccountIssuer {
             kubernetes: private,
             nbf: now,
         };
-        Ok((self.key.sign(&claims)?, exp))
+        Ok((self.keys.load().signing.sign(&claims)?, exp))
     }
 
     /// The OIDC discovery document, for `/.well-known/openid-configuration`.
@@ -129,12 +145,12 @@ impl ServiceAccountIssuer {
             "jwks_uri": self.jwks_uri.as_deref().unwrap_or(jwks_uri),
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": self.keys.algorithms(),
+            "id_token_signing_alg_values_supported": self.keys.load().verifying.algorithms(),
         })
     }
 
     /// The key set, for `/openid/v1/jwks`.
     pub fn jwks(&self) -> serde_json::Value {
-        self.keys.jwks()
+        self.keys.load().verifying.jwks()
     }
 }

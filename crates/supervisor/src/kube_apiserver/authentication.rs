@@ -1,139 +1,78 @@
-//! `--authentication-config`: an AuthenticationConfiguration file, as far as claims are named
-//! plainly; expressions are refused by name.
+//! Issuers of ID tokens: by `--oidc-*`, or by an AuthenticationConfiguration file.
+
+use std::path::Path;
 
 use ironkeel_apiserver::Config;
-use ironkeel_auth::OidcConfig;
-use serde::Deserialize;
+use ironkeel_auth::{AuthenticationConfiguration, ClaimMapping, OidcConfig, read_authentication};
 
-use crate::flags::{FlagError, invalid};
+use super::options::optional;
+use crate::flags::{FlagError, Given, invalid};
 
-const FLAG: &str = "authentication-config";
+const FILE: &str = "authentication-config";
+const URL: &str = "oidc-issuer-url";
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct File {
-    api_version: String,
-    kind: String,
-    #[serde(default)]
-    jwt: Vec<Jwt>,
-    anonymous: Option<Anonymous>,
+/// Reads a file; `own` are the issuers of this server's own tokens.
+pub(super) fn file(path: &Path, own: &[String]) -> Result<AuthenticationConfiguration, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    read_authentication(&text, own).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Anonymous {
-    enabled: bool,
-    #[serde(default)]
-    conditions: Vec<PathCondition>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PathCondition {
-    path: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Jwt {
-    issuer: Issuer,
-    #[serde(default)]
-    claim_validation_rules: Vec<ClaimRule>,
-    claim_mappings: Mappings,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Issuer {
-    url: String,
-    #[serde(rename = "discoveryURL")]
-    discovery_url: Option<String>,
-    certificate_authority: Option<String>,
-    audiences: Vec<String>,
-    #[allow(dead_code)]
-    audience_match_policy: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ClaimRule {
-    claim: Option<String>,
-    required_value: Option<String>,
-    expression: Option<String>,
-    #[allow(dead_code)]
-    message: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Mappings {
-    username: Mapping,
-    groups: Option<Mapping>,
-    uid: Option<Mapping>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Mapping {
-    claim: Option<String>,
-    prefix: Option<String>,
-    expression: Option<String>,
-}
-
-fn claim(mapping: &Mapping, at: &str, path: &str) -> Result<(String, String), FlagError> {
-    if mapping.expression.is_some() {
-        return Err(invalid(FLAG, path, format!("{at}.expression is not supported; name a claim")));
+/// The issuers; what a file says about anonymous callers goes into `config`.
+pub(super) fn issuers(given: &Given, config: &mut Config) -> Result<Vec<OidcConfig>, FlagError> {
+    let Some(path) = given.text(FILE) else { return by_flags(given) };
+    if given.text(URL).is_some() {
+        let why = "authentication-config file and oidc-* flags are mutually exclusive";
+        return Err(invalid(FILE, path, why));
     }
-    let claim = mapping.claim.clone().filter(|c| !c.is_empty());
-    let claim = claim.ok_or_else(|| invalid(FLAG, path, format!("{at}.claim: Required value")))?;
-    Ok((claim, mapping.prefix.clone().unwrap_or_default()))
+    let read = file(Path::new(path), given.all("service-account-issuer")).map_err(|e| invalid(FILE, path, e))?;
+    if let Some(rule) = read.anonymous {
+        if given.text("anonymous-auth").is_some() {
+            let why = "--anonymous-auth flag cannot be set when anonymous field is configured in authentication configuration file";
+            return Err(invalid(FILE, path, why));
+        }
+        config.authenticator.anonymous = rule.enabled;
+        config.anonymous_paths = rule.paths;
+    }
+    Ok(read.issuers)
 }
 
-/// The issuers of a file; what it says about anonymous callers goes into `config`.
-pub(super) fn read(path: &str, config: &mut Config) -> Result<Vec<OidcConfig>, FlagError> {
-    let text = std::fs::read_to_string(path).map_err(|e| invalid(FLAG, path, e.to_string()))?;
-    let file: File = serde_yaml_ng::from_str(&text).map_err(|e| invalid(FLAG, path, e.to_string()))?;
-    let versions = ["v1", "v1beta1", "v1alpha1"].map(|v| format!("apiserver.config.k8s.io/{v}"));
-    if file.kind != "AuthenticationConfiguration" || !versions.contains(&file.api_version) {
-        return Err(invalid(FLAG, path, format!("is a {} of {}", file.kind, file.api_version)));
+fn by_flags(given: &Given) -> Result<Vec<OidcConfig>, FlagError> {
+    let Some(issuer) = given.text(URL) else {
+        return match given.text("oidc-client-id") {
+            Some(_) => Err(FlagError::Required(URL)),
+            None => Ok(Vec::new()),
+        };
+    };
+    if !issuer.starts_with("https://") {
+        return Err(invalid(URL, issuer, "URL scheme must be https"));
     }
-    if let Some(anonymous) = file.anonymous {
-        config.authenticator.anonymous = anonymous.enabled;
-        config.anonymous_paths = anonymous.conditions.into_iter().map(|c| c.path).collect();
+    let client = given.text("oidc-client-id").ok_or(FlagError::Required("oidc-client-id"))?;
+    let mut oidc = OidcConfig::new(issuer, client);
+    let claim = given.text("oidc-username-claim").unwrap_or("sub");
+    let prefix = match given.text("oidc-username-prefix") {
+        Some("-") => String::new(),
+        Some(prefix) => prefix.to_owned(),
+        // An address is one's own already.
+        None if claim == "email" => String::new(),
+        None => format!("{issuer}#"),
+    };
+    oidc.username = ClaimMapping::Claim { name: claim.to_owned(), prefix };
+    if let Some(claim) = given.text("oidc-groups-claim") {
+        let prefix = given.text("oidc-groups-prefix").unwrap_or_default().to_owned();
+        oidc.groups = ClaimMapping::Claim { name: claim.to_owned(), prefix };
     }
-    let mut issuers = Vec::new();
-    for (i, jwt) in file.jwt.into_iter().enumerate() {
-        let at = format!("jwt[{i}]");
-        if !jwt.issuer.url.starts_with("https://") {
-            return Err(invalid(FLAG, path, format!("{at}.issuer.url: URL scheme must be https")));
-        }
-        let mut oidc = OidcConfig::new(jwt.issuer.url, "");
-        oidc.audiences = jwt.issuer.audiences;
-        oidc.discovery_url = jwt.issuer.discovery_url;
-        oidc.ca_pem = jwt.issuer.certificate_authority.unwrap_or_default();
-        oidc.algorithms =
-            ["RS256", "RS384", "RS512", "ES256", "ES384", "PS256", "PS384", "PS512"].map(str::to_owned).into();
-        let maps = &jwt.claim_mappings;
-        (oidc.username_claim, oidc.username_prefix) =
-            claim(&maps.username, &format!("{at}.claimMappings.username"), path)?;
-        if let Some(groups) = &maps.groups {
-            (oidc.groups_claim, oidc.groups_prefix) = claim(groups, &format!("{at}.claimMappings.groups"), path)?;
-        }
-        if let Some(uid) = &maps.uid {
-            oidc.uid_claim = claim(uid, &format!("{at}.claimMappings.uid"), path)?.0;
-        }
-        for rule in jwt.claim_validation_rules {
-            match (rule.claim, rule.expression) {
-                (Some(claim), None) => {
-                    oidc.required_claims.push((claim, rule.required_value.unwrap_or_default()));
-                }
-                _ => {
-                    let why = format!("{at}.claimValidationRules: expressions are not supported; name a claim");
-                    return Err(invalid(FLAG, path, why));
-                }
-            }
-        }
-        issuers.push(oidc);
+    for pair in given.all("oidc-required-claim") {
+        let (claim, value) =
+            pair.split_once('=').ok_or_else(|| invalid("oidc-required-claim", pair, "must be key=value"))?;
+        oidc.required_claims.push((claim.to_owned(), value.to_owned()));
     }
-    Ok(issuers)
+    let algorithms = given.all("oidc-signing-algs");
+    if let Some(unknown) = algorithms.iter().find(|a| !OidcConfig::knows_algorithm(a)) {
+        return Err(invalid("oidc-signing-algs", unknown, format!("unsupported signing alg: {unknown:?}")));
+    }
+    if !algorithms.is_empty() {
+        oidc.algorithms = algorithms.to_vec();
+    }
+    oidc.ca_pem = optional(given, "oidc-ca-file")?.unwrap_or_default();
+    Ok(vec![oidc])
 }

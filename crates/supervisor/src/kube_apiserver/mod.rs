@@ -2,6 +2,8 @@
 //! embedded store. Several may run side by side on one etcd.
 
 mod authentication;
+mod authorization;
+mod dynamic;
 mod gates;
 mod options;
 mod reload;
@@ -94,6 +96,7 @@ impl ApiServerCommand {
             }
         }
         let server = ApiServer::start(config, store).await.map_err(|e| Error::ApiServer(e.to_string()))?;
+        options.files.watch(&mut reload, &server);
         let shutdown = CancellationToken::new();
         let reloading = tokio::spawn(reload.run(shutdown.clone()));
         let serving = tokio::spawn({

@@ -9,9 +9,10 @@ use std::time::Duration;
 use ironkeel_apiserver::{ClientIdentity, Config, DelegatesConfig, WebhookConfig};
 use ironkeel_audit::LogConfig;
 use ironkeel_auth::{
-    AuthenticatorConfig, AuthorizationMode, KeySet, OidcConfig, RequestHeaderConfig, ServiceAccountIssuer, SigningKey,
+    AuthenticatorConfig, RequestHeaderConfig, ServiceAccountIssuer,
 };
 
+use super::dynamic::{Files, service_account_keys};
 use super::gates::GATES;
 use super::reload::Reload;
 use crate::engine::StoreOptions;
@@ -30,6 +31,8 @@ pub(super) struct Options {
     pub(super) config: Config,
     /// The file, and whether it is read again when it changes.
     pub(super) encryption: Option<(PathBuf, bool)>,
+    /// What is read again when it changes, once there is a server to tell.
+    pub(super) files: Files,
     pub(super) reload: Reload,
     pub(super) notes: Vec<String>,
 }
@@ -38,7 +41,7 @@ fn read(flag: &'static str, path: &str) -> Result<String, FlagError> {
     std::fs::read_to_string(path).map_err(|e| invalid(flag, path, e.to_string()))
 }
 
-fn optional(given: &Given, flag: &'static str) -> Result<Option<String>, FlagError> {
+pub(super) fn optional(given: &Given, flag: &'static str) -> Result<Option<String>, FlagError> {
     given.text(flag).map(|path| read(flag, path)).transpose()
 }
 
@@ -59,7 +62,7 @@ fn identity(given: &Given, cert: &'static str, key: &'static str) -> Result<Opti
 /// Reads everything that the flags name.
 pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
     let mut notes = given.notes.clone();
-    let reload = Reload::default();
+    let mut reload = Reload::default();
     feature_gates(given, &mut notes)?;
     runtime_config(given)?;
     let listen =
@@ -70,7 +73,7 @@ pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
         None => network::node_ip().unwrap_or(IpAddr::from([127, 0, 0, 1])),
     };
     let (service_cidr, first) = service_range(given)?;
-    let tls = super::serving::tls(given, advertise, first, &mut notes)?;
+    let tls = super::serving::tls(given, advertise, first, &mut notes, &mut reload)?;
     let (authenticator, issuer) = tokens(given)?;
     let mut config = Config::new(authenticator, issuer);
     config.advertise_address = advertise;
@@ -87,15 +90,10 @@ pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
     } else {
         types.to_vec()
     };
-    let (modes, webhook) = modes(given)?;
-    config.authorization_modes = modes;
-    let issuers = issuers(given, &mut config)?;
-    config.delegates = Arc::new(DelegatesConfig {
-        tokens: token_webhook(given)?,
-        access: access_webhook(given, webhook.is_some())?,
-        access_first: webhook == Some(true),
-        issuers,
-    });
+    let chain = super::authorization::chain(given, &mut config)?;
+    let issuers = super::authentication::issuers(given, &mut config)?;
+    config.delegates =
+        Arc::new(DelegatesConfig { tokens: token_webhook(given)?, chain, issuers, ..DelegatesConfig::default() });
     let plugins = config.admission.plugins;
     let (on, off) = (given.all("enable-admission-plugins"), given.all("disable-admission-plugins"));
     config.admission.plugins =
@@ -124,6 +122,7 @@ pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
         tls,
         config,
         encryption: encryption(given)?,
+        files: Files::of(given),
         reload,
         notes,
     })
@@ -214,22 +213,9 @@ fn kubelets(given: &Given) -> Result<Arc<rustls::ClientConfig>, FlagError> {
 
 /// How tokens are verified and signed.
 fn tokens(given: &Given) -> Result<(AuthenticatorConfig, ServiceAccountIssuer), FlagError> {
-    const SIGN: &str = "service-account-signing-key-file";
-    const VERIFY: &str = "service-account-key-file";
     let issuers = given.all("service-account-issuer").to_vec();
     let first = issuers.first().cloned().ok_or(FlagError::Required("service-account-issuer"))?;
-    let path = given.text(SIGN).ok_or(FlagError::Required(SIGN))?;
-    let key = SigningKey::from_pem(&read(SIGN, path)?)
-        .ok_or_else(|| invalid(SIGN, path, "not a P-256 or RSA private key in PEM"))?;
-    let mut keys = KeySet::default();
-    for path in given.all(VERIFY) {
-        if !keys.add_pem(&read(VERIFY, path)?) {
-            return Err(invalid(VERIFY, path, "no P-256, P-384 or RSA key in PEM"));
-        }
-    }
-    if keys.is_empty() {
-        keys.add_signing_key(&key);
-    }
+    let (key, keys) = service_account_keys(given)?;
     let audiences = match given.all("api-audiences") {
         [] => vec![first.clone()],
         all => all.to_vec(),
@@ -258,29 +244,6 @@ fn tokens(given: &Given) -> Result<(AuthenticatorConfig, ServiceAccountIssuer), 
     Ok((authenticator, issuer))
 }
 
-/// The local modes, and whether a webhook is asked before RBAC.
-fn modes(given: &Given) -> Result<(Vec<AuthorizationMode>, Option<bool>), FlagError> {
-    const FLAG: &str = "authorization-mode";
-    let (mut local, mut webhook) = (Vec::new(), None);
-    for (i, mode) in given.all(FLAG).iter().enumerate() {
-        if given.all(FLAG)[..i].contains(mode) {
-            return Err(invalid(FLAG, mode, "stands twice"));
-        }
-        match mode.as_str() {
-            "AlwaysAllow" => local.push(AuthorizationMode::AlwaysAllow),
-            "AlwaysDeny" => local.push(AuthorizationMode::AlwaysDeny),
-            "Node" => local.push(AuthorizationMode::Node),
-            "RBAC" => local.push(AuthorizationMode::Rbac),
-            "Webhook" => webhook = Some(!local.iter().any(|m| *m != AuthorizationMode::Node)),
-            other => return Err(invalid(FLAG, other, "must be AlwaysAllow, AlwaysDeny, Node, RBAC or Webhook")),
-        }
-    }
-    if local.is_empty() && webhook.is_none() {
-        local.push(AuthorizationMode::AlwaysAllow);
-    }
-    Ok((local, webhook))
-}
-
 fn webhook(given: &Given, flag: &'static str, version: &'static str) -> Result<Option<WebhookConfig>, FlagError> {
     let Some(path) = given.text(flag) else { return Ok(None) };
     let mut config = WebhookConfig::from_kubeconfig(Path::new(path)).map_err(|e| invalid(flag, path, e))?;
@@ -298,62 +261,6 @@ fn token_webhook(given: &Given) -> Result<Option<WebhookConfig>, FlagError> {
     config.yes_ttl = given.duration("authentication-token-webhook-cache-ttl", Duration::from_secs(120))?;
     config.no_ttl = config.yes_ttl.min(config.no_ttl);
     Ok(Some(config))
-}
-
-fn access_webhook(given: &Given, wanted: bool) -> Result<Option<WebhookConfig>, FlagError> {
-    const FILE: &str = "authorization-webhook-config-file";
-    let found = webhook(given, FILE, "authorization-webhook-version")?;
-    let mut config = match (found, wanted) {
-        (Some(config), true) => config,
-        (None, true) => return Err(FlagError::Required(FILE)),
-        (Some(_), false) => {
-            let value = given.text(FILE).unwrap_or_default();
-            return Err(invalid(FILE, value, "needs --authorization-mode=Webhook"));
-        }
-        (None, false) => return Ok(None),
-    };
-    config.yes_ttl = given.duration("authorization-webhook-cache-authorized-ttl", Duration::from_secs(300))?;
-    config.no_ttl = given.duration("authorization-webhook-cache-unauthorized-ttl", Duration::from_secs(30))?;
-    Ok(Some(config))
-}
-
-/// Issuers of ID tokens, by flags or by an AuthenticationConfiguration file.
-fn issuers(given: &Given, config: &mut Config) -> Result<Vec<OidcConfig>, FlagError> {
-    let Some(issuer) = given.text("oidc-issuer-url") else {
-        return match given.text("authentication-config") {
-            Some(path) => super::authentication::read(path, config),
-            None => Ok(Vec::new()),
-        };
-    };
-    if given.text("authentication-config").is_some() {
-        return Err(invalid("authentication-config", "", "cannot be given together with --oidc-issuer-url"));
-    }
-    if !issuer.starts_with("https://") {
-        return Err(invalid("oidc-issuer-url", issuer, "must begin with https://"));
-    }
-    let client = given.text("oidc-client-id").ok_or(FlagError::Required("oidc-client-id"))?;
-    let mut oidc = OidcConfig::new(issuer, client);
-    if let Some(claim) = given.text("oidc-username-claim") {
-        claim.clone_into(&mut oidc.username_claim);
-    }
-    match given.text("oidc-username-prefix") {
-        Some("-") => oidc.username_prefix.clear(),
-        Some(prefix) => prefix.clone_into(&mut oidc.username_prefix),
-        None if oidc.username_claim == "email" => oidc.username_prefix.clear(),
-        None => {}
-    }
-    given.text("oidc-groups-claim").unwrap_or_default().clone_into(&mut oidc.groups_claim);
-    given.text("oidc-groups-prefix").unwrap_or_default().clone_into(&mut oidc.groups_prefix);
-    for pair in given.all("oidc-required-claim") {
-        let (claim, value) =
-            pair.split_once('=').ok_or_else(|| invalid("oidc-required-claim", pair, "must be key=value"))?;
-        oidc.required_claims.push((claim.to_owned(), value.to_owned()));
-    }
-    if !given.all("oidc-signing-algs").is_empty() {
-        oidc.algorithms = given.all("oidc-signing-algs").to_vec();
-    }
-    oidc.ca_pem = optional(given, "oidc-ca-file")?.unwrap_or_default();
-    Ok(vec![oidc])
 }
 
 fn audit(given: &Given) -> Result<ironkeel_audit::Config, FlagError> {

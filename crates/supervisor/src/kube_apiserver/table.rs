@@ -119,13 +119,13 @@ pub(super) const TABLE: &[Flag] = &[
     flag("service-account-jwks-uri", Value, Honoured, "Where the discovery document says the keys are"),
     flag("api-audiences", Commas, Honoured, "Audiences of this server [the first issuer]"),
     // May they.
-    flag("authorization-mode", Commas, Honoured, "Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny [AlwaysAllow]"),
+    flag("authorization-mode", Commas, Honoured, "Node, RBAC, ABAC, Webhook, AlwaysAllow, AlwaysDeny [AlwaysAllow]"),
     flag("authorization-webhook-config-file", Value, Honoured, "kubeconfig of a webhook for authorization"),
     flag("authorization-webhook-version", Value, Honoured, "v1 or v1beta1 [v1beta1]"),
     flag("authorization-webhook-cache-authorized-ttl", Value, Honoured, "[5m]"),
     flag("authorization-webhook-cache-unauthorized-ttl", Value, Honoured, "[30s]"),
-    flag("authorization-config", Value, Refused("--authorization-mode says the modes"), ""),
-    flag("authorization-policy-file", Value, Refused("there is no ABAC; use RBAC"), ""),
+    flag("authorization-config", Value, Honoured, "AuthorizationConfiguration, instead of the mode and its webhook"),
+    flag("authorization-policy-file", Value, Honoured, "ABAC's policies, one a line"),
     // Should they.
     flag("enable-admission-plugins", Commas, Honoured, "Plugins besides those that are on"),
     flag("disable-admission-plugins", Commas, Honoured, "Plugins that are on otherwise"),
