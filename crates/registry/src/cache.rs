@@ -165,12 +165,29 @@ struct State {
     first: u64,
     /// Watches from this revision on can be served.
     window: u64,
-    /// Revision of the last change.
+    /// Revision of the last change, as far as it is known.
     last: u64,
+    /// The objects were read as they stood at this revision.
+    read_at: u64,
     /// Changes that came while the objects were still being read.
     filling: Option<Vec<Pending>>,
     /// Nothing comes any more: the resource is served no longer, or anew.
     closed: bool,
+}
+
+impl State {
+    fn reset(&mut self, entries: Vec<Arc<Entry>>, revision: u64) {
+        let end = self.first + self.ring.len() as u64;
+        // What was deleted before leaves no trace, so any revision up to this one may have changed something.
+        self.last = revision;
+        self.object_bytes = entries.iter().map(|e| e.json_len()).sum();
+        self.objects = entries.into_iter().map(|e| (e.key().into(), e)).collect();
+        self.ring.clear();
+        self.ring_bytes = 0;
+        self.first = end + 1;
+        self.window = revision;
+        self.read_at = revision;
+    }
 }
 
 /// Key, new state, revision.
@@ -213,16 +230,7 @@ impl Cache {
     /// Replaces everything: at the start, and after the feed lost its place. Watchers from before
     /// are answered 410.
     pub(crate) fn reset(&self, entries: Vec<Arc<Entry>>, revision: u64) {
-        let mut state = self.state.write();
-        let end = state.first + state.ring.len() as u64;
-        state.last = entries.iter().map(|e| e.revision).max().unwrap_or(0);
-        state.object_bytes = entries.iter().map(|e| e.json_len()).sum();
-        state.objects = entries.into_iter().map(|e| (e.key().into(), e)).collect();
-        state.ring.clear();
-        state.ring_bytes = 0;
-        state.first = end + 1;
-        state.window = revision;
-        drop(state);
+        self.state.write().reset(entries, revision);
         self.version.fetch_add(1, Ordering::Release);
         self.wake_everybody(revision);
     }
@@ -237,13 +245,21 @@ impl Cache {
         self.state.write().filling = Some(Vec::new());
     }
 
-    /// Takes the objects as they stood at `revision`, then what has changed since.
+    /// Takes the objects as they stood at `revision`, then what has changed since. Nothing comes in between.
     pub(crate) fn filled(&self, entries: Vec<Arc<Entry>>, revision: u64) {
-        let pending = self.state.write().filling.take();
-        self.reset(entries, revision);
-        for (key, entry, at) in pending.into_iter().flatten().filter(|(_, _, at)| *at > revision) {
-            self.apply(&key, entry, at);
+        let mut state = self.state.write();
+        let pending = state.filling.take();
+        // The feed may have read everything anew meanwhile.
+        if state.read_at <= revision {
+            state.reset(entries, revision);
         }
+        for (key, entry, at) in pending.into_iter().flatten() {
+            self.change(&mut state, &key, entry, at);
+        }
+        let last = state.last;
+        drop(state);
+        self.version.fetch_add(1, Ordering::Release);
+        self.wake_everybody(last);
     }
 
     /// Ends every watch.
@@ -264,8 +280,14 @@ impl Cache {
             pending.push((key.into(), entry, revision));
             return;
         }
-        // What the objects were read with already.
-        if revision <= state.window && revision > 0 {
+        self.change(&mut state, key, entry, revision);
+        drop(state);
+        self.version.store(revision, Ordering::Release);
+    }
+
+    fn change(&self, state: &mut State, key: &str, entry: Option<Arc<Entry>>, revision: u64) {
+        // What the objects were read with already. One revision may change more objects than the ring holds.
+        if revision <= state.read_at {
             return;
         }
         let (entry, previous, deleted) = match entry {
@@ -300,8 +322,6 @@ impl Cache {
                 state.first += 1;
             }
         }
-        drop(state);
-        self.version.store(revision, Ordering::Release);
     }
 
     /// What a watcher waits on: every change, or those that touch its target (and now and then
@@ -387,5 +407,88 @@ impl Cache {
         }
         out.extend(state.ring.range(from..to).cloned());
         Ok(state.first + to as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use bytes::Bytes;
+    use ironkeel_object::Value;
+
+    use super::*;
+    use crate::entry::Extract;
+
+    fn entry(key: &str, revision: u64) -> Arc<Entry> {
+        let kind = ironkeel_kinds::kinds().first().expect("there are kinds");
+        let bytes = Bytes::from_static(br#"{"metadata":{"name":"a"}}"#);
+        Arc::new(Entry::new(key, revision, bytes, Arc::new(Extract::of(&Value::object(), kind, &[]))))
+    }
+
+    #[test]
+    fn what_comes_while_a_cache_is_filled_is_neither_lost_nor_overtaken() {
+        const CHANGES: u64 = 400;
+        for _ in 0..200 {
+            let cache = Arc::new(Cache::default());
+            let done = Arc::new(AtomicU64::new(0));
+            let start = Arc::new(Barrier::new(2));
+            cache.begin_filling();
+            let feed = std::thread::spawn({
+                let (cache, done, start) = (cache.clone(), done.clone(), start.clone());
+                move || {
+                    start.wait();
+                    for revision in 1..=CHANGES {
+                        cache.apply("a", Some(entry("a", revision)), revision);
+                        done.store(revision, Ordering::Release);
+                    }
+                }
+            });
+            start.wait();
+            while done.load(Ordering::Acquire) < CHANGES / 4 {
+                std::hint::spin_loop();
+            }
+            let at = done.load(Ordering::Acquire);
+            cache.filled(vec![entry("a", at)], at);
+            feed.join().expect("the feed ends");
+            assert_eq!(cache.get("a").map(|e| e.revision), Some(CHANGES));
+            let mut seen = Vec::new();
+            let cursor = cache.cursor_after(at).expect("the ring begins where the objects were read");
+            cache.changes(cursor, usize::MAX >> 1, &mut seen).expect("all changes are there");
+            let revisions: Vec<u64> = seen.iter().map(|c| c.revision).collect();
+            assert_eq!(revisions, (at + 1..=CHANGES).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_cache_read_anew_while_it_is_filled_keeps_the_newer_state() {
+        let cache = Cache::default();
+        cache.begin_filling();
+        cache.reset(vec![entry("a", 7)], 9);
+        cache.apply("b", Some(entry("b", 10)), 10);
+        cache.filled(vec![entry("a", 3)], 4);
+        assert_eq!(cache.get("a").map(|e| e.revision), Some(7));
+        assert_eq!(cache.get("b").map(|e| e.revision), Some(10));
+        assert!(cache.cursor_after(8).is_err(), "nobody knows what was between 4 and 9");
+    }
+
+    #[test]
+    fn one_revision_may_change_more_than_the_ring_holds() {
+        let cache = Cache::default();
+        let many = RING_EVENTS + 500;
+        for i in 0..many {
+            let key = format!("k{i}");
+            cache.apply(&key, Some(entry(&key, 1)), 1);
+        }
+        assert_eq!(cache.len(), many);
+        assert!(cache.cursor_after(0).is_err(), "who was not told of some of it begins anew");
+    }
+
+    #[test]
+    fn a_state_read_late_is_not_taken_for_an_earlier_one() {
+        let cache = Cache::default();
+        // What changed last before 9 was a delete.
+        cache.reset(vec![entry("a", 3)], 9);
+        assert_eq!((cache.last(), cache.snapshot("", "", |_| true).last), (9, 9));
     }
 }
