@@ -122,56 +122,66 @@ impl Registry {
                 return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
             }
             let Some(revision) = place.revision else {
-                return Ok(self.list_cache(row, request, None, &place.start));
+                return Ok(self.list_cache(row, request, None, &place.start).0);
             };
             self.wait_for_revision(revision).await?;
             // A token lives as long as the history, whether or not this resource has changed since.
             if let Err(StoreError::Compacted { .. }) = self.store.get(home.prefix.as_bytes(), revision).await {
                 return Err(self.expired(request, &place.start));
             }
-            if home.cache.last() > revision {
-                return self.list_history(row, request, revision, &place.start).await;
-            }
-            return Ok(self.list_cache(row, request, Some(revision), &place.start));
+            return self.list_at(row, request, revision, &place.start).await;
         }
         match request.version_match {
             Some(VersionMatch::Exact) => {
                 self.wait_for_revision(asked).await?;
-                if home.cache.last() > asked {
-                    return self.list_history(row, request, asked, "").await;
-                }
-                Ok(self.list_cache(row, request, Some(asked), ""))
+                self.list_at(row, request, asked, "").await
             }
             _ => {
                 self.wait_for_revision(asked).await?;
-                Ok(self.list_cache(row, request, None, ""))
+                Ok(self.list_cache(row, request, None, "").0)
             }
         }
     }
 
-    fn list_cache(&self, row: &Row, request: &ListRequest, at: Option<u64>, start: &str) -> ListAnswer {
+    /// The list as of a revision: the cache's, unless something has changed since.
+    async fn list_at(
+        &self,
+        row: &Row,
+        request: &ListRequest,
+        revision: u64,
+        start: &str,
+    ) -> Result<ListAnswer, ApiError> {
+        if row.home()?.cache.last() <= revision {
+            let (answer, last) = self.list_cache(row, request, Some(revision), start);
+            // A change may have come before the cache was read.
+            if last <= revision {
+                return Ok(answer);
+            }
+        }
+        self.list_history(row, request, revision, start).await
+    }
+
+    /// The present list, and the revision of its last change.
+    fn list_cache(&self, row: &Row, request: &ListRequest, at: Option<u64>, start: &str) -> (ListAnswer, u64) {
         let selection = &request.selection;
         let applied = self.feed.revision();
         let Some(home) = &row.stored else {
-            return ListAnswer {
-                entries: Vec::new(),
-                revision: applied,
-                continue_token: String::new(),
-                remaining: None,
-            };
+            let nothing = page(Vec::new(), 0, applied, false);
+            return (nothing, applied);
         };
         let whole = selection.is_whole_namespace();
         let snapshot = match (&selection.name, selection.namespace.is_empty() && row.namespaced()) {
             (Some(name), false) if start.is_empty() => {
                 let key = crate::storage::object_key(&selection.namespace, name);
-                let last = home.cache.last();
                 let entries = home.cache.get(&key).into_iter().filter(|e| selection.matches(e)).collect();
+                // Read afterwards, so that it is not below the object's own.
+                let last = home.cache.last();
                 crate::cache::Snapshot { entries, last, cursor: 0 }
             }
             _ => home.cache.snapshot(&selection.namespace, start, |e| whole || selection.matches(e)),
         };
         let revision = at.unwrap_or_else(|| applied.max(snapshot.last));
-        page(snapshot.entries, request.limit, revision, whole)
+        (page(snapshot.entries, request.limit, revision, whole), snapshot.last)
     }
 
     /// A list as of a revision that the cache has moved past: from the store's history.
