@@ -77,11 +77,13 @@ pub(crate) fn passed_on<'a>(path: &'a str, decoded: &str) -> Cow<'a, str> {
     if segments(path).count() == segments(decoded).count() { Cow::Borrowed(path) } else { Cow::Owned(escape(decoded)) }
 }
 
-/// The last segments of a path, as they are passed on.
+/// The last segments of a path, as they are passed on: as they came, unless slashes were escaped before.
 fn rest_of(path: &str, decoded: &str, tail: &[&str]) -> String {
     let before = segments(decoded).count() - tail.len();
-    let passed = passed_on(path, decoded);
-    format!("/{}", segments(&passed).skip(before).collect::<Vec<_>>().join("/"))
+    if segments(path).take(before).any(|s| percent_decode(s, false).contains('/')) {
+        return escape(&format!("/{}", tail.join("/")));
+    }
+    format!("/{}", segments(path).skip(before).collect::<Vec<_>>().join("/"))
 }
 
 impl RequestInfo {
@@ -258,6 +260,17 @@ mod tests {
         );
         check(Method::GET, "/healthz", ["get", "", "", "", "", ""]);
         check(Method::GET, "/apis/apps/v1", ["get", "apps", "", "", "", ""]);
+    }
+
+    #[test]
+    fn an_escaped_slash_separates_but_before_a_proxied_path() {
+        let rest = |path: &str| RequestInfo::parse(&Method::GET, path, &Query::default()).rest;
+        assert_eq!(rest("/api/v1/nodes/n/proxy/x%2Fy/z/"), "/x%2Fy/z/");
+        assert_eq!(rest("/api/v1/nodes/n/proxy/"), "/");
+        assert_eq!(rest("/api/v1/nodes/n/proxy"), "");
+        assert_eq!(rest("/api/v1/nodes%2Fn/proxy/x%2Fy%20z"), "/x/y%20z");
+        check(Method::GET, "/api/v1/nodes%2Fn/proxy/x", ["get", "", "nodes", "", "n", "proxy"]);
+        check(Method::GET, "/api/v1/namespaces/a%2fpods/b%2Fstatus", ["get", "", "pods", "a", "b", "status"]);
     }
 
     #[test]
