@@ -54,7 +54,8 @@
 //! [`proxy_upgrade`] sends an upgrade request on over a connection that the caller makes, and after the
 //! `101` copies bytes both ways. [`spdy::Connection`] has the client's half of SPDY too, and
 //! [`websocket::ByteTunnel`] turns a WebSocket of binary messages into a byte stream, which is what
-//! `SPDY/3.1+portforward.k8s.io` carries.
+//! `SPDY/3.1+portforward.k8s.io` carries. [`translate`] stands between a WebSocket client and a server that
+//! speaks only SPDY.
 //!
 //! Not served: `v2`/`v3` names of the WebSocket protocol (there are none upstream), SPDY's flow control
 //! (upstream has none, see [`spdy`]), `v5.remotecommand.k8s.io` over SPDY.
@@ -72,6 +73,7 @@ pub mod spdy;
 mod spdy_command;
 mod status;
 mod token;
+pub mod translate;
 pub mod websocket;
 
 pub use backend::{
