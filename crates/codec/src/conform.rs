@@ -7,6 +7,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use ironkeel_object::{Number, Quantity, Timestamp, Value, format_go_duration, parse_go_duration};
 use ironkeel_schema::{Field, Shape, TypeId};
 
+use crate::error::note;
 use crate::path::Path;
 use crate::{DecodeError, Problem, ProblemKind};
 
@@ -45,7 +46,7 @@ impl Check<'_> {
                 return true;
             }
             let Some(field) = row.field(name) else {
-                self.problems.push(Problem { path: path.member(name).text(), kind: ProblemKind::UnknownField });
+                note(self.problems, || Problem { path: path.member(name).text(), kind: ProblemKind::UnknownField });
                 return false;
             };
             if member.is_null() {

@@ -105,6 +105,20 @@ pub struct Problem {
     pub kind: ProblemKind,
 }
 
+/// So many problems of one document are told; more would be no help to anybody (upstream: as many).
+pub const MAX_PROBLEMS: usize = 100;
+
+/// Bytes of paths beyond which no further problem is told.
+const MAX_PROBLEM_BYTES: usize = 1 << 20;
+
+/// Notes a problem, while there are few enough.
+pub(crate) fn note(problems: &mut Vec<Problem>, make: impl FnOnce() -> Problem) {
+    // Few, but each with the names of all that is above it.
+    if problems.len() < MAX_PROBLEMS && problems.iter().map(|p| p.path.len()).sum::<usize>() < MAX_PROBLEM_BYTES {
+        problems.push(make());
+    }
+}
+
 /// Kinds of [`Problem`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProblemKind {

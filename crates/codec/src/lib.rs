@@ -19,7 +19,7 @@ mod yaml;
 
 pub use cbor::{decode_cbor, encode_cbor, encode_cbor_item};
 pub use conform::conform;
-pub use error::{DecodeError, Problem, ProblemKind};
+pub use error::{DecodeError, MAX_PROBLEMS, Problem, ProblemKind};
 pub use format::Format;
 pub use json::{
     decode_json, decode_stored_json, encode_json, encode_json_pretty, parse_json, parse_json_strict, write_json_string,

@@ -5,8 +5,9 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use ironkeel_codec::{decode_yaml, encode_yaml};
+use ironkeel_codec::{decode_json, decode_yaml, encode_yaml};
 use ironkeel_object::Value;
+use ironkeel_schema::type_by_name;
 
 /// Time in which an unoptimized build must be through with the most that a request's body holds; what
 /// grows with the square of its input takes minutes.
@@ -56,4 +57,20 @@ fn a_merge_into_a_large_object_moves_its_members_once() {
     let (value, _) = in_time("a merge", || decode_yaml(text.as_bytes(), None).unwrap());
     let Value::Object(members) = value else { panic!("an object") };
     assert!(matches!(members.get("y"), Some(Value::Object(y)) if y.len() == 240_000));
+}
+
+#[test]
+fn problems_below_a_long_name_are_noted_in_bounds() {
+    let twice: String = (0..100_000).map(|i| format!(r#","a{i}":1,"a{i}":2"#)).collect();
+    let long = "n".repeat(500_000);
+    let schema = format!(r#"{{"{long}":{{"type":"object"{twice}}}}}"#);
+    let body = format!(
+        r#"{{"spec":{{"versions":[{{"name":"v1","schema":{{"openAPIV3Schema":{{"properties":{schema}}}}}}}]}}}}"#
+    );
+    let type_id = type_by_name("apiextensions/v1.CustomResourceDefinition");
+    for decode in [decode_json, decode_yaml] {
+        let (_, problems) = in_time("problems", || decode(body.as_bytes(), type_id).unwrap());
+        assert!(!problems.is_empty());
+        assert!(problems.iter().map(|p| p.path.len()).sum::<usize>() < 8 << 20);
+    }
 }

@@ -4,18 +4,18 @@
 
 use std::collections::HashMap;
 
-use crate::path::Path;
 use crate::{Problem, ProblemKind};
 
 /// Sorts `problems` by where they stand in `json`, a text that has been read without an error.
 pub(super) fn sort(json: &[u8], problems: &mut [Problem]) {
-    let mut seen = HashMap::new();
-    let mut walk = Walk { json, at: 0, seen: &mut seen };
-    walk.value(&Path::ROOT);
+    let seen = problems.iter().map(|p| (Name::ROOT.and(&p.path), Places::default())).collect();
+    let mut walk = Walk { json, at: 0, seen };
+    walk.value(Name::ROOT);
+    let seen = walk.seen;
     problems.sort_by_key(|problem| {
-        let places = seen.get(&problem.path);
+        let places = seen.get(&Name::ROOT.and(&problem.path));
         let place = match problem.kind {
-            ProblemKind::UnknownField => places.map(|p| p.first),
+            ProblemKind::UnknownField => places.and_then(|p| p.first),
             ProblemKind::DuplicateField => places.and_then(|p| p.second),
             // YAML reads these, not JSON.
             ProblemKind::DuplicateKeys => None,
@@ -25,15 +25,38 @@ pub(super) fn sort(json: &[u8], problems: &mut [Problem]) {
 }
 
 /// Where a member of this path begins, in bytes: the first time and the second.
+#[derive(Default)]
 struct Places {
-    first: usize,
+    first: Option<usize>,
     second: Option<usize>,
+}
+
+/// A path by the hash of its text (FNV-1a), which grows by a step without those before it: below a long name, the
+/// texts of all paths of a document are gigabytes. Two paths of one hash would only be told in another order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Name(u64);
+
+impl Name {
+    const ROOT: Name = Name(0xcbf2_9ce4_8422_2325);
+
+    fn and(self, text: &str) -> Name {
+        Name(text.bytes().fold(self.0, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)))
+    }
+
+    fn member(self, name: &str) -> Name {
+        if self == Name::ROOT { self.and(name) } else { self.and(".").and(name) }
+    }
+
+    fn element(self, index: usize) -> Name {
+        self.and(&format!("[{index}]"))
+    }
 }
 
 struct Walk<'a> {
     json: &'a [u8],
     at: usize,
-    seen: &'a mut HashMap<String, Places>,
+    /// Of the paths that are looked for.
+    seen: HashMap<Name, Places>,
 }
 
 impl Walk<'_> {
@@ -62,7 +85,7 @@ impl Walk<'_> {
         }
     }
 
-    fn value(&mut self, path: &Path<'_>) {
+    fn value(&mut self, path: Name) {
         match self.peek() {
             b'{' => {
                 self.at += 1;
@@ -70,11 +93,13 @@ impl Walk<'_> {
                     let place = self.at;
                     let name = self.string();
                     let member = path.member(&name);
-                    let places = self.seen.entry(member.text());
-                    places
-                        .and_modify(|places| _ = places.second.get_or_insert(place))
-                        .or_insert(Places { first: place, second: None });
-                    self.value(&member);
+                    if let Some(places) = self.seen.get_mut(&member) {
+                        match places.first {
+                            None => places.first = Some(place),
+                            Some(_) => _ = places.second.get_or_insert(place),
+                        }
+                    }
+                    self.value(member);
                 }
                 self.at += 1;
             }
@@ -82,7 +107,7 @@ impl Walk<'_> {
                 self.at += 1;
                 let mut i = 0;
                 while self.at < self.json.len() && self.peek() != b']' {
-                    self.value(&path.element(i));
+                    self.value(path.element(i));
                     i += 1;
                 }
                 self.at += 1;

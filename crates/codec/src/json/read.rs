@@ -3,6 +3,7 @@
 use ironkeel_object::{Key, Map, Number, Value};
 use ironkeel_schema::{Shape, type_by_name};
 
+use crate::error::note;
 use crate::path::{Name, Path};
 use crate::{DecodeError, MAX_NESTING, Problem, ProblemKind};
 
@@ -156,7 +157,7 @@ impl<'a> Reader<'a> {
         self.at += 1;
         let (map, duplicates) = Map::from_unsorted(members);
         for name in duplicates {
-            self.problems.push(Problem { path: path.member(&name).text(), kind: ProblemKind::DuplicateField });
+            note(&mut self.problems, || Problem { path: path.member(&name).text(), kind: ProblemKind::DuplicateField });
         }
         Ok(Value::Object(map))
     }
