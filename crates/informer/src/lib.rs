@@ -14,6 +14,7 @@ mod lease;
 mod ownership;
 mod queue;
 mod reflector;
+mod wire;
 
 pub use cache::{Delta, Informer, WatchConfig};
 pub use events::{EventKind, EventRecorder, reference_to};

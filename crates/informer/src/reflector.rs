@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
 use kube::api::{ListParams, ObjectList, PartialObjectMeta, WatchEvent, WatchParams};
+use kube::core::Request;
 use kube::{Api, Resource};
 use rand::Rng as _;
 use serde::de::DeserializeOwned;
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::WatchConfig;
+use crate::wire::{self, Events};
 
 /// Objects a page of a list.
 const LIST_PAGE_OBJECTS: u32 = 500;
@@ -30,7 +31,6 @@ const HEALTHY_WATCH: Duration = Duration::from_secs(5);
 const GONE: u16 = 410;
 
 type List<K> = dyn Fn(ListParams) -> BoxFuture<'static, kube::Result<ObjectList<K>>> + Send + Sync;
-type Events<K> = BoxStream<'static, kube::Result<WatchEvent<K>>>;
 type Watch<K> = dyn Fn(WatchParams, String) -> BoxFuture<'static, kube::Result<Events<K>>> + Send + Sync;
 
 /// Where objects come from: whole ones, or their metadata only.
@@ -46,8 +46,9 @@ where
 {
     pub(crate) fn objects(api: Api<K>) -> Self {
         let what = api.resource_url().to_owned();
+        let request = Request::new(what.clone());
+        let client = api.clone().into_client();
         let lister = Arc::new(api);
-        let watcher = lister.clone();
         Self {
             what,
             list: Box::new(move |params| {
@@ -55,8 +56,8 @@ where
                 async move { api.list(&params).await }.boxed()
             }),
             watch: Box::new(move |params, version| {
-                let api = watcher.clone();
-                async move { Ok(api.watch(&params, &version).await?.boxed()) }.boxed()
+                let (client, request) = (client.clone(), request.watch(&params, &version));
+                async move { wire::watch(&client, request).await }.boxed()
             }),
         }
     }
@@ -68,8 +69,9 @@ where
 {
     pub(crate) fn metadata(api: Api<D>) -> Self {
         let what = api.resource_url().to_owned();
+        let request = Request::new(what.clone());
+        let client = api.clone().into_client();
         let lister = Arc::new(api);
-        let watcher = lister.clone();
         Self {
             what,
             list: Box::new(move |params| {
@@ -77,8 +79,8 @@ where
                 async move { api.list_metadata(&params).await }.boxed()
             }),
             watch: Box::new(move |params, version| {
-                let api = watcher.clone();
-                async move { Ok(api.watch_metadata(&params, &version).await?.boxed()) }.boxed()
+                let (client, request) = (client.clone(), request.watch_metadata(&params, &version));
+                async move { wire::watch(&client, request).await }.boxed()
             }),
         }
     }
