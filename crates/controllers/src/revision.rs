@@ -40,7 +40,7 @@ fn safe_encode(text: &str) -> String {
 
 /// The patch of the owner that a revision stores: its pod template, replaced as a whole on a rollback.
 pub(crate) fn revision_data(template: &PodTemplateSpec) -> Result<serde_json::Value, Error> {
-    let mut template = serde_json::to_value(template)?;
+    let mut template: serde_json::Value = serde_json::from_slice(&serde_json::to_vec(template)?)?;
     template["$patch"] = json!("replace");
     Ok(json!({"spec": {"template": template}}))
 }

@@ -133,8 +133,9 @@ impl Sync {
         let update = revision::current(&self.client, set, &spec.template, HASH_LABEL, history, &mut collisions).await?;
         let named = status.and_then(|status| status.current_revision.as_deref());
         let current = history.iter().find(|found| Some(found.name_any().as_str()) == named).unwrap_or(&update);
-        let stored = current.data.as_ref().map(|data| data.0["spec"]["template"].clone());
-        let current_template = stored.and_then(|stored| serde_json::from_value(stored).ok());
+        // By way of text: code that reads a template from a tree would be made for this one place.
+        let stored = current.data.as_ref().map(|data| data.0["spec"]["template"].to_string());
+        let current_template = stored.and_then(|stored| serde_json::from_str(&stored).ok());
         Ok(Revisions {
             current: current.name_any(),
             update: update.name_any(),

@@ -99,11 +99,10 @@ fn gone(answer: &kube::core::Status, target: &Pod) -> bool {
 
 /// A strategic merge patch of the status; `None` when nothing differs.
 pub(crate) fn difference(old: &PodStatus, new: &PodStatus) -> Option<Value> {
-    let (Ok(Value::Object(old_map)), Ok(Value::Object(new_map))) =
-        (serde_json::to_value(old), serde_json::to_value(new))
-    else {
-        return None;
-    };
+    // By way of text, which the client has to write for any object: trees would need code of their own.
+    let tree =
+        |status: &PodStatus| serde_json::from_slice::<Map<String, Value>>(&serde_json::to_vec(status).ok()?).ok();
+    let (old_map, new_map) = (tree(old)?, tree(new)?);
     let mut changes = Map::new();
     let keys = old_map.keys().chain(new_map.keys().filter(|key| !old_map.contains_key(*key)));
     for key in keys {
