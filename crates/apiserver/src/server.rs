@@ -1,14 +1,13 @@
 //! The server: what it is made of, starting it, serving sockets and in-process callers.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use http::{Request, Response};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -215,7 +214,12 @@ impl std::fmt::Debug for ApiServer {
 
 impl ApiServer {
     /// Fills the watch cache, and writes what every cluster has. Serves nothing yet.
-    pub async fn start(config: Config, store: Arc<dyn Store>) -> Result<ApiServer, Error> {
+    pub fn start(config: Config, store: Arc<dyn Store>) -> BoxFuture<'static, Result<ApiServer, Error>> {
+        // Boxed (as below), so that the code of it all is made in this crate, not once more where it is awaited.
+        Box::pin(Self::fill(config, store))
+    }
+
+    async fn fill(config: Config, store: Arc<dyn Store>) -> Result<ApiServer, Error> {
         let services = ServiceAddresses::new(config.service_cidr.0, config.service_cidr.1, config.node_ports.clone());
         let kubernetes_ip = services.nth(1);
         let metrics: Arc<Metrics> = Arc::default();
@@ -294,7 +298,16 @@ impl ApiServer {
     }
 
     /// Serves TLS connections until `shutdown`; returns when they are drained.
-    pub async fn serve(
+    pub fn serve(
+        &self,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        shutdown: CancellationToken,
+    ) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.accept(listener, tls, shutdown))
+    }
+
+    async fn accept(
         &self,
         listener: TcpListener,
         tls: Arc<rustls::ServerConfig>,
@@ -344,7 +357,11 @@ impl ApiServer {
 
     /// Ends watches, every task and the cache's feed. After the last [`ApiServer::serve`] has returned.
     /// What the server held of the store is free when this clone and the callers' are dropped.
-    pub async fn stop(&self) {
+    pub fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.end())
+    }
+
+    async fn end(&self) {
         self.server.stopping.cancel();
         self.server.draining.cancel();
         self.server.tasks.end(Duration::from_secs(STOP_SECONDS)).await;
@@ -487,19 +504,13 @@ where
 {
     type Response = Response<Body>;
     type Error = Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>> + Send>>;
+    type Future = BoxFuture<'static, Result<Response<Body>, Error>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (server, caller) = (self.server.clone(), self.caller.clone());
-        Box::pin(async move {
-            if request.headers().contains_key(http::header::UPGRADE) {
-                return in_process::upgraded(server, caller, request).await;
-            }
-            Ok(layers::respond(server, &caller, request).await)
-        })
+        in_process::answer(self.server.clone(), self.caller.clone(), request.map(in_process::erased))
     }
 }

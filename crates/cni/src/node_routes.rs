@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +41,16 @@ pub struct NodeRoutesConfig {
 ///
 /// # Errors
 /// The blocking pool is gone.
-pub async fn follow_nodes(
+pub fn follow_nodes(
+    config: NodeRoutesConfig,
+    client: kube::Client,
+    shutdown: CancellationToken,
+) -> Pin<Box<dyn Future<Output = Result<(), PodNetworkError>> + Send>> {
+    // Boxed, so that the code of it all is made in this crate, not once more where it is awaited.
+    Box::pin(follow(config, client, shutdown))
+}
+
+async fn follow(
     config: NodeRoutesConfig,
     client: kube::Client,
     shutdown: CancellationToken,

@@ -30,6 +30,7 @@ mod ttl;
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use kube::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -49,7 +50,12 @@ use ironkeel_informer::LeaderElector;
 ///
 /// # Errors
 /// The lease was lost, or a controller ended by itself, which is a defect.
-pub async fn run(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
+pub fn run(config: Config, client: Client, shutdown: CancellationToken) -> BoxFuture<'static, Result<(), Error>> {
+    // Boxed, so that the code of it all is made in this crate, not once more where it is awaited.
+    Box::pin(elect(config, client, shutdown))
+}
+
+async fn elect(config: Config, client: Client, shutdown: CancellationToken) -> Result<(), Error> {
     let Some(election) = config.leader_election.clone() else {
         return run_controllers(Context::new(config, client, shutdown)).await;
     };

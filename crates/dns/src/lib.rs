@@ -9,6 +9,7 @@ mod records;
 mod server;
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
@@ -57,11 +58,22 @@ pub enum Error {
 
 /// Serves `sockets` until `shutdown`; answers from the moment that its caches are filled, and
 /// says so through `ready`.
-pub async fn run(
+pub fn run(
     config: Config,
     sockets: Vec<Bound>,
     client: kube::Client,
-    ready: impl FnOnce() + Send,
+    ready: Box<dyn FnOnce() + Send>,
+    shutdown: CancellationToken,
+) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
+    // Boxed, so that the code of it all is made in this crate, not once more where it is awaited.
+    Box::pin(answer(config, sockets, client, ready, shutdown))
+}
+
+async fn answer(
+    config: Config,
+    sockets: Vec<Bound>,
+    client: kube::Client,
+    ready: Box<dyn FnOnce() + Send>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let services = Informer::start(Api::<Service>::all(client.clone()), WatchConfig::default(), shutdown.clone());

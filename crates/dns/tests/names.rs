@@ -108,7 +108,7 @@ async fn names_of_services_pods_and_the_outside() {
         config,
         vec![bound],
         api.client(Identity::Dns),
-        move || sender.send(()).expect("the test waits"),
+        Box::new(move || sender.send(()).expect("the test waits")),
         stop.clone(),
     ));
     ready.await.unwrap();

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use ironkeel_store::{
     Condition, KeyValue, LeaseId, Range, RangeAnswer, Revision, Store, StoreError, StoreStatus, WatchRange,
     WatchStream, WriteAnswer,
@@ -126,7 +127,12 @@ pub struct Etcd {
 impl Etcd {
     /// Reads certificates, looks for a member that answers, and starts the compactor. Fails after
     /// [`Config::call_patience`] when none does.
-    pub async fn connect(config: Config) -> Result<Arc<Etcd>, EtcdError> {
+    pub fn connect(config: Config) -> BoxFuture<'static, Result<Arc<Etcd>, EtcdError>> {
+        // Boxed, so that the code of it all is made in this crate, not once more where it is awaited.
+        Box::pin(Self::open(config))
+    }
+
+    async fn open(config: Config) -> Result<Arc<Etcd>, EtcdError> {
         let endpoints = Endpoints::new(&config)?;
         let keys = Keys::new(&config.prefix)?;
         let shared = Arc::new(Shared {

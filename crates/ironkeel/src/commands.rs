@@ -310,7 +310,7 @@ async fn execute(command: Command) -> Result<ExitCode, Error> {
                 registry_mirrors: up.registry_mirror,
                 etcd: up.etcd.config(),
             };
-            ironkeel_supervisor::up(options, shim_program(), stop_signal()).await?;
+            ironkeel_supervisor::up(options, shim_program(), Box::pin(stop_signal())).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Node(node) => {
@@ -322,7 +322,7 @@ async fn execute(command: Command) -> Result<ExitCode, Error> {
                 keep_pods: node.keep_pods,
                 registry_mirrors: node.registry_mirror,
             };
-            ironkeel_supervisor::node(options, shim_program(), stop_signal()).await?;
+            ironkeel_supervisor::node(options, shim_program(), Box::pin(stop_signal())).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Certificate { data_dir, command: Certificate::Node { name, node_ip, out } } => {
@@ -359,7 +359,7 @@ async fn execute(command: Command) -> Result<ExitCode, Error> {
                     ImageCommand::Import(path) => ImageCommand::Import(std::path::absolute(&path).unwrap_or(path)),
                     other => other,
                 };
-                ironkeel_supervisor::run_image_command(&instance, command, |line| println!("{line}")).await?;
+                ironkeel_supervisor::run_image_command(&instance, command, &mut |line| println!("{line}")).await?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -379,7 +379,7 @@ fn shim_program() -> PathBuf {
 async fn kube_apiserver(flags: Vec<String>) -> Result<ExitCode, Error> {
     match ironkeel_supervisor::api_server_arguments(flags)? {
         ApiServerArguments::Help(text) => print!("{text}"),
-        ApiServerArguments::Serve(command) => command.run(stop_signal()).await?,
+        ApiServerArguments::Serve(command) => command.run(Box::pin(stop_signal())).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -387,7 +387,7 @@ async fn kube_apiserver(flags: Vec<String>) -> Result<ExitCode, Error> {
 async fn component(component: Component, flags: Vec<String>) -> Result<ExitCode, Error> {
     match component.arguments(flags)? {
         ComponentArguments::Help(text) => print!("{text}"),
-        ComponentArguments::Run(command) => command.run(shim_program(), stop_signal()).await?,
+        ComponentArguments::Run(command) => command.run(shim_program(), Box::pin(stop_signal())).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

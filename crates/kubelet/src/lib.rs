@@ -27,6 +27,7 @@ use std::{
     sync::{Arc, atomic::AtomicU16},
 };
 
+use futures::future::BoxFuture;
 use ironkeel_cri::CriClient;
 use ironkeel_informer::{EventRecorder, Informer, WatchConfig};
 use k8s_openapi::api::core::v1::Service;
@@ -41,7 +42,17 @@ pub use error::Error;
 use error::FileContext;
 
 /// Runs the kubelet until `shutdown`. Containers go on running after it returns.
-pub async fn run(mut config: Config, client: Client, cri: CriClient, shutdown: CancellationToken) -> Result<(), Error> {
+pub fn run(
+    config: Config,
+    client: Client,
+    cri: CriClient,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, Result<(), Error>> {
+    // Boxed, so that the code of it all is made in this crate, not once more where it is awaited.
+    Box::pin(parts(config, client, cri, shutdown))
+}
+
+async fn parts(mut config: Config, client: Client, cri: CriClient, shutdown: CancellationToken) -> Result<(), Error> {
     ironkeel_client::install_crypto_provider();
     for directory in [&config.root_dir, &config.pod_logs_dir] {
         std::fs::create_dir_all(directory).file("creating", directory)?;

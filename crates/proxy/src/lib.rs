@@ -11,6 +11,7 @@ mod table;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,7 +73,16 @@ pub enum Error {
 }
 
 /// Runs until `shutdown`. Rules stay in place afterwards, so that connections outlive a restart.
-pub async fn run(config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
+pub fn run(
+    config: Config,
+    client: kube::Client,
+    shutdown: CancellationToken,
+) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
+    // Boxed, so that the code of it all is made in this crate, not once more where it is awaited.
+    Box::pin(follow(config, client, shutdown))
+}
+
+async fn follow(config: Config, client: kube::Client, shutdown: CancellationToken) -> Result<(), Error> {
     config.journal.record(Entry::NftTable { family: "inet".into(), name: config.table.clone() })?;
     let selector = format!("!{PROXY_NAME_LABEL}");
     let watch = |label_selector: String| WatchConfig { label_selector: Some(label_selector), field_selector: None };

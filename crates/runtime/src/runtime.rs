@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use ironkeel_cni::PodNetwork;
 use ironkeel_cri::CriClient;
 use ironkeel_cri::v1::ContainerEventResponse;
@@ -59,7 +60,12 @@ pub struct Runtime {
 
 impl Runtime {
     /// Opens the store, finds pods that a former process left, and clears away what is half-made.
-    pub async fn start(config: RuntimeConfig) -> Result<Arc<Runtime>, Error> {
+    pub fn start(config: RuntimeConfig) -> BoxFuture<'static, Result<Arc<Runtime>, Error>> {
+        // Boxed (as below), so that the code of it all is made in this crate, not once more where it is awaited.
+        Box::pin(Self::open(config))
+    }
+
+    async fn open(config: RuntimeConfig) -> Result<Arc<Runtime>, Error> {
         config.journal.record(Entry::Cgroup { path: config.cgroup_root.clone() })?;
         config.journal.record(Entry::Tree { path: config.state_dir.display().to_string() })?;
         for dir in [&config.state_dir, &config.root_dir.join("sandboxes"), &config.root_dir.join("containers")] {
@@ -91,8 +97,12 @@ impl Runtime {
     }
 
     /// Serves the CRI on a unix socket (mode 0600) until cancelled; for crictl and other kubelets.
-    pub async fn serve_socket(self: &Arc<Self>, path: &Path, shutdown: CancellationToken) -> Result<(), Error> {
-        crate::service::serve_socket(self, path, shutdown).await
+    pub fn serve_socket<'a>(
+        self: &'a Arc<Self>,
+        path: &'a Path,
+        shutdown: CancellationToken,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(crate::service::serve_socket(self, path, shutdown))
     }
 
     /// The images; for importing archives.
@@ -106,7 +116,11 @@ impl Runtime {
     }
 
     /// Stops and removes every pod.
-    pub async fn remove_all(self: &Arc<Self>) -> Result<(), Error> {
+    pub fn remove_all(self: &Arc<Self>) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.remove_every_sandbox())
+    }
+
+    async fn remove_every_sandbox(self: &Arc<Self>) -> Result<(), Error> {
         let ids: Vec<String> = self.sandboxes.read().keys().cloned().collect();
         let removals = ids.into_iter().map(|id| {
             let runtime = self.clone();

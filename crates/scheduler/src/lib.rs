@@ -11,6 +11,7 @@ mod framework;
 mod plugins;
 mod queue;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +45,16 @@ impl Default for Config {
 }
 
 /// Runs until `shutdown`.
-pub async fn run(config: Config, client: kube::Client, shutdown: CancellationToken) {
+pub fn run(
+    config: Config,
+    client: kube::Client,
+    shutdown: CancellationToken,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    // Boxed, so that the code of it all is made in this crate, not once more where it is awaited.
+    Box::pin(schedule(config, client, shutdown))
+}
+
+async fn schedule(config: Config, client: kube::Client, shutdown: CancellationToken) {
     let unfinished = WatchConfig {
         label_selector: None,
         field_selector: Some("status.phase!=Succeeded,status.phase!=Failed".to_owned()),

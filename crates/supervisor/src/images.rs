@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use futures::future::LocalBoxFuture;
 use ironkeel_cri::v1::{ImageSpec, PullImageRequest};
 use ironkeel_runtime::{ImageStore, Runtime};
 use serde::{Deserialize, Serialize};
@@ -40,13 +41,17 @@ enum Reply {
 }
 
 /// Runs a command and hands each line of its result to `print`.
-pub async fn run_image_command(
-    instance: &Instance,
+pub fn run_image_command<'a>(
+    instance: &'a Instance,
     command: ImageCommand,
-    mut print: impl FnMut(&str),
-) -> Result<(), Error> {
+    print: &'a mut dyn FnMut(&str),
+) -> LocalBoxFuture<'a, Result<(), Error>> {
+    Box::pin(ask(instance, command, print))
+}
+
+async fn ask(instance: &Instance, command: ImageCommand, print: &mut dyn FnMut(&str)) -> Result<(), Error> {
     let Ok(stream) = UnixStream::connect(instance.image_socket()).await else {
-        return offline(instance, command, &mut print).await;
+        return offline(instance, command, print).await;
     };
     let path = instance.image_socket();
     let failed = |e: std::io::Error| Error::file("talking to", &path)(e);
@@ -64,7 +69,7 @@ pub async fn run_image_command(
     Ok(())
 }
 
-async fn offline(instance: &Instance, command: ImageCommand, print: &mut impl FnMut(&str)) -> Result<(), Error> {
+async fn offline(instance: &Instance, command: ImageCommand, print: &mut dyn FnMut(&str)) -> Result<(), Error> {
     if let ImageCommand::Pull(name) = command {
         let reason = format!("no cluster is running in {}; start it with `ironkeel up`", instance.dir.display());
         return Err(Error::Image { name, reason });

@@ -36,3 +36,9 @@ pub use progress::Progress;
 pub use reset::reset;
 pub use status::{StatusReport, status};
 pub use up::up;
+
+/// Resolves when the process is asked to stop.
+///
+/// What runs until then is boxed too, and takes no type of the caller's, so that the code of it all is made in this
+/// crate, not once more in the program.
+pub type Stop = futures::future::BoxFuture<'static, ()>;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use futures::future::LocalBoxFuture;
 use k8s_openapi::api::core::v1::{Node, Service};
 use kube::Api;
 
@@ -33,7 +34,11 @@ impl StatusReport {
 }
 
 /// Looks once, or until all is well or `wait` is over.
-pub async fn status(instance: &Instance, wait: Duration) -> Result<StatusReport, Error> {
+pub fn status(instance: &Instance, wait: Duration) -> LocalBoxFuture<'_, Result<StatusReport, Error>> {
+    Box::pin(wait_until_well(instance, wait))
+}
+
+async fn wait_until_well(instance: &Instance, wait: Duration) -> Result<StatusReport, Error> {
     let deadline = Instant::now() + wait;
     loop {
         let report = match tokio::time::timeout(LOOK_TIMEOUT, look(instance)).await {

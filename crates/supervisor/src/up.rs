@@ -1,10 +1,10 @@
 //! `ironkeel up`: store, API server, network, runtime, then everything that is a client of them.
 
-use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::future::LocalBoxFuture;
 use ironkeel_apiserver::{ApiServer, ClientIdentity};
 use ironkeel_auth::pki::{Identity, Pki, PkiConfig};
 use ironkeel_auth::{AuthenticatorConfig, RequestHeaderConfig, ServiceAccountIssuer, UserInfo};
@@ -20,7 +20,7 @@ use crate::components::Components;
 use crate::engine::{Engine, StoreOptions};
 use crate::error::Error;
 use crate::host::{self, RuntimeParts};
-use crate::{Instance, Progress, Ranges, UpOptions, at_rest, cluster_dns, network, node, notify, preflight};
+use crate::{Instance, Progress, Ranges, Stop, UpOptions, at_rest, cluster_dns, network, node, notify, preflight};
 
 /// Where pods' tokens come from: the issuer in every ServiceAccount token.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
@@ -39,7 +39,11 @@ struct Plan {
 }
 
 /// Runs the cluster until `stop` resolves. Progress goes to stderr; the last line says what to type.
-pub async fn up(options: UpOptions, shim_exe: PathBuf, stop: impl Future<Output = ()>) -> Result<(), Error> {
+pub fn up(options: UpOptions, shim_exe: PathBuf, stop: Stop) -> LocalBoxFuture<'static, Result<(), Error>> {
+    Box::pin(cluster(options, shim_exe, stop))
+}
+
+async fn cluster(options: UpOptions, shim_exe: PathBuf, mut stop: Stop) -> Result<(), Error> {
     let progress = Progress::start(false);
     preflight::check_host()?;
     let instance = Instance::of(&options.data_dir)?;
@@ -72,7 +76,6 @@ pub async fn up(options: UpOptions, shim_exe: PathBuf, stop: impl Future<Output 
 
     let cluster = Cluster { plan: &plan, pki: &pki, api: &api_server, journal: &journal };
     let ready = cluster.start_clients(&mut components, &network, &runtime).await?;
-    tokio::pin!(stop);
     tokio::select! {
         () = ready.wait(&progress) => {
             notify::notify("READY=1");
@@ -307,7 +310,7 @@ impl Cluster<'_> {
                 // Nobody waits any more once the cluster is stopping.
                 let _ = sender.send(());
             };
-            ironkeel_dns::run(config, sockets, client, tell, stop)
+            ironkeel_dns::run(config, sockets, client, Box::new(tell), stop)
         });
         let publisher = self.client(Identity::Admin);
         let service = plan.ranges.dns_service().into();

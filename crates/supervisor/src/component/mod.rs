@@ -12,16 +12,16 @@ mod scheduler;
 mod service_accounts;
 mod shared_flags;
 
-use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures::future::LocalBoxFuture;
 use ironkeel_informer::{LeaderElector, LeaderElectorConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::flags::{self, Flag, FlagError, Given};
 use crate::kube_apiserver::feature_gates;
-use crate::{Error, notify};
+use crate::{Error, Stop, notify};
 
 /// A component with a command of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +156,11 @@ impl ComponentCommand {
     ///
     /// # Errors
     /// The kubeconfig cannot be used, the host lacks something, or the component ended by itself.
-    pub async fn run(self, shim_exe: PathBuf, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    pub fn run(self, shim_exe: PathBuf, stop: Stop) -> LocalBoxFuture<'static, Result<(), Error>> {
+        Box::pin(self.until(shim_exe, stop))
+    }
+
+    async fn until(self, shim_exe: PathBuf, stop: Stop) -> Result<(), Error> {
         let name = self.component.name();
         for note in &self.notes {
             eprintln!("{name}: {note}");

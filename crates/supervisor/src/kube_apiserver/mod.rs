@@ -10,10 +10,9 @@ mod reload;
 mod serving;
 mod table;
 
-use std::future::Future;
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, LocalBoxFuture};
 use ironkeel_apiserver::{ApiServer, HealthCheck};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::at_rest::Configured;
 use crate::engine::Engine;
 use crate::flags::{self, FlagError};
-use crate::{Error, notify};
+use crate::{Error, Stop, notify};
 use options::Options;
 pub(crate) use options::feature_gates;
 
@@ -65,7 +64,11 @@ impl ApiServerCommand {
     ///
     /// # Errors
     /// The store does not answer, the port is taken, a file is wrong.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+    pub fn run(self, stop: Stop) -> LocalBoxFuture<'static, Result<(), Error>> {
+        Box::pin(self.serve(stop))
+    }
+
+    async fn serve(self, mut stop: Stop) -> Result<(), Error> {
         let options = self.0;
         for note in &options.notes {
             eprintln!("kube-apiserver: {note}");
@@ -77,7 +80,6 @@ impl ApiServerCommand {
         let mut config = options.config;
         config.secure_port = address.port();
         let mut reload = options.reload;
-        tokio::pin!(stop);
         if let Some((path, again)) = options.encryption {
             let configured = tokio::select! {
                 configured = Configured::start(store, &path) => configured?,

@@ -5,11 +5,11 @@ mod kubeconfig;
 mod pod_range;
 mod record;
 
-use std::future::Future;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::future::LocalBoxFuture;
 use ironkeel_cni::{LateNetwork, NodeRoutesConfig};
 use ironkeel_informer::{Informer, WatchConfig};
 use ironkeel_journal::Journal;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::components::Components;
 use crate::host::{self, RuntimeParts};
-use crate::{Error, Instance, Progress, notify, preflight};
+use crate::{Error, Instance, Progress, Stop, notify, preflight};
 
 pub(crate) use kubeconfig::{NodeFacts, PROXY_CONTEXT, facts};
 pub use kubeconfig::{node_kubeconfig, write_private};
@@ -51,7 +51,11 @@ pub struct NodeOptions {
 ///
 /// # Errors
 /// The kubeconfig is not one of `ironkeel certificate node`, the host lacks something, a component ended.
-pub async fn node(options: NodeOptions, shim_exe: PathBuf, stop: impl Future<Output = ()>) -> Result<(), Error> {
+pub fn node(options: NodeOptions, shim_exe: PathBuf, stop: Stop) -> LocalBoxFuture<'static, Result<(), Error>> {
+    Box::pin(run(options, shim_exe, stop))
+}
+
+async fn run(options: NodeOptions, shim_exe: PathBuf, mut stop: Stop) -> Result<(), Error> {
     let progress = Progress::start(false);
     preflight::check_host()?;
     let instance = Instance::of(&options.data_dir)?;
@@ -104,7 +108,6 @@ pub async fn node(options: NodeOptions, shim_exe: PathBuf, stop: impl Future<Out
     };
     components.start("pod network", |stop| parts.run(network, range, stop));
 
-    tokio::pin!(stop);
     let nodes = own_node(&kubelet_client, &facts.node_name, CancellationToken::new());
     tokio::select! {
         () = ready(&nodes) => {
