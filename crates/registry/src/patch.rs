@@ -49,7 +49,8 @@ pub enum FieldValidation {
 
 impl FieldValidation {
     /// What strict decoding found, as an error or as warnings.
-    pub fn judge(self, problems: Vec<String>, warnings: &Mutex<Vec<String>>) -> Result<(), ApiError> {
+    pub fn judge(self, mut problems: Vec<String>, warnings: &Mutex<Vec<String>>) -> Result<(), ApiError> {
+        problems.truncate(MAX_STRICT_PROBLEMS);
         if problems.is_empty() {
             return Ok(());
         }
@@ -70,6 +71,9 @@ impl FieldValidation {
         }
     }
 }
+
+/// What strict decoding found is told up to here, as upstream's decoder does.
+const MAX_STRICT_PROBLEMS: usize = 100;
 
 /// A patch with all that applying it needs.
 #[derive(Clone, Debug)]

@@ -1,10 +1,12 @@
 //! Containers of a pod: regular, init (with sidecars) and ephemeral ones.
 
+use std::collections::HashSet;
+
 use ironkeel_object::Value;
 
 use crate::core::service::protocol;
 use crate::error::Errors;
-use crate::pod_spec::{Place, Surroundings, env, handlers, one_of, present, security, string};
+use crate::pod_spec::{Place, Surroundings, env, handlers, one_of, present, repeated, security, string};
 use crate::{Path, names, resources};
 
 /// All three lists.
@@ -15,10 +17,11 @@ pub(crate) fn validate(around: &Surroundings<'_>, path: &Path, e: &mut Errors) {
     if list.is_empty() {
         e.required(&at, "");
     }
+    let twice = repeated(list, "name");
     for (i, c) in list.iter().enumerate() {
         let at = at.index(i);
         common(around, c, around.place, &at, e);
-        if list[..i].iter().any(|x| x["name"] == c["name"]) && string(c, "name").is_some() {
+        if twice[i] && string(c, "name").is_some() {
             e.duplicate(&at.child("name"), c["name"].clone());
         }
         lifecycle_and_probes(spec, c, &at, e);
@@ -83,11 +86,12 @@ pub(crate) fn file_keys(spec: &Value, path: &Path, e: &mut Errors) {
 }
 
 fn ports(list: &[Value], path: &Path, e: &mut Errors) {
+    let twice = repeated(list, "name");
     for (i, p) in list.iter().enumerate() {
         let at = path.index(i);
         if let Some(name) = string(p, "name") {
             let messages = names::port_name(name);
-            if messages.is_empty() && list[..i].iter().any(|x| x["name"] == p["name"]) {
+            if messages.is_empty() && twice[i] {
                 e.duplicate(&at.child("name"), name);
             }
             e.invalid_each(&at.child("name"), name, messages);
@@ -165,6 +169,7 @@ fn mounts(around: &Surroundings<'_>, c: &Value, at: &Path, e: &mut Errors) {
     let list = c.items_at(&["volumeMounts"]);
     let devices = c.items_at(&["volumeDevices"]);
     let path = at.child("volumeMounts");
+    let twice = repeated(list, "mountPath");
     for (i, m) in list.iter().enumerate() {
         let at = path.index(i);
         let name = m.str_at(&["name"]).unwrap_or_default();
@@ -178,7 +183,7 @@ fn mounts(around: &Surroundings<'_>, c: &Value, at: &Path, e: &mut Errors) {
         if mount.is_empty() {
             e.required(&at.child("mountPath"), "");
         }
-        if list[..i].iter().any(|x| x["mountPath"] == m["mountPath"]) {
+        if twice[i] {
             e.invalid(&at.child("mountPath"), mount, "must be unique");
         }
         if devices.iter().any(|d| d["name"] == m["name"]) {
@@ -200,6 +205,7 @@ fn mounts(around: &Surroundings<'_>, c: &Value, at: &Path, e: &mut Errors) {
         propagation(c, m, &path.child("mountPropagation"), e);
         recursive_read_only(m, &path.child("recursiveReadOnly"), e);
     }
+    let twice = [repeated(devices, "name"), repeated(devices, "devicePath")];
     for (i, d) in devices.iter().enumerate() {
         let at = at.child("volumeDevices").index(i);
         let name = d.str_at(&["name"]).unwrap_or_default();
@@ -218,8 +224,8 @@ fn mounts(around: &Surroundings<'_>, c: &Value, at: &Path, e: &mut Errors) {
         if device.is_empty() {
             e.required(&at.child("devicePath"), "");
         }
-        for (field, value) in [("name", name), ("devicePath", device)] {
-            if devices[..i].iter().any(|x| x[field] == d[field]) {
+        for ((field, value), twice) in [("name", name), ("devicePath", device)].into_iter().zip(&twice) {
+            if twice[i] {
                 e.invalid(&at.child(field), value, "must be unique");
             }
         }
@@ -258,8 +264,9 @@ fn recursive_read_only(m: &Value, at: &Path, e: &mut Errors) {
 
 fn resize_policy(spec: &Value, c: &Value, path: &Path, e: &mut Errors) {
     let list = c.items_at(&["resizePolicy"]);
+    let twice = repeated(list, "resourceName");
     for (i, p) in list.iter().enumerate() {
-        if list[..i].iter().any(|x| x["resourceName"] == p["resourceName"]) {
+        if twice[i] {
             e.duplicate(&path.index(i), p["resourceName"].clone());
         }
         match p.str_at(&["resourceName"]).unwrap_or_default() {
@@ -337,11 +344,12 @@ fn init(around: &Surroundings<'_>, path: &Path, e: &mut Errors) {
     let list = spec.items_at(&["initContainers"]);
     let regular = spec.items_at(&["containers"]);
     let path = path.child("initContainers");
+    let twice = repeated(regular.iter().chain(list), "name");
     for (i, c) in list.iter().enumerate() {
         let at = path.index(i);
         common(around, c, around.place, &at, e);
         restart_policy(c, true, &at, e);
-        if string(c, "name").is_some() && regular.iter().chain(&list[..i]).any(|x| x["name"] == c["name"]) {
+        if string(c, "name").is_some() && twice[regular.len() + i] {
             e.duplicate(&at.child("name"), c["name"].clone());
         }
         if c.str_at(&["restartPolicy"]) == Some("Always") {
@@ -384,15 +392,16 @@ pub(crate) fn ephemeral(around: &Surroundings<'_>, path: &Path, e: &mut Errors) 
     let list = spec.items_at(&["ephemeralContainers"]);
     let path = path.child("ephemeralContainers");
     let others: Vec<&Value> = ["containers", "initContainers"].iter().flat_map(|l| spec.items_at(&[l])).collect();
+    let twice = repeated(others.iter().copied().chain(list), "name");
+    let targets: HashSet<&str> = others.iter().filter_map(|x| x.str_at(&["name"])).collect();
     for (i, c) in list.iter().enumerate() {
         let at = path.index(i);
         common(around, c, Place::Pod, &at, e);
-        let same = |x: &&Value| x["name"] == c["name"];
-        if string(c, "name").is_some() && (others.iter().any(&same) || list[..i].iter().any(|x| same(&x))) {
+        if string(c, "name").is_some() && twice[others.len() + i] {
             e.duplicate(&at.child("name"), c["name"].clone());
         }
         if let Some(t) = string(c, "targetContainerName")
-            && !others.iter().any(|x| x.str_at(&["name"]) == Some(t))
+            && !targets.contains(t)
         {
             e.not_found(&at.child("targetContainerName"), t);
         }

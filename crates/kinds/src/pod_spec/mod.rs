@@ -12,6 +12,8 @@ mod volumes;
 mod warnings;
 mod windows;
 
+use std::collections::HashSet;
+
 use ironkeel_object::Value;
 
 use crate::error::{Errors, shown};
@@ -109,10 +111,11 @@ pub(crate) fn validate(spec: &Value, pod_name: &str, path: &Path, place: Place, 
         e.invalid_each(&at("readinessGates").index(i).child("conditionType"), kind, names::qualified(kind));
     }
     let gates = spec.items_at(&["schedulingGates"]);
+    let twice = repeated(gates, "name");
     for (i, g) in gates.iter().enumerate() {
         let name = g.str_at(&["name"]).unwrap_or_default();
         e.invalid_each(&at("schedulingGates").index(i), name, names::qualified(name));
-        if gates[..i].iter().any(|x| x["name"] == g["name"]) {
+        if twice[i] {
             e.duplicate(&at("schedulingGates").index(i), name);
         }
     }
@@ -188,13 +191,21 @@ fn host_users(around: &Surroundings<'_>, path: &Path, e: &mut Errors) {
     }
 }
 
+/// For each element whether an earlier one has the same member. One walk: a list may be as long as a request's body,
+/// and a search through all earlier elements for each takes minutes then.
+fn repeated<'a>(list: impl IntoIterator<Item = &'a Value>, member: &str) -> Vec<bool> {
+    let mut seen = HashSet::new();
+    list.into_iter().map(|element| !seen.insert(format!("{:?}", element[member]))).collect()
+}
+
 fn claims(spec: &Value, path: &Path, e: &mut Errors) {
     let list = spec.items_at(&["resourceClaims"]);
+    let twice = repeated(list, "name");
     for (i, c) in list.iter().enumerate() {
         let at = path.index(i);
         match string(c, "name") {
             None => e.required(&at.child("name"), ""),
-            Some(n) if list[..i].iter().any(|x| x["name"] == c["name"]) => e.duplicate(&at.child("name"), n),
+            Some(n) if twice[i] => e.duplicate(&at.child("name"), n),
             Some(n) => e.invalid_each(&at.child("name"), n, names::label(n)),
         }
         let sources = ["resourceClaimName", "resourceClaimTemplateName"];

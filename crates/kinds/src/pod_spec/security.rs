@@ -3,7 +3,7 @@
 use ironkeel_object::Value;
 
 use crate::error::{Errors, shown};
-use crate::pod_spec::{containers, present, string, windows};
+use crate::pod_spec::{containers, present, repeated, string, windows};
 use crate::{Path, names};
 
 fn unix_ids(v: &Value, fields: &[&str], at: &Path, e: &mut Errors) {
@@ -29,6 +29,7 @@ pub(crate) fn validate_pod(spec: &Value, path: &Path, e: &mut Errors) {
         e.invalid(&at.child("shareProcessNamespace"), true, text);
     }
     let list = s.items_at(&["sysctls"]);
+    let twice = repeated(list, "name");
     for (i, c) in list.iter().enumerate() {
         let at = at.child("sysctls").index(i);
         match string(c, "name") {
@@ -37,7 +38,7 @@ pub(crate) fn validate_pod(spec: &Value, path: &Path, e: &mut Errors) {
                 let text = "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
                 e.invalid(&at.child("name"), n, text);
             }
-            Some(n) if list[..i].iter().any(|x| x["name"] == c["name"]) => e.duplicate(&at.child("name"), n),
+            Some(n) if twice[i] => e.duplicate(&at.child("name"), n),
             Some(_) => {}
         }
         let name = c.str_at(&["name"]).unwrap_or_default();

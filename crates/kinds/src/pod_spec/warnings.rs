@@ -1,9 +1,11 @@
 //! Warnings about pod specs: what works, but hardly as meant.
 
+use std::collections::{HashMap, HashSet};
+
 use ironkeel_object::{ObjectMeta, Value};
 
 use crate::names;
-use crate::pod_spec::{present, string};
+use crate::pod_spec::{present, repeated, string};
 
 /// Of a pod or a template (anything with `metadata` and `spec`); `prefix` is the path before `spec`.
 pub(crate) fn warnings(holder: Option<&Value>, prefix: &str) -> Vec<String> {
@@ -21,8 +23,9 @@ pub(crate) fn warnings(holder: Option<&Value>, prefix: &str) -> Vec<String> {
         };
         w.push(format!("{prefix}spec.nodeSelector[{key}]: deprecated since v1.14; use \"{replacement}\" instead"));
     }
-    for (i, a) in spec.items_at(&["hostAliases"]).iter().enumerate() {
-        if spec.items_at(&["hostAliases"])[..i].iter().any(|b| b["ip"] == a["ip"]) {
+    let aliases = spec.items_at(&["hostAliases"]);
+    for ((i, a), twice) in aliases.iter().enumerate().zip(repeated(aliases, "ip")) {
+        if twice {
             let ip = a.str_at(&["ip"]).unwrap_or_default();
             w.push(format!("{prefix}spec.hostAliases[{i}].ip: duplicate ip \"{ip}\""));
         }
@@ -31,10 +34,10 @@ pub(crate) fn warnings(holder: Option<&Value>, prefix: &str) -> Vec<String> {
         volume(v, &format!("{prefix}spec.volumes[{i}]"), &mut w);
     }
     let secrets = spec.items_at(&["imagePullSecrets"]);
-    for (i, s) in secrets.iter().enumerate() {
+    for ((i, s), twice) in secrets.iter().enumerate().zip(repeated(secrets, "name")) {
         match string(s, "name") {
             None => w.push(format!("{prefix}spec.imagePullSecrets[{i}].name: invalid empty name \"\"")),
-            Some(n) if secrets[..i].iter().any(|x| x["name"] == s["name"]) => {
+            Some(n) if twice => {
                 w.push(format!("{prefix}spec.imagePullSecrets[{i}].name: duplicate name \"{n}\""));
             }
             Some(_) => {}
@@ -65,10 +68,13 @@ pub(crate) fn warnings(holder: Option<&Value>, prefix: &str) -> Vec<String> {
     w
 }
 
+/// Warnings about pairs that are told; clients see a few dozen at most, and ten thousand ports make millions.
+const PAIRS_TOLD: usize = 256;
+
 fn container(c: &Value, at: &str, w: &mut Vec<String>) {
     let env = c.items_at(&["env"]);
-    for (i, v) in env.iter().enumerate() {
-        if env[..i].iter().any(|x| x["name"] == v["name"]) {
+    for ((i, v), twice) in env.iter().enumerate().zip(repeated(env, "name")) {
+        if twice {
             let name = v.str_at(&["name"]).unwrap_or_default();
             w.push(format!(
                 "{at}.env[{i}]: hides previous definition of \"{name}\", which may be dropped when using apply"
@@ -79,7 +85,13 @@ fn container(c: &Value, at: &str, w: &mut Vec<String>) {
         fractions(c.at(&["resources", kind]), &format!("{at}.resources.{kind}"), w);
     }
     let ports = c.items_at(&["ports"]);
+    // Where earlier ports of the same number and protocol, and of the same name, stand.
+    let mut numbered: HashMap<String, Vec<usize>> = HashMap::new();
+    let mut named: HashMap<String, Vec<usize>> = HashMap::new();
     for (i, p) in ports.iter().enumerate() {
+        if w.len() > PAIRS_TOLD {
+            break;
+        }
         let text = |f: &str| p.str_at(&[f]).unwrap_or_default();
         let number = |v: &Value, f: &str| v.i64_at(&[f]).unwrap_or(0);
         if !text("hostIP").is_empty() && number(p, "hostPort") == 0 {
@@ -91,8 +103,9 @@ fn container(c: &Value, at: &str, w: &mut Vec<String>) {
                 text("hostIP")
             ));
         }
-        let same = |x: &Value| x["containerPort"] == p["containerPort"] && x["protocol"] == p["protocol"];
-        for (j, other) in ports[..i].iter().enumerate().filter(|(_, x)| same(x)) {
+        let before = numbered.entry(format!("{:?} {:?}", p["containerPort"], p["protocol"])).or_default();
+        before.push(i);
+        for (j, other) in before.iter().filter(|j| **j < i).map(|j| (j, &ports[*j])).take(PAIRS_TOLD) {
             let host = |v: &Value| (number(v, "hostPort"), v.str_at(&["hostIP"]).unwrap_or_default().to_owned());
             let what = match (host(p), host(other)) {
                 (a, b) if a == b => "duplicate",
@@ -102,7 +115,9 @@ fn container(c: &Value, at: &str, w: &mut Vec<String>) {
             };
             w.push(format!("{at}.ports[{i}]: {what} port definition with {at}.ports[{j}]"));
         }
-        for (j, _) in ports[..i].iter().enumerate().filter(|(_, x)| x["name"] == p["name"]) {
+        let before = named.entry(format!("{:?}", p["name"])).or_default();
+        before.push(i);
+        for j in before.iter().filter(|j| **j < i).take(PAIRS_TOLD) {
             let name = text("name");
             if !name.is_empty() {
                 let other = format!("{at}.ports[{j}]");
@@ -146,8 +161,16 @@ fn volume(v: &Value, at: &str, w: &mut Vec<String>) {
         let mut paths: Vec<&str> = items.iter().filter_map(|k| string(k, "path")).collect();
         paths.sort_unstable();
         let mut overlaps = Vec::new();
+        let mut earlier: HashSet<&str> = HashSet::new();
         for (i, p) in paths.iter().enumerate() {
+            let above = p.match_indices('/').any(|(at, _)| earlier.contains(&p[..at]));
+            if earlier.insert(p) && !above {
+                continue;
+            }
             for q in &paths[..i] {
+                if overlaps.len() > PAIRS_TOLD {
+                    break;
+                }
                 if p == q || p.strip_prefix(q).is_some_and(|rest| rest.starts_with('/')) {
                     overlaps.push(format!("\"{p}\" with \"{q}\""));
                 }
