@@ -337,21 +337,16 @@ async fn selectors_scopes_versions_and_dry_runs_choose() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_of_the_cluster_is_called_by_its_endpoints() {
+async fn a_service_without_an_address_is_not_called() {
     let (_c, http, hooks) = start().await;
     let service = json!({"metadata": {"name": "hook"}, "spec": {"clusterIP": "None", "ports": [{"port": 443}]}});
     http.post("/api/v1/namespaces/default/services", &service).await.expect(201);
-    let slice = json!({"metadata": {"name": "hook-1", "labels": {"kubernetes.io/service-name": "hook"}}, "addressType": "IPv4",
-        "endpoints": [{"addresses": ["127.0.0.1"]}], "ports": [{"port": hooks.address.port()}]});
-    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
-    // Loopback is no endpoint that the API takes; the test's own server has no other address.
-    http.post(slices, &slice).await.refused(422, "Invalid", "127.0.0.1");
     let config = json!({"service": {"namespace": "default", "name": "hook", "path": "/deny"}, "caBundle": hooks.ca});
     configure(&http, VALIDATING, "svc", vec![hook("s", &config, &["configmaps"], json!({}))]).await;
     http.post(MAPS, &map("a")).await.refused(
         500,
         "InternalError",
-        "failed to call webhook: Post \"https://hook.default.svc:443/deny?timeout=10s\": no endpoints available for service \"hook\"",
+        "failed to call webhook: Post \"https://hook.default.svc:443/deny?timeout=10s\": cannot route to service with ClusterIP \"None\"",
     );
 }
 
@@ -522,6 +517,80 @@ async fn custom_resources_are_admitted_like_any_other() {
         "Forbidden",
         "exceeded quota: q, requested: count/widgets.example.com=1, used: count/widgets.example.com=1, limited: count/widgets.example.com=1",
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_changes_nothing_that_the_request_could_not() {
+    let (_c, http, hooks) = start().await;
+    let tamper = hook("t", &hooks.url("/tamper"), &["deployments", "deployments/status", "configmaps"], json!({}));
+    configure(&http, MUTATING, "t", vec![tamper]).await;
+    let a = http.post(&format!("{MAPS}?fieldManager=me"), &map("a")).await;
+    let warning = a.headers["warning"].to_str().unwrap().to_owned();
+    assert!(warning.contains(".metadata.managedFields was in an invalid state after admission"), "{warning}");
+    let made = a.expect(201);
+    for gone in ["deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+        assert!(made["metadata"][gone].is_null(), "{gone}: {made}");
+    }
+    assert_eq!(made["metadata"]["managedFields"][0]["manager"], "me", "{made}");
+    http.delete(&format!("{MAPS}/a")).await.expect(200);
+    http.get(&format!("{MAPS}/a")).await.refused(404, "NotFound", "");
+
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let made = http.post(deployments, &deployment).await.expect(201);
+    let created = made["metadata"]["creationTimestamp"].clone();
+    assert_eq!((&made["metadata"]["generation"], &made["spec"]["paused"]), (&json!(1), &json!(true)));
+    assert!(made["status"]["observedGeneration"].is_null(), "{made}");
+    // An update that the webhook alone makes one of the desired state raises the generation.
+    http.delete(&format!("{MUTATING}/t")).await.expect(200);
+    let own = http.patch(&format!("{deployments}/d"), MERGE, &json!({"spec": {"paused": null}})).await.expect(200);
+    assert_eq!(own["metadata"]["generation"], 2);
+    let tamper = hook("t", &hooks.url("/tamper"), &["deployments", "deployments/status", "configmaps"], json!({}));
+    configure(&http, MUTATING, "t", vec![tamper]).await;
+    let label = json!({"metadata": {"labels": {"x": "y"}}});
+    let changed = http.patch(&format!("{deployments}/d"), MERGE, &label).await.expect(200);
+    assert_eq!(
+        (&changed["spec"]["paused"], &changed["metadata"]["generation"]),
+        (&json!(true), &json!(3)),
+        "{changed}"
+    );
+    assert!(changed["status"]["observedGeneration"].is_null(), "{changed}");
+    assert_eq!(changed["metadata"]["creationTimestamp"], created);
+    // Through the status nothing else is written.
+    http.delete(&format!("{MUTATING}/t")).await.expect(200);
+    http.patch(&format!("{deployments}/d"), MERGE, &json!({"spec": {"paused": null}})).await.expect(200);
+    let tamper = hook("t", &hooks.url("/tamper"), &["deployments/status"], json!({}));
+    configure(&http, MUTATING, "t", vec![tamper]).await;
+    let status = json!({"status": {"observedGeneration": 1}});
+    let reported = http.patch(&format!("{deployments}/d/status"), MERGE, &status).await.expect(200);
+    assert!(reported["spec"]["paused"].is_null(), "{reported}");
+    assert_eq!(
+        (&reported["status"]["observedGeneration"], &reported["metadata"]["generation"]),
+        (&json!(99), &json!(4))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_moves_nothing_elsewhere() {
+    let (_c, http, hooks) = start().await;
+    let moves = hook(
+        "m",
+        &hooks.url("/elsewhere"),
+        &["configmaps"],
+        json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "default"}}}),
+    );
+    configure(&http, MUTATING, "m", vec![moves]).await;
+    http.post(MAPS, &map("a")).await.refused(
+        400,
+        "BadRequest",
+        "the namespace of the provided object does not match the namespace sent on the request",
+    );
+    http.get(&format!("{MAPS}/a")).await.refused(404, "NotFound", "");
+    http.delete(&format!("{MUTATING}/m")).await.expect(200);
+    configure(&http, MUTATING, "k", vec![hook("k", &hooks.url("/other-kind"), &["configmaps"], json!({}))]).await;
+    http.post(MAPS, &map("a")).await.refused(500, "InternalError", "Secret");
+    http.get(&format!("{MAPS}/a")).await.refused(404, "NotFound", "");
 }
 
 #[tokio::test(flavor = "multi_thread")]

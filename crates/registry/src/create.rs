@@ -89,9 +89,13 @@ impl Registry {
             object.meta_mut().insert("uid", uid.as_str());
             object.meta_mut().insert("creationTimestamp", now.as_str());
         };
-        for gone in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
-            object.meta_mut().remove(gone);
-        }
+        let clear = |object: &mut Value| {
+            for gone in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"]
+            {
+                object.meta_mut().remove(gone);
+            }
+        };
+        clear(&mut object);
         system(&mut object);
         let hooks = &row.kind.hooks;
         hooks.default(&mut object);
@@ -111,7 +115,13 @@ impl Registry {
         let attributes = request.attributes(Operation::Create, &asked);
         let shown = if asked.is_empty() { &base } else { &asked };
         let attributes = Attributes { shown_name: shown, ..attributes };
+        let fields = object.meta().and_then(|m| m.get("managedFields")).cloned();
         request.admission.mutate(&attributes, &mut object, None).await?;
+        // Admission writes no more than the client could.
+        request.place(&mut object)?;
+        clear(&mut object);
+        name_requester(request, &mut object);
+        managed_fields::restore(&mut object, fields, request);
         system(&mut object);
         let base = object.meta_str("generateName").to_owned();
         if !object.name().is_empty() || base.is_empty() {

@@ -65,6 +65,19 @@ pub(crate) fn track(new: &mut Value, old: Option<&Value>, request: &WriteRequest
     ironkeel_patch::track_update(old, new, &options);
 }
 
+/// `managedFields` as they were before admission, where it has left what nobody can read.
+pub(crate) fn restore(object: &mut Value, before: Option<Value>, request: &WriteRequest) {
+    let Some(problem) = ironkeel_patch::apply::managed_fields_problem(object) else { return };
+    match before {
+        Some(before) => _ = object.meta_mut().insert("managedFields", before),
+        None => _ = object.meta_mut().remove("managedFields"),
+    }
+    request.warnings.lock().push(format!(
+        ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating \
+         admission controller; please fix your requests: {problem}"
+    ));
+}
+
 /// Whether two objects differ only in the times of `managedFields`.
 pub(crate) fn equal_but_times(new: &Value, old: &Value) -> bool {
     let (Some(a), Some(b)) = (new.as_object(), old.as_object()) else { return false };

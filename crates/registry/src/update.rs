@@ -103,8 +103,16 @@ impl Registry {
             managed_fields::track(&mut new, Some(&old), request, &rfc3339(self.clock.now()));
         }
         let attributes = request.attributes(Operation::Update, &request.name);
+        let fields = new.meta().and_then(|m| m.get("managedFields")).cloned();
         request.admission.mutate(&attributes, &mut new, Some(&old)).await?;
+        // Admission writes no more than this way may, and what it changes counts for the generation.
+        keep_metadata(&mut new, &old, &["creationTimestamp", "generation"]);
+        if old.deletion_timestamp().is_some() {
+            keep_metadata(&mut new, &old, &["deletionTimestamp", "deletionGracePeriodSeconds"]);
+        }
+        managed_fields::restore(&mut new, fields, request);
         hooks.default(&mut new);
+        hooks.prepare_update(&mut new, &old, request.sub());
         let allocation = match request.sub() {
             None => self.allocate(request, key, &mut new, Some(&old)).await?,
             Some(_) => None,
@@ -217,20 +225,26 @@ fn check_preconditions(request: &WriteRequest, new: &Value, old: &Value) -> Resu
 /// What no update may change.
 fn carry_over(new: &mut Value, old: &Value, subresource: bool) {
     let untracked = new.meta().is_none_or(|m| !m.contains_key("managedFields"));
-    let meta = new.meta_mut();
-    meta.remove("selfLink");
+    new.meta_mut().remove("selfLink");
     let mut keys = vec!["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
     if untracked || subresource {
         keys.push("managedFields");
     }
-    for key in keys {
-        match old.meta().and_then(|m| m.get(key)) {
-            Some(value) => meta.insert(key, value.clone()),
-            None => meta.remove(key),
-        };
-    }
+    keep_metadata(new, old, &keys);
+    let meta = new.meta_mut();
     if old.meta().is_some_and(|m| m.contains_key("generateName")) && !meta.contains_key("generateName") {
         meta.insert("generateName", old.meta_str("generateName"));
+    }
+}
+
+/// Puts these members of the metadata back, be they absent.
+fn keep_metadata(new: &mut Value, old: &Value, keys: &[&'static str]) {
+    let meta = new.meta_mut();
+    for key in keys {
+        match old.meta().and_then(|m| m.get(key)) {
+            Some(value) => meta.insert(*key, value.clone()),
+            None => meta.remove(key),
+        };
     }
 }
 

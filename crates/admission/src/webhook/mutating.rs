@@ -1,7 +1,7 @@
 //! MutatingAdmissionWebhook: one after the other, in order of names; a second round for those who
 //! ask for it when the object changed behind their back.
 
-use ironkeel_object::Value;
+use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_registry::{ApiError, Attributes};
 
 use super::hook::Hook;
@@ -95,6 +95,12 @@ async fn patched(
     let internal = |e: &dyn std::fmt::Display| Failure::Refused(ApiError::internal(e));
     let mut after = before.clone();
     ironkeel_patch::json_patch(&mut after, &patch).map_err(|e| internal(&e))?;
+    if after.gvk() != before.gvk() {
+        let (kind, version) = (after.gvk().kind, after.gvk().api_version());
+        let why =
+            format!("admission webhook {:?} attempted to make the object a {kind} in version {version:?}", hook.name);
+        return Err(Failure::Refused(ApiError::internal(why)));
+    }
     settle(seen.view.row(a), &mut after).map_err(Failure::Refused)?;
     let changed = after != before;
     if changed {

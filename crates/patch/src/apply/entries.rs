@@ -89,6 +89,21 @@ pub(super) fn is_reset(sent: &Value) -> bool {
     }
 }
 
+/// What is wrong with the `managedFields` of an object, in upstream's words; nothing where they can be read.
+pub fn managed_fields_problem(object: &Value) -> Option<String> {
+    let list = object.meta().and_then(|m| m.get("managedFields")).and_then(Value::as_array).unwrap_or_default();
+    list.iter().enumerate().find_map(|(i, entry)| {
+        let text = |key| entry.get(key).and_then(Value::as_str).unwrap_or_default();
+        match (text("operation"), text("apiVersion"), text("fieldsType")) {
+            ("Apply" | "Update", version, "FieldsV1") if !version.is_empty() => None,
+            ("Apply" | "Update", "", _) => Some("apiVersion must not be empty".to_owned()),
+            ("Apply" | "Update", _, "") => Some(format!("missing fieldsType in managed fields entry {i}")),
+            ("Apply" | "Update", _, other) => Some(format!("invalid fieldsType {other:?} in managed fields entry {i}")),
+            _ => Some("operation must be `Apply` or `Update`".to_owned()),
+        }
+    })
+}
+
 impl Entries {
     /// The entries of a stored object.
     pub(super) fn of(object: &Value) -> Entries {

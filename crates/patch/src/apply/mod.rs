@@ -16,7 +16,7 @@ mod structure;
 mod view;
 
 use entries::Entries;
-pub use entries::MAX_UPDATE_MANAGERS;
+pub use entries::{MAX_UPDATE_MANAGERS, managed_fields_problem};
 use ironkeel_object::{Map, ObjectMeta as _, Value};
 pub use structure::{Others, Structure};
 pub use view::Schema;
