@@ -3,6 +3,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_registry::{ApiError, Attributes, Operation};
 use x509_parser::certification_request::X509CertificationRequest;
@@ -52,6 +53,19 @@ pub(crate) fn validate(
             let unchanged = same("certificate") && same("conditions");
             if !unchanged && !authorized(c, a, "sign", name) {
                 return Err(a.forbidden(&format!("user not permitted to sign requests with signerName {name:?}")));
+            }
+        }
+        // Upstream's storage does this itself: no plugin turns it off.
+        ("podcertificaterequests", "status", Some(old)) if old.get("status") != object.get("status") => {
+            let name = signer(old);
+            if !authorized(c, a, "sign", name) {
+                let why = format!("User {:?} is not permitted to \"sign\" for signer {name:?}", a.user.name);
+                let error = FieldError {
+                    path: Path::new("spec").child("signerName"),
+                    kind: FieldErrorKind::Forbidden,
+                    message: format!("Forbidden: {why}"),
+                };
+                return Err(ApiError::invalid(a.row.group(), a.row.kind_name(), a.name, &[error]));
             }
         }
         ("certificatesigningrequests", "", None) if set.has(Plugin::CertificateSubjectRestriction) => {

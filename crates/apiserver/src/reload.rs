@@ -1,9 +1,7 @@
 //! What may change while the server runs: authorities, tokens, keys, issuers, authorizers. Whoever
 //! watches the files calls these; each takes the new one whole or leaves the old one.
 
-use ironkeel_auth::{
-    AbacPolicies, AnonymousRule, AuthorizerEntry, AuthorizerKind, KeySet, OidcConfig, SigningKey,
-};
+use ironkeel_auth::{AbacPolicies, AnonymousRule, AuthorizerEntry, AuthorizerKind, KeySet, OidcConfig, SigningKey};
 
 use crate::bootstrap;
 use crate::server::ApiServer;

@@ -21,7 +21,7 @@ const HEAD: &str = "apiVersion: apiserver.config.k8s.io/v1\n";
 
 #[track_caller]
 fn says<T: std::fmt::Debug, E: std::fmt::Display>(found: Result<T, E>, wanted: &str) {
-    let error = found.err().expect("it is refused").to_string();
+    let error = found.unwrap_err().to_string();
     assert!(error.contains(wanted), "{error}");
 }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod access;
+mod authorizers;
 mod connections;
 mod delegates;
 #[path = "../support/mod.rs"]

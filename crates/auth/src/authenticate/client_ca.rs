@@ -92,6 +92,11 @@ fn verifier(pem: &str) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
     Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?)
 }
 
+/// When the first certificate of a chain ends: each must hold on each request, as in upstream.
+fn end_of_chain(chain: &[CertificateDer<'_>]) -> i64 {
+    chain.iter().map(|c| end_of_certificate(c)).min().unwrap_or(0)
+}
+
 impl ClientCertificates {
     /// Of the authority for users (PEM; empty for none) and the front proxies' configuration.
     ///
@@ -160,13 +165,13 @@ impl ClientCertificates {
         {
             let name = identity_of_certificate(leaf)?.map(|u| u.name).unwrap_or_default();
             if config.allowed_names.is_empty() || config.allowed_names.contains(&name) {
-                return Ok(Peer { user: None, front_proxy: true, expires: end_of_certificate(leaf) });
+                return Ok(Peer { user: None, front_proxy: true, expires: end_of_chain(chain) });
             }
         }
         let Some((verifier, _)) = &authorities.client else { return Ok(Peer::default()) };
         verifier.verify_client_cert(leaf, intermediates, now).map_err(|_| AuthError::UntrustedCertificate)?;
         let user = identity_of_certificate(leaf)?.map(Arc::new);
-        Ok(Peer { user, front_proxy: false, expires: end_of_certificate(leaf) })
+        Ok(Peer { user, front_proxy: false, expires: end_of_chain(chain) })
     }
 
     /// The user that a front proxy's headers name; ask only for such a peer.
