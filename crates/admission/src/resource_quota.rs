@@ -1,7 +1,7 @@
 //! ResourceQuota: what a create would use must fit under `spec.hard`.
 //!
 //! Usage is counted from the watch cache, which shows every acknowledged write, plus what admitted
-//! requests are about to write; `status.used` belongs to the quota controller.
+//! requests are about to write, creates and updates alike; `status.used` belongs to the quota controller.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,18 +11,25 @@ use ironkeel_registry::{ApiError, Attributes, Operation, qualified};
 use parking_lot::Mutex;
 
 use crate::Cluster;
-use crate::usage::{Amounts, add, pod_resources};
+use crate::usage::{Amounts, add, pod_resources, raise};
 
-/// An admitted create that the cache may not show yet.
+/// An admitted write that the cache may not show yet.
 struct Charge {
+    /// Tells requests apart while they run.
+    request: usize,
     namespace: String,
-    /// Names of the quotas whose scopes see the object.
-    quotas: Vec<String>,
-    usage: Amounts,
+    /// The state that an update starts from, by its resourceVersion; none of a create.
+    base: Option<String>,
+    /// Names of the quotas whose scopes see the object, and what of each it uses more than before.
+    quotas: Vec<(String, Amounts)>,
 }
 
-/// Charges by the object's uid.
-type Pending = BTreeMap<String, Charge>;
+/// Charges by the object's uid: several updates of one object may run, of which one will be stored.
+type Pending = BTreeMap<String, Vec<Charge>>;
+
+fn request_of(a: &Attributes<'_>) -> usize {
+    std::ptr::from_ref(a.annotations).addr()
+}
 
 /// Computing resources of which every container must say how much, where a quota limits them.
 const COMPUTE: &[&str] = &["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
@@ -229,24 +236,44 @@ impl ResourceQuota {
             let known = old.is_some_and(|o| in_scope(quota, plural, o));
             let before = if known { &before } else { &nothing };
             if check(c, a, quota, object, &wanted, before, &mut pending)? {
-                charged.push(quota.name().to_owned());
+                charged.push((quota.name().to_owned(), more(&wanted, before)));
             }
         }
-        if a.operation == Operation::Create && !a.dry_run && !charged.is_empty() {
-            let charge = Charge { namespace: a.namespace.to_owned(), quotas: charged, usage: wanted };
-            pending.insert(object.uid().to_owned(), charge);
+        if !a.dry_run && !charged.is_empty() {
+            let base = old.map(|o| o.resource_version().to_owned());
+            let charge = Charge { request: request_of(a), namespace: a.namespace.to_owned(), base, quotas: charged };
+            let charges = pending.entry(object.uid().to_owned()).or_default();
+            charges.retain(|c| c.request != charge.request);
+            charges.push(charge);
         }
         Ok(())
     }
 
-    /// Someone changes or deletes an object: the cache shows it, so it is counted there from now on.
+    /// Someone changes or deletes an object: the cache shows it, so its create is counted there from now on.
     pub(crate) fn seen(&self, uid: &str) {
-        self.0.lock().remove(uid);
+        keep(&mut self.0.lock(), uid, |c| c.base.is_some());
     }
 
-    pub(crate) fn rolled_back(&self, _: &Attributes<'_>, object: &Value) {
-        self.0.lock().remove(object.uid());
+    pub(crate) fn rolled_back(&self, a: &Attributes<'_>, object: &Value) {
+        let request = request_of(a);
+        keep(&mut self.0.lock(), object.uid(), |c| c.request != request);
     }
+}
+
+/// Keeps these charges of an object.
+fn keep(pending: &mut Pending, uid: &str, which: impl Fn(&Charge) -> bool) {
+    if let Some(charges) = pending.get_mut(uid) {
+        charges.retain(which);
+        if charges.is_empty() {
+            pending.remove(uid);
+        }
+    }
+}
+
+/// What is used more than before.
+fn more(wanted: &Amounts, before: &Amounts) -> Amounts {
+    let grown = wanted.iter().filter(|(name, q)| before.get(*name).is_none_or(|b| *q > b));
+    grown.map(|(name, q)| (name.clone(), before.get(name).map_or(*q, |b| *q - *b))).collect()
 }
 
 /// `cpu for: a,b; memory for: b`, where containers leave out what the quota limits.
@@ -300,7 +327,7 @@ fn check(
     if touched.is_empty() {
         return Ok(false);
     }
-    let used = used(c, a, quota, pending);
+    let used = used(c, a, quota, object.uid(), pending);
     let (mut asked, mut have, mut limits) = (Vec::new(), Vec::new(), Vec::new());
     for (name, limit) in touched {
         let zero = Quantity::from_value(0);
@@ -338,21 +365,26 @@ fn stored(c: &Cluster, a: &Attributes<'_>) -> Vec<Arc<Value>> {
     }
 }
 
-/// What the namespace's objects of this resource use, pending creates included.
-fn used(c: &Cluster, a: &Attributes<'_>, quota: &Value, pending: &mut Pending) -> Amounts {
+/// What the namespace's objects of this resource use, pending writes included; those of `own` object
+/// apart, since of its writes one alone is stored.
+fn used(c: &Cluster, a: &Attributes<'_>, quota: &Value, own: &str, pending: &mut Pending) -> Amounts {
     let (group, plural) = (a.row.group(), a.row.plural());
     let mut total = Amounts::new();
     let objects = stored(c, a);
     for object in &objects {
-        pending.remove(object.uid());
+        // The cache shows what these were about.
+        keep(pending, object.uid(), |c| c.base.as_deref() == Some(object.resource_version()));
         if in_scope(quota, plural, object) {
             add(&mut total, &usage_of(group, plural, object));
         }
     }
-    for charge in pending.values() {
-        if charge.namespace == a.namespace && charge.quotas.iter().any(|q| q == quota.name()) {
-            add(&mut total, &charge.usage);
+    for charges in pending.iter().filter(|(uid, _)| *uid != own).map(|(_, charges)| charges) {
+        let mut most = Amounts::new();
+        let here = charges.iter().filter(|c| c.namespace == a.namespace);
+        for (_, usage) in here.flat_map(|c| &c.quotas).filter(|(name, _)| name == quota.name()) {
+            raise(&mut most, usage);
         }
+        add(&mut total, &most);
     }
     total
 }

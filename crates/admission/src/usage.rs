@@ -26,7 +26,8 @@ pub(crate) fn add(into: &mut Amounts, more: &Amounts) {
     }
 }
 
-fn raise(into: &mut Amounts, other: &Amounts) {
+/// Of each amount the larger one.
+pub(crate) fn raise(into: &mut Amounts, other: &Amounts) {
     for (k, q) in other {
         if into.get(k).is_none_or(|have| have < q) {
             into.insert(k.clone(), *q);

@@ -9,6 +9,8 @@ use support::{Cluster, Http, cluster};
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
 const SERVICES: &str = "/api/v1/namespaces/default/services";
+const QUOTAS: &str = "/api/v1/namespaces/default/resourcequotas";
+const MERGE: &str = "application/merge-patch+json";
 
 /// A user who may do just this in the namespace `default`.
 async fn user_who_may(c: &Cluster, name: &str, group: &str, resource: &str, verbs: &[&str]) -> Http {
@@ -55,6 +57,45 @@ fn service(name: &str, more: Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn quotas_hold_under_concurrent_updates() {
+    let c = cluster().await;
+    let http = c.admin();
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"services.nodeports": "3"}}});
+    http.post(QUOTAS, &quota).await.expect(201);
+    for round in 0..8 {
+        let names: Vec<String> = (0..12).map(|i| format!("s{round}-{i}")).collect();
+        for name in &names {
+            http.post(SERVICES, &service(name, json!({}))).await.expect(201);
+        }
+        let change = |name: String, body: Value| {
+            let http = http.clone();
+            tokio::spawn(async move { http.patch(&format!("{SERVICES}/{name}"), MERGE, &body).await.status.as_u16() })
+        };
+        let tasks: Vec<_> = names.iter().map(|n| change(n.clone(), json!({"spec": {"type": "NodePort"}}))).collect();
+        let mut codes = Vec::new();
+        for t in tasks {
+            codes.push(t.await.unwrap());
+        }
+        assert_eq!(codes.iter().filter(|c| **c == 200).count(), 3, "{codes:?}");
+        // What a refused or undone update had reserved is free again.
+        for (name, _) in names.iter().zip(&codes).filter(|(_, c)| **c == 200) {
+            change(name.clone(), json!({"spec": {"type": "ClusterIP"}})).await.unwrap();
+        }
+        let one = json!({"spec": {"type": "NodePort"}});
+        http.patch(&format!("{SERVICES}/{}?dryRun=All", names[0]), MERGE, &one).await.expect(200);
+        for name in &names[..3] {
+            http.patch(&format!("{SERVICES}/{name}"), MERGE, &one).await.expect(200);
+        }
+        http.patch(&format!("{SERVICES}/{}", names[3]), MERGE, &one).await.refused(
+            403,
+            "Forbidden",
+            "exceeded quota: q",
+        );
+        http.delete(SERVICES).await.expect(200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_address_given_back_late_is_not_taken_from_its_new_owner() {
     let c = cluster().await;
     let http = c.admin();
@@ -91,4 +132,47 @@ async fn an_address_given_back_late_is_not_taken_from_its_new_owner() {
     addresses.sort();
     addresses.dedup();
     assert_eq!(addresses.len(), count, "two Services hold one address");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_an_exact_revision_holds_nothing_later() {
+    let c = cluster().await;
+    let http = c.admin();
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for i in 0..40 {
+        http.post(maps, &json!({"metadata": {"name": format!("m{i:02}")}})).await.expect(201);
+    }
+    let stop = tokio_util::sync::CancellationToken::new();
+    let writers: Vec<_> = (0..3)
+        .map(|w| {
+            let (http, stop) = (http.clone(), stop.clone());
+            tokio::spawn(async move {
+                let mut i = w;
+                while !stop.is_cancelled() {
+                    i = (i + 7) % 40;
+                    let change = json!({"data": {"at": format!("{w}-{i}-{:?}", std::time::Instant::now())}});
+                    http.patch(&format!("{maps}/m{i:02}"), MERGE, &change).await;
+                }
+            })
+        })
+        .collect();
+    for _ in 0..400 {
+        let first = http.get(&format!("{maps}?limit=1")).await.expect(200);
+        let version = first["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+        let at: u64 = version.parse().unwrap();
+        let exact = format!("{maps}?resourceVersion={version}&resourceVersionMatch=Exact");
+        let rest = format!("{maps}?limit=50&continue={}", first["metadata"]["continue"].as_str().unwrap());
+        for path in [exact, rest] {
+            let list = http.get(&path).await.expect(200);
+            assert_eq!(list["metadata"]["resourceVersion"], version.as_str());
+            for item in list["items"].as_array().unwrap() {
+                let own: u64 = item["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+                assert!(own <= at, "{} stands at {own} in a list of {at}", item["metadata"]["name"]);
+            }
+        }
+    }
+    stop.cancel();
+    for w in writers {
+        w.await.unwrap();
+    }
 }

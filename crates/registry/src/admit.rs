@@ -116,7 +116,8 @@ pub trait Admission: Send + Sync + std::fmt::Debug + 'static {
     async fn mutate(&self, a: &Attributes<'_>, object: &mut Value, old: Option<&Value>) -> Result<(), ApiError>;
     /// May refuse. `object` is `None` for deletes; of a connect it is the options object.
     async fn validate(&self, a: &Attributes<'_>, object: Option<&Value>, old: Option<&Value>) -> Result<(), ApiError>;
-    /// Takes back what [`Admission::validate`] has reserved (quota), when the write did not happen.
+    /// Takes back what [`Admission::validate`] has reserved (quota): the write did not happen, or the
+    /// caches show it. Of an update it may come more than once, and before `validate` was asked.
     fn rolled_back(&self, _a: &Attributes<'_>, _object: &Value) {}
 }
 

@@ -13,6 +13,7 @@ use crate::error::{ApiError, OPTIMISTIC_LOCK};
 use crate::managed_fields;
 use crate::registry::Registry;
 use crate::request::{WriteRequest, Written};
+use crate::services::Allocation;
 use crate::storage::object_key;
 
 /// Conflicts with other writers that one request sits out.
@@ -88,7 +89,6 @@ impl Registry {
         entry: &Arc<Entry>,
     ) -> Result<Turn, ApiError> {
         let row = &request.row;
-        let home = row.home()?;
         let hooks = &row.kind.hooks;
         let old = self.current(row, entry).await?;
         let mut new = change.apply(&old)?;
@@ -123,19 +123,40 @@ impl Registry {
             errors.extend(hooks.validate_update(&new, &old, request.sub()));
             errors
         })?;
-        request.admission.validate(&attributes, Some(&new), Some(&old)).await?;
+        let admitted = request.admission.validate(&attributes, Some(&new), Some(&old)).await;
+        let done = match admitted {
+            Ok(()) => self.store_update(request, key, entry, &mut new, &old, allocation).await,
+            Err(refused) => Err(refused),
+        };
+        // By now the caches show what was stored.
+        request.admission.rolled_back(&attributes, &old);
+        done
+    }
+
+    /// Stores an admitted update, where it changes anything.
+    async fn store_update(
+        &self,
+        request: &WriteRequest,
+        key: &str,
+        entry: &Arc<Entry>,
+        new: &mut Value,
+        old: &Value,
+        allocation: Option<Allocation<'_>>,
+    ) -> Result<Turn, ApiError> {
+        let row = &request.row;
+        let home = row.home()?;
         new.meta_mut().insert("resourceVersion", old.resource_version());
-        let same = new == old || managed_fields::equal_but_times(&new, &old);
+        let same = *new == *old || managed_fields::equal_but_times(new, old);
         if same && (request.dry_run || !self.store.stale(&Registry::store_key(home, key)).await?) {
             return Ok(Turn::Done(Written { entry: entry.clone(), created: false }));
         }
-        if is_finished(&new) {
+        if is_finished(new) {
             if let Some(allocation) = allocation {
                 allocation.cancel().await;
             }
-            return self.finish_delete(request, key, entry, &mut new).await;
+            return self.finish_delete(request, key, entry, new).await;
         }
-        let encoded = self.encode(row, home, &mut new).await?;
+        let encoded = self.encode(row, home, new).await?;
         if request.dry_run {
             let entry = Arc::new(Entry::new(key, entry.revision, encoded.bytes, encoded.extract));
             return Ok(Turn::Done(Written { entry, created: false }));
