@@ -48,6 +48,34 @@ async fn a_put_creates_only_for_who_may_create() {
     bob.put("/api/v1/namespaces/default/configmaps/m", &map).await.refused(404, "NotFound", "\"m\" not found");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_needs_its_version_where_the_object_does() {
+    let c = cluster().await;
+    let http = c.admin();
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget =
+        json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"a": "b"}}}});
+    let mut made = http.post(budgets, &budget).await.expect(201);
+    made["status"] = json!({"currentHealthy": 1, "desiredHealthy": 1, "disruptionsAllowed": 0, "expectedPods": 1});
+    let path = format!("{budgets}/b/status");
+    let mut blind = made.clone();
+    blind["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+    http.put(&path, &blind).await.refused(
+        422,
+        "Invalid",
+        "metadata.resourceVersion: Invalid value: 0x0: must be specified for an update",
+    );
+    http.put(&path, &made).await.expect(200);
+    http.patch(&path, MERGE, &json!({"status": {"currentHealthy": 2}})).await.expect(200);
+    // A Scale names a version or none.
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    http.post(deployments, &deployment).await.expect(201);
+    let scale = json!({"metadata": {"name": "d", "namespace": "default"}, "spec": {"replicas": 2}});
+    http.put(&format!("{deployments}/d/scale"), &scale).await.expect(200);
+}
+
 fn service(name: &str, more: Value) -> Value {
     let mut service = json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}});
     for (k, v) in more.as_object().unwrap() {

@@ -226,7 +226,7 @@ fn check_preconditions(request: &WriteRequest, new: &Value, old: &Value) -> Resu
     }
     let version = new.resource_version();
     if version.is_empty() || version == "0" {
-        if request.row.kind.hooks.unconditional_update() || request.sub().is_some() {
+        if request.row.kind.hooks.unconditional_update() || request.sub() == Some("scale") {
             return Ok(());
         }
         let shown = if version.is_empty() { "0x0" } else { "0" };
