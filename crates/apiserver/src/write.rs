@@ -230,7 +230,11 @@ pub(crate) async fn scale(c: Context, row: Arc<Row>) -> Result<Response<Body>, A
         }
         other => return Err(ApiError::method_not_supported(row.group(), row.plural(), other)),
     };
-    let scale = scale_of(&row, &registry.current(&row, &entry).await?)?;
+    let object = registry.current(&row, &entry).await?;
+    if let Some(path) = row.kind.hooks.replicas_missing(&object) {
+        return Err(ApiError::internal(format!("the spec replicas field {path:?} does not exist")));
+    }
+    let scale = scale_of(&row, &object)?;
     Ok(answer::value(200, &scale, &c.output))
 }
 
@@ -347,6 +351,7 @@ pub(crate) async fn delete_collection(c: Context, row: Arc<Row>) -> Result<Respo
     let entries = detached(&c.server.tasks, deleting).await?;
     c.server.registry.prepare(&row, &entries).await?;
     let revision = c.server.registry.revision();
-    let answer = ListAnswer { entries, revision, continue_token: String::new(), remaining: None };
+    let answer =
+        ListAnswer { entries, revision, continue_token: String::new(), remaining: None, fetched: 0, cached: false };
     read::respond(&c.server.registry, &row, answer, &c.output, c.include_object())
 }

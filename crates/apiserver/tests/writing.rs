@@ -299,7 +299,7 @@ async fn services_get_addresses_that_no_other_has() {
     let body = json!({"metadata": {"name": "t"}, "spec": {"clusterIP": taken, "ports": [{"port": 80}]}});
     http.post(services, &body).await.refused(422, "Invalid", "provided IP is already allocated");
     let body = json!({"metadata": {"name": "t"}, "spec": {"clusterIP": "192.0.2.3", "ports": [{"port": 80}]}});
-    http.post(services, &body).await.refused(422, "Invalid", "is not in the valid range");
+    http.post(services, &body).await.refused(422, "Invalid", "the provided network does not match the current range");
     let before = http.get(&format!("{services}/s1")).await.expect(200);
     let kept = http
         .patch(&format!("{services}/s1"), "application/merge-patch+json", &json!({"spec": {"type": "ClusterIP"}}))

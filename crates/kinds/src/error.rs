@@ -61,6 +61,8 @@ pub enum FieldErrorKind {
     TooMany,
     /// Of the wrong type.
     TypeInvalid,
+    /// Wrong, and let pass: it was so before, or is a matter of taste. The client is warned.
+    Tolerated,
 }
 
 impl FieldErrorKind {
@@ -76,6 +78,7 @@ impl FieldErrorKind {
             Self::TooLong => "FieldValueTooLong",
             Self::TooMany => "FieldValueTooMany",
             Self::TypeInvalid => "FieldValueTypeInvalid",
+            Self::Tolerated => "",
         }
     }
 }
@@ -169,6 +172,14 @@ impl Errors {
     /// An `Invalid value` that does not show the value.
     pub(crate) fn invalid_bare(&mut self, path: &Path, detail: &str) {
         self.add(path, FieldErrorKind::Invalid, "Invalid value".into(), detail);
+    }
+    /// A `Duplicate value` that does not show the value.
+    pub(crate) fn duplicate_bare(&mut self, path: &Path) {
+        self.add(path, FieldErrorKind::Duplicate, "Duplicate value".into(), "");
+    }
+    /// A warning.
+    pub(crate) fn tolerated(&mut self, path: &Path, message: String) {
+        self.add(path, FieldErrorKind::Tolerated, message, "");
     }
     /// An `Invalid value` whose value upstream shows in a form of its own.
     pub(crate) fn invalid_as(&mut self, path: &Path, shown: &str, detail: &str) {

@@ -121,6 +121,11 @@ pub trait Hooks: Sync + Send {
         None
     }
 
+    /// The path of the desired replicas, where the object has none there (custom resources).
+    fn replicas_missing(&self, _object: &Value) -> Option<&str> {
+        None
+    }
+
     /// Writes the desired replicas of `scale`.
     fn set_replicas(&self, _object: &mut Value, _replicas: i64) {}
 

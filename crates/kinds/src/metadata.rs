@@ -34,6 +34,21 @@ pub fn validate_metadata(object: &Value, kind: &Kind) -> Vec<FieldError> {
     e.into_vec()
 }
 
+/// The metadata of an object inside another one, which may lack a name.
+pub(crate) fn validate_embedded(object: &Value, path: &Path, e: &mut Errors) {
+    let generate = object.meta_str("generateName");
+    if !generate.is_empty() {
+        e.invalid_each(&path.child("generateName"), generate, names::path_segment(generate, true));
+    }
+    if !object.name().is_empty() {
+        e.invalid_each(&path.child("name"), object.name(), names::path_segment(object.name(), false));
+    }
+    if !object.namespace().is_empty() {
+        e.invalid_each(&path.child("namespace"), object.namespace(), names::label(object.namespace()));
+    }
+    free_metadata(object, path, e);
+}
+
 /// The rules that hold in a pod template's metadata too.
 pub(crate) fn free_metadata(object: &Value, path: &Path, e: &mut Errors) {
     e.non_negative(&path.child("generation"), Some(object.generation()));

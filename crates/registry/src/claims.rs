@@ -1,11 +1,11 @@
-//! ClusterIPs and NodePorts on a store that several API servers write, ours or upstream's.
+//! What Services are given, as the store tells it to every API server, ours or upstream's.
 //!
-//! The book of `services` knows what this server has seen. Here every choice is claimed in the store
-//! before the Service has it, as upstream does: an address by creating the IPAddress object of its name,
-//! a port by setting its bit in the RangeAllocation of all ports. Who loses chooses again. What is
-//! claimed without a Service (its server died in between) is given back after two rounds of repair.
+//! Every choice is claimed before the Service has it, as upstream does: an address by creating the
+//! IPAddress object of its name, and, where servers share the store, a port by setting its bit in the
+//! RangeAllocation of all ports. Who loses chooses again. A round of repair claims what Services hold
+//! without, and gives back what is claimed without a Service (its server died in between).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -24,9 +24,9 @@ use crate::error::ApiError;
 use crate::media;
 use crate::registry::Registry;
 use crate::selector::Selection;
-use crate::services::{Allocation, held};
+use crate::services::{family_of, held};
 use crate::storage::{Row, Stored};
-use crate::watch::WatchStart;
+use crate::watch::{WatchStart, Watcher};
 
 /// Upstream's key of the ports' bitmap.
 const PORTS_KEY: &[u8] = b"/registry/ranges/servicenodeports";
@@ -41,28 +41,42 @@ pub(crate) const CHOICES: usize = 64;
 /// How often claims are compared with Services, in seconds (upstream: as often).
 const REPAIR_INTERVAL_SECONDS: u64 = 180;
 
+/// A claim younger than this may be of a Service that is being written, in seconds (upstream: as long).
+const CLAIM_GRACE_SECONDS: i64 = 60;
+
 /// What a claim left in the store, to be taken back when the Service is not written.
 #[derive(Debug)]
 pub(crate) struct Undo {
     store: Arc<dyn Store>,
-    service: Bytes,
-    addresses: Vec<(Bytes, u64)>,
-    ports: Vec<u16>,
+    services: Arc<Stored>,
+    key: String,
+    pub(crate) addresses: Vec<(IpAddr, Bytes, u64)>,
+    pub(crate) ports: Vec<u16>,
     first_port: u16,
 }
 
 impl Undo {
     pub(crate) async fn run(self) {
-        // The Service is there: somebody else has written it, and may hold the same.
-        if !matches!(self.store.get(&self.service, 0).await, Ok((None, _))) {
+        if self.addresses.is_empty() && self.ports.is_empty() {
             return;
         }
-        for (key, revision) in self.addresses {
+        // The Service may be there, and hold the same: somebody else has written it.
+        let stored = match self.store.get(&Registry::store_key(&self.services, &self.key), 0).await {
+            Ok((Some(kv), _)) => media::from_store(&self.services, &kv.value).map(|(tree, _)| held(&tree)),
+            Ok((None, _)) => Ok(Default::default()),
+            Err(error) => Err(error.into()),
+        };
+        let (addresses, ports) = match stored {
+            Ok(held) => held,
+            Err(error) => return tracing::warn!(%error, "claims for a Service stay until the next repair"),
+        };
+        for (_, key, revision) in self.addresses.into_iter().filter(|(ip, ..)| !addresses.contains(ip)) {
             if let Err(error) = self.store.delete(key, Condition::ModRevision(revision)).await {
                 tracing::warn!(%error, "a ClusterIP stays claimed until the next repair");
             }
         }
-        if let Err(error) = free_ports(&*self.store, self.first_port, &self.ports).await {
+        let unused: Vec<u16> = self.ports.into_iter().filter(|p| !ports.contains(p)).collect();
+        if let Err(error) = free_ports(&*self.store, self.first_port, &unused).await {
             tracing::warn!(%error, "NodePorts stay claimed until the next repair");
         }
     }
@@ -158,42 +172,29 @@ impl Registry {
         Some((row, home))
     }
 
-    /// Claims what an allocation has newly chosen. False when somebody else holds some of it, which the
-    /// book knows from then on.
-    pub(crate) async fn claim(&self, key: &str, allocation: &mut Allocation<'_>) -> Result<bool, ApiError> {
-        let (addresses, ports) = allocation.chosen();
-        let services = self.row("", "v1", "services").and_then(|r| r.stored.clone());
-        let Some(services) = services else { return Ok(true) };
-        allocation.undo = Some(Undo {
+    /// How to take back what a Service is given and does not come to hold.
+    pub(crate) fn undo(&self, key: &str) -> Option<Undo> {
+        Some(Undo {
             store: self.store.clone(),
-            service: Registry::store_key(&services, key),
+            services: self.row("", "v1", "services")?.stored.clone()?,
+            key: key.to_owned(),
             addresses: Vec::new(),
             ports: Vec::new(),
             first_port: self.services.first_port(),
-        });
-        for address in addresses {
-            match self.claim_address(key, address).await? {
-                Some(claim) => allocation.undo.iter_mut().for_each(|u| u.addresses.push(claim.clone())),
-                None => {
-                    allocation.lose_address(address);
-                    return Ok(false);
-                }
-            }
-        }
-        match self.claim_ports(&ports).await? {
-            None => {
-                allocation.undo.iter_mut().for_each(|u| u.ports.clone_from(&ports));
-                Ok(true)
-            }
-            Some(lost) => {
-                allocation.lose_port(lost);
-                Ok(false)
-            }
-        }
+        })
+    }
+
+    /// Whether an address is known to be somebody's.
+    pub(crate) fn is_claimed(&self, address: IpAddr) -> bool {
+        self.addresses_home().is_some_and(|(_, home)| home.cache.get(&address.to_string()).is_some())
     }
 
     /// The key and revision of the claim; `None` where somebody else's stands.
-    async fn claim_address(&self, service: &str, address: IpAddr) -> Result<Option<(Bytes, u64)>, ApiError> {
+    pub(crate) async fn claim_address(
+        &self,
+        service: &str,
+        address: IpAddr,
+    ) -> Result<Option<(IpAddr, Bytes, u64)>, ApiError> {
         let (row, home) = self.addresses_home().ok_or_else(|| ApiError::internal("IPAddress is not served"))?;
         let (namespace, name) = service.split_once('/').unwrap_or(("", service));
         let mut object = Value::object();
@@ -203,9 +204,9 @@ impl Registry {
         meta.insert("uid", uuid::Uuid::new_v4().to_string());
         meta.insert("creationTimestamp", rfc3339(self.clock.now()));
         let labels = meta.object("labels");
-        labels.insert(FAMILY_LABEL, if address.is_ipv4() { "IPv4" } else { "IPv6" });
+        labels.insert(FAMILY_LABEL, family_of(address));
         labels.insert(MANAGED_BY_LABEL, MANAGED_BY);
-        for (field, value) in [("group", ""), ("name", name), ("namespace", namespace), ("resource", "services")] {
+        for (field, value) in [("name", name), ("namespace", namespace), ("resource", "services")] {
             *object.slot(&["spec", "parentRef", field]) = value.into();
         }
         row.kind.hooks.default(&mut object);
@@ -214,7 +215,7 @@ impl Registry {
         let mut condition = Condition::Absent;
         for _ in 0..CONFLICT_RETRIES {
             match self.store.put(key.clone(), encoded.stored.clone(), condition, 0).await? {
-                WriteAnswer::Done { revision, .. } => return Ok(Some((key, revision))),
+                WriteAnswer::Done { revision, .. } => return Ok(Some((address, key, revision))),
                 WriteAnswer::Conflict { current: Some(kv), .. } => {
                     let (there, _) = media::from_store(&home, &kv.value)?;
                     if !is_parent(&there, service) {
@@ -230,7 +231,7 @@ impl Registry {
     }
 
     /// The first port that somebody else holds.
-    async fn claim_ports(&self, ports: &[u16]) -> Result<Option<u16>, ApiError> {
+    pub(crate) async fn claim_ports(&self, ports: &[u16]) -> Result<Option<u16>, ApiError> {
         if ports.is_empty() {
             return Ok(None);
         }
@@ -245,8 +246,8 @@ impl Registry {
                 }
                 None => {
                     let mut bits = Bits::default();
-                    let (_, held) = self.held_by_services()?;
-                    held.into_iter().filter(|p| *p >= first).for_each(|p| bits.set(bit(p), true));
+                    let held = self.held_by_services()?.into_iter().flat_map(|(_, _, ports)| ports);
+                    held.filter(|p| *p >= first).for_each(|p| bits.set(bit(p), true));
                     (bits, None)
                 }
             };
@@ -269,95 +270,147 @@ impl Registry {
     }
 
     async fn try_give_back(&self, service: &str, addresses: &[IpAddr], ports: &[u16]) -> Result<(), ApiError> {
+        let mut last = 0;
         if let Some((_, home)) = self.addresses_home() {
             for address in addresses {
                 let key = Registry::store_key(&home, &address.to_string());
                 let Some(kv) = self.store.get(&key, 0).await?.0 else { continue };
-                if is_parent(&media::from_store(&home, &kv.value)?.0, service) {
-                    self.store.delete(key, Condition::ModRevision(kv.mod_revision)).await?;
+                if is_parent(&media::from_store(&home, &kv.value)?.0, service)
+                    && let WriteAnswer::Done { revision, .. } =
+                        self.store.delete(key, Condition::ModRevision(kv.mod_revision)).await?
+                {
+                    last = revision;
                 }
             }
         }
-        free_ports(&*self.store, self.services.first_port(), ports).await
+        if self.store.shared() {
+            free_ports(&*self.store, self.services.first_port(), ports).await?;
+        }
+        self.feed.reached(last).await
     }
 
-    /// Every address and port that a Service holds.
-    fn held_by_services(&self) -> Result<(HashSet<IpAddr>, HashSet<u16>), ApiError> {
-        let (mut addresses, mut ports) = (HashSet::new(), HashSet::new());
+    /// What every Service holds, by its key.
+    fn held_by_services(&self) -> Result<Vec<(String, Vec<IpAddr>, HashSet<u16>)>, ApiError> {
         let home = self.row("", "v1", "services").and_then(|r| r.stored.clone());
-        for entry in home.iter().flat_map(|h| h.cache.snapshot("", "", |_| true).entries) {
-            let (a, p) = held(&*entry.tree()?);
-            addresses.extend(a);
-            ports.extend(p);
-        }
-        Ok((addresses, ports))
+        let entries = home.iter().flat_map(|h| h.cache.snapshot("", "", |_| true).entries);
+        entries
+            .map(|entry| {
+                let (addresses, ports) = held(&*entry.tree()?);
+                Ok((entry.key().to_owned(), addresses, ports))
+            })
+            .collect()
     }
 
-    /// Gives back what was without a Service in the last round too; answers what is in this one.
-    async fn repair_claims(&self, suspects: &HashSet<String>) -> Result<HashSet<String>, ApiError> {
+    /// Brings IPAddress objects to what Services hold: claims what is not claimed, and gives back what
+    /// no Service has.
+    pub async fn repair_addresses(&self) -> Result<(), ApiError> {
         self.fresh().await?;
-        let (addresses, ports) = self.held_by_services()?;
-        let mut found = HashSet::new();
-        let entries = self.addresses_home().map(|(_, h)| h.cache.snapshot("", "", |_| true).entries);
-        for entry in entries.into_iter().flatten() {
-            let orphan = entry.label(MANAGED_BY_LABEL) == Some(MANAGED_BY)
-                && entry.name().parse().is_ok_and(|ip: IpAddr| !addresses.contains(&ip));
-            if orphan && suspects.contains(entry.name()) {
-                let key = [b"/registry/ipaddresses/", entry.name().as_bytes()].concat();
-                self.store.delete(key.into(), Condition::ModRevision(entry.revision)).await?;
-            } else if orphan {
-                found.insert(entry.name().to_owned());
+        let Some((_, home)) = self.addresses_home() else { return Ok(()) };
+        let services = self.held_by_services()?;
+        let holders: HashMap<IpAddr, &str> =
+            services.iter().flat_map(|(key, ips, _)| ips.iter().map(|ip| (*ip, key.as_str()))).collect();
+        let pairs: Vec<(&String, IpAddr)> =
+            services.iter().flat_map(|(key, ips, _)| ips.iter().map(move |ip| (key, *ip))).collect();
+        for (key, address) in pairs {
+            let entry = home.cache.get(&address.to_string());
+            let Some(entry) = entry else {
+                tracing::warn!(%address, service = key.as_str(), "a ClusterIP was not allocated; repaired");
+                self.claim_address(key, address).await?;
+                continue;
+            };
+            let tree = entry.tree()?;
+            let labelled = entry.label(MANAGED_BY_LABEL) == Some(MANAGED_BY)
+                && entry.label(FAMILY_LABEL) == Some(family_of(address));
+            if is_parent(&tree, key) && labelled {
+                continue;
             }
+            if holders.get(&address).is_some_and(|holder| is_parent(&tree, holder) && holder != key) {
+                tracing::error!(%address, service = key.as_str(), "two Services hold one ClusterIP");
+                continue;
+            }
+            tracing::warn!(%address, service = key.as_str(), "the IPAddress of a ClusterIP was not the Service's; repaired");
+            let at = Registry::store_key(&home, entry.key());
+            self.store.delete(at, Condition::ModRevision(entry.revision)).await?;
+            self.claim_address(key, address).await?;
         }
-        if let Some((range, bits, _)) = read_ports(&*self.store).await?
-            && range == self.services.port_range()
-        {
-            let first = self.services.first_port();
-            let bit = |p: &u16| usize::from(p.saturating_sub(first));
-            let orphans: Vec<u16> =
-                (first..=self.services.last_port()).filter(|p| bits.has(bit(p)) && !ports.contains(p)).collect();
-            let (twice, once): (Vec<u16>, Vec<u16>) =
-                orphans.into_iter().partition(|p| suspects.contains(&p.to_string()));
-            free_ports(&*self.store, first, &twice).await?;
-            found.extend(once.iter().map(u16::to_string));
+        let now = self.clock.now().as_second();
+        for entry in home.cache.snapshot("", "", |e| e.label(MANAGED_BY_LABEL) == Some(MANAGED_BY)).entries {
+            let tree = entry.tree()?;
+            let parent = |field: &str| tree.str_at(&["spec", "parentRef", field]).unwrap_or_default();
+            let of_service = parent("resource") == "services" && parent("group").is_empty();
+            let used = entry.name().parse().is_ok_and(|ip: IpAddr| holders.contains_key(&ip));
+            let made: Option<jiff::Timestamp> = tree.meta_str("creationTimestamp").parse().ok();
+            let young = made.is_some_and(|t| now - t.as_second() <= CLAIM_GRACE_SECONDS);
+            if used || (of_service && young) {
+                continue;
+            }
+            tracing::warn!(address = entry.name(), "an IPAddress had no Service; given back");
+            let at = Registry::store_key(&home, entry.key());
+            self.store.delete(at, Condition::ModRevision(entry.revision)).await?;
         }
-        Ok(found)
+        Ok(())
+    }
+
+    /// Gives back the ports that were without a Service in the last round too; answers what is in this
+    /// one.
+    async fn repair_ports(&self, suspects: &HashSet<u16>) -> Result<HashSet<u16>, ApiError> {
+        let used: HashSet<u16> = self.held_by_services()?.into_iter().flat_map(|(_, _, ports)| ports).collect();
+        let Some((range, bits, _)) = read_ports(&*self.store).await? else { return Ok(HashSet::new()) };
+        if range != self.services.port_range() {
+            return Ok(HashSet::new());
+        }
+        let first = self.services.first_port();
+        let bit = |p: &u16| usize::from(p.saturating_sub(first));
+        let orphans = (first..=self.services.last_port()).filter(|p| bits.has(bit(p)) && !used.contains(p));
+        let (twice, once): (Vec<u16>, Vec<u16>) = orphans.partition(|p| suspects.contains(p));
+        free_ports(&*self.store, first, &twice).await?;
+        Ok(once.into_iter().collect())
     }
 }
 
-/// Keeps the book at what all servers' Services hold, and repairs the claims, while the registry lives.
+/// Repairs the claims now and then while the registry lives; on a shared store, keeps the book of ports
+/// at what all servers' Services hold.
 pub(crate) async fn follow(registry: Weak<Registry>) {
     let mut suspects = HashSet::new();
     let interval = Duration::from_secs(REPAIR_INTERVAL_SECONDS);
     loop {
         let Some(strong) = registry.upgrade() else { return };
-        let Some(row) = strong.row("", "v1", "services") else { return };
-        let Some(home) = row.stored.clone() else { return };
-        let watcher = strong.watch(&row, Selection::all(""), WatchStart::State, 0).await;
-        strong.services.repair(&home.cache.snapshot("", "", |_| true).entries);
-        drop(strong);
-        let Ok(mut watcher) = watcher else { return };
-        let follow = async {
-            let mut events = Vec::new();
-            loop {
-                watcher.next(&mut events).await?;
-                let Some(strong) = registry.upgrade() else { return Ok::<(), ApiError>(()) };
-                if events.is_empty() {
-                    return Ok(());
-                }
-                for (kind, entry) in events.drain(..).filter_map(|e| e.object()) {
-                    strong.services.seen(&entry, kind).await;
-                }
+        if strong.store.shared() {
+            let Some(row) = strong.row("", "v1", "services") else { return };
+            let watcher = strong.watch(&row, Selection::all(""), WatchStart::State, 0).await;
+            if let Some(home) = row.stored.clone() {
+                strong.services.repair(&home.cache.snapshot("", "", |_| true).entries);
             }
-        };
-        // A round ends the watch; the next begins from the present state.
-        let ended = tokio::time::timeout(interval, follow).await;
+            drop(strong);
+            let Ok(watcher) = watcher else { return };
+            // A round ends the watch; the next begins from the present state.
+            if tokio::time::timeout(interval, seen(&registry, watcher)).await.is_ok() {
+                continue;
+            }
+        } else {
+            drop(strong);
+            tokio::time::sleep(interval).await;
+        }
         let Some(strong) = registry.upgrade().filter(|r| !r.stopped()) else { return };
-        if ended.is_err() {
-            match strong.repair_claims(&suspects).await {
+        if let Err(error) = strong.repair_addresses().await {
+            tracing::warn!(%error, "the claims of ClusterIPs were not repaired");
+        }
+        if strong.store.shared() {
+            match strong.repair_ports(&suspects).await {
                 Ok(found) => suspects = found,
-                Err(error) => tracing::warn!(%error, "the claims of ClusterIPs and NodePorts were not repaired"),
+                Err(error) => tracing::warn!(%error, "the claims of NodePorts were not repaired"),
             }
+        }
+    }
+}
+
+/// Takes every change of a Service over into the book, until the watch ends.
+async fn seen(registry: &Weak<Registry>, mut watcher: Watcher) {
+    let mut events = Vec::new();
+    while watcher.next(&mut events).await.is_ok() && !events.is_empty() {
+        let Some(strong) = registry.upgrade() else { return };
+        for (kind, entry) in events.drain(..).filter_map(|e| e.object()) {
+            strong.services.seen(&entry, kind).await;
         }
     }
 }

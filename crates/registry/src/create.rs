@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use ironkeel_kinds::{FieldError, validate_metadata};
+use ironkeel_kinds::{FieldError, FieldErrorKind, validate_metadata};
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_store::{Condition, WriteAnswer};
 use rand::Rng;
 
 use crate::admit::{Attributes, Operation};
-use crate::claims::CHOICES;
 use crate::clock::rfc3339;
 use crate::entry::{Entry, Extract};
 use crate::error::{ApiError, Reason};
@@ -172,10 +171,14 @@ impl Registry {
         errors: Vec<FieldError>,
     ) -> Result<(), ApiError> {
         let row = &request.row;
+        let (tolerated, errors): (Vec<_>, Vec<_>) =
+            errors.into_iter().partition(|e| e.kind == FieldErrorKind::Tolerated);
         if !errors.is_empty() {
             return Err(ApiError::invalid(row.group(), row.kind_name(), object.name(), &errors));
         }
-        let warnings = row.kind.hooks.warnings(object);
+        let mut warnings = row.kind.hooks.warnings(object);
+        let place = |e: FieldError| if e.path.as_str().is_empty() { e.message } else { e.to_string() };
+        warnings.extend(tolerated.into_iter().map(place));
         if !warnings.is_empty() {
             request.warnings.lock().extend(warnings);
         }
@@ -192,25 +195,13 @@ impl Registry {
         if request.row.plural() != "services" || !request.row.group().is_empty() {
             return Ok(None);
         }
-        if request.dry_run || !self.store.shared() {
-            return self.services.allocate(key, object, old).await.map(Some);
-        }
-        for _ in 0..CHOICES {
-            let mut attempt = object.clone();
-            let mut allocation = self.services.allocate(key, &mut attempt, old).await?;
-            if self.claim(key, &mut allocation).await? {
-                *object = attempt;
-                return Ok(Some(allocation));
-            }
-            allocation.cancel().await;
-        }
-        Err(ApiError::internal("failed to allocate a serviceIP or a nodePort: other servers take every choice"))
+        self.give_addresses(key, object, old, request.dry_run).await.map(Some)
     }
 
     /// Ends an allocation whose Service is stored.
     pub(crate) async fn allocated(&self, key: &str, allocation: Allocation<'_>) {
         let (addresses, ports) = allocation.commit();
-        if self.store.shared() && !(addresses.is_empty() && ports.is_empty()) {
+        if !(addresses.is_empty() && ports.is_empty()) {
             self.give_back(key, &addresses, &ports).await;
         }
     }

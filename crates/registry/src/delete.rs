@@ -142,9 +142,7 @@ impl Registry {
     pub(crate) async fn released(&self, turn: Option<Turn<'_>>, key: &str, entry: &Entry) {
         let Some(turn) = turn else { return };
         self.services.release(&turn);
-        if self.store.shared()
-            && let Ok(tree) = entry.tree()
-        {
+        if let Ok(tree) = entry.tree() {
             let (addresses, ports) = held(&tree);
             self.give_back(key, &addresses, &ports.into_iter().collect::<Vec<_>>()).await;
         }

@@ -32,6 +32,9 @@ const SCRATCH_BYTES: usize = 64 << 10;
 /// How our own JSON begins; the second is what earlier releases wrote.
 const OWN_BEGINS: [&[u8]; 2] = [b"{\"kind\":", b"{\"apiVersion\":"];
 
+/// What a stored object in CBOR begins with.
+const SELF_DESCRIBED_CBOR: &[u8] = &[0xd9, 0xd9, 0xf7];
+
 /// The bytes for the store of an object in its stored form, whose JSON is there already.
 pub(crate) fn to_store(home: &Stored, object: &Value, json: &Bytes) -> Bytes {
     match (home.media, stored_type(&home.kind)) {
@@ -58,6 +61,10 @@ pub(crate) fn from_store(home: &Stored, value: &[u8]) -> Result<(Value, bool), A
         };
         decode_protobuf(value, &resolve)
             .map_err(|e| ApiError::internal(format!("a stored object does not decode: {e}")))?
+    } else if value.starts_with(SELF_DESCRIBED_CBOR) {
+        // Upstream's, of a server whose gate for it is on.
+        let found = ironkeel_codec::decode_cbor(value, stored_type(&home.kind));
+        found.map_err(|e| ApiError::internal(format!("a stored object does not decode: {e}")))?.0
     } else {
         decode(value, stored_type(&home.kind))?
     };

@@ -28,8 +28,8 @@ use crate::watch::{WatchStart, Watcher};
 /// How long a request waits for the cache to reach a revision that a client has seen, in milliseconds.
 const REVISION_WAIT_MS: u64 = 3_000;
 
-/// The field by whose value watchers are told apart, so that a change wakes only those that it
-/// concerns: each kubelet watches the Pods of its node.
+/// The field by whose value watchers are told apart, beside the name, so that a change wakes only those
+/// that it concerns: each kubelet watches the Pods of its node.
 const TARGET_FIELD: &str = "spec.nodeName";
 
 /// Everything stored, and the only way to write it.
@@ -90,10 +90,9 @@ impl Registry {
         if let Some(home) = registry.row("", "v1", "services").and_then(|r| r.stored.clone()) {
             registry.services.repair(&home.cache.snapshot("", "", |_| true).entries);
         }
-        if registry.store.shared() {
-            let following = claims::follow(Arc::downgrade(&registry));
-            registry.tasks.spawn(registry.shutdown.clone().run_until_cancelled_owned(following));
-        }
+        registry.repair_addresses().await?;
+        let following = claims::follow(Arc::downgrade(&registry));
+        registry.tasks.spawn(registry.shutdown.clone().run_until_cancelled_owned(following));
         Ok(registry)
     }
 

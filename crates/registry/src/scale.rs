@@ -53,7 +53,12 @@ pub struct ScaleWrite<'a> {
 
 impl Change for ScaleWrite<'_> {
     fn apply(&self, current: &Value) -> Result<Value, ApiError> {
-        let before = scale_of(self.row, current)?;
+        let missing = self.row.kind.hooks.replicas_missing(current);
+        let mut before = scale_of(self.row, current)?;
+        if missing.is_some() {
+            // Never a wish: a patch that leaves it there names no replicas.
+            *before.slot(&["spec", "replicas"]) = i64::from(i32::MIN).into();
+        }
         if let ScaleChange::Patch(patch) = &self.change
             && let Some(applied) = patch.applied_scale(current)
         {
@@ -64,6 +69,9 @@ impl Change for ScaleWrite<'_> {
             ScaleChange::Patch(patch) => patch.patched(&before)?,
         };
         let replicas = scale.i64_at(&["spec", "replicas"]).unwrap_or(0);
+        if let Some(path) = missing.filter(|_| replicas == i64::from(i32::MIN)) {
+            return Err(ApiError::bad_request(format!("the spec replicas field {path:?} cannot be empty")));
+        }
         if replicas < 0 {
             let error = FieldError {
                 path: Path::new("spec").child("replicas"),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use ironkeel_codec::{DecodeError, Problem};
 use ironkeel_kinds::Kind;
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_patch::Structure;
@@ -12,7 +13,7 @@ use crate::cache::Cache;
 use crate::convert::Converter;
 use crate::entry::Entry;
 use crate::error::ApiError;
-use crate::media::StorageMedia;
+use crate::media::{self, StorageMedia};
 
 /// Field selectors that some kind has besides name and namespace (upstream's field label
 /// conversion functions); each kind's hooks say which of them it knows.
@@ -118,6 +119,20 @@ impl std::fmt::Debug for KindRow {
     }
 }
 
+/// Brings the metadata of an object, or of one inside it, to what all metadata are; as they were where
+/// that cannot be.
+fn conform_metadata(object: &mut Value, problems: &mut Vec<Problem>) -> Result<(), DecodeError> {
+    let Some(known) = type_by_name("meta/v1.PartialObjectMetadata") else { return Ok(()) };
+    let Some(meta) = object.get("metadata").cloned() else { return Ok(()) };
+    let mut around = Value::object();
+    *around.slot(&["metadata"]) = meta;
+    ironkeel_codec::conform(&mut around, known, problems)?;
+    if let (Some(m), Some(meta)) = (object.as_object_mut(), around.as_object_mut().and_then(|m| m.remove("metadata"))) {
+        m.insert("metadata", meta);
+    }
+    Ok(())
+}
+
 impl Row {
     /// API group.
     pub fn group(&self) -> &'static str {
@@ -143,29 +158,30 @@ impl Row {
     /// schema. Answers what strict decoding finds.
     pub fn conform(&self, object: &mut Value) -> Result<Vec<String>, ApiError> {
         let r = &self.kind.resource;
-        let refuse = |e: ironkeel_codec::DecodeError| {
+        let refuse = |e: &dyn std::fmt::Display| {
             let kind = r.kind;
             ApiError::bad_request(format!("{kind} in version \"{}\" cannot be handled as a {kind}: {e}", r.version))
         };
         let mut problems = Vec::new();
         let Some(custom) = &self.kind.custom else {
-            ironkeel_codec::conform(object, r.type_id, &mut problems).map_err(refuse)?;
+            ironkeel_codec::conform(object, r.type_id, &mut problems).map_err(|e| refuse(&e))?;
             return Ok(problems.iter().map(ToString::to_string).collect());
         };
-        if let Some(meta) = object.as_object_mut().and_then(|m| m.remove("metadata"))
-            && let Some(known) = type_by_name("meta/v1.PartialObjectMetadata")
-        {
-            let mut around = Value::object();
-            *around.slot(&["metadata"]) = meta;
-            ironkeel_codec::conform(&mut around, known, &mut problems).map_err(refuse)?;
-            if let (Some(m), Some(meta)) =
-                (object.as_object_mut(), around.as_object_mut().and_then(|m| m.remove("metadata")))
-            {
-                m.insert("metadata", meta);
-            }
-        }
+        conform_metadata(object, &mut problems).map_err(|e| refuse(&e))?;
+        let mut inner = Vec::new();
+        custom.embedded(object, &mut |object, path| {
+            let mut found = Vec::new();
+            conform_metadata(object, &mut found).map_err(|e| {
+                let (at, meta) = (path.child("metadata"), object.get("metadata").map(media::canonical));
+                let shown = meta.as_deref().map_or_else(String::new, |m| String::from_utf8_lossy(m).into_owned());
+                refuse(&format!("{at}: Invalid value: {shown}: {e}"))
+            })?;
+            inner.extend(found.iter().map(|p| format!("unknown field \"{}\"", path.child(&p.path))));
+            Ok::<(), ApiError>(())
+        })?;
         let mut found: Vec<String> = custom.shape(object).iter().map(|p| format!("unknown field \"{p}\"")).collect();
         found.extend(problems.iter().map(ToString::to_string));
+        found.extend(inner);
         found.sort();
         Ok(found)
     }

@@ -45,7 +45,7 @@ pub(crate) struct Definitions {
 }
 
 /// A change of the present object, whatever it is by now.
-pub(super) struct Edit<F>(pub(super) F);
+pub(crate) struct Edit<F>(pub(crate) F);
 
 impl<F: Fn(&mut Value) + Send + Sync> Change for Edit<F> {
     fn apply(&self, current: &Value) -> Result<Value, ApiError> {

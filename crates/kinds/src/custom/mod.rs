@@ -3,6 +3,8 @@
 //! [`kinds_of`] makes the rows of a definition. What does not live here: rules of the definition
 //! itself (`definition`), conversion by webhook (`registry` knows when, the API server whom to ask).
 
+mod correlation;
+pub(crate) mod embedded;
 mod formats;
 mod hooks;
 mod json_path;
@@ -21,7 +23,6 @@ use ironkeel_schema::{Resource, Scope, Subresource, intern, intern_list, type_by
 pub(crate) use json_path::JsonPath;
 pub(crate) use schema::{Schema, compile_pattern};
 
-use crate::error::Errors;
 use crate::{ColumnDefinition, FieldError, Kind, Path};
 
 /// One version of a custom resource.
@@ -40,6 +41,7 @@ pub struct Version {
     pub(crate) schema: Schema,
     pub(crate) rules: Option<rules::Rules>,
     pub(crate) has_defaults: bool,
+    has_embedded: bool,
     pub(crate) api_version: String,
     pub(crate) status: bool,
     pub(crate) scale: Option<ScalePaths>,
@@ -49,15 +51,84 @@ pub struct Version {
     pub(crate) selectable: Vec<&'static str>,
 }
 
-/// Where the scale subresource finds its values, as members from the root.
+/// Where the scale subresource finds its values.
 #[derive(Debug)]
 pub(crate) struct ScalePaths {
-    pub(crate) replicas: Vec<String>,
-    pub(crate) status_replicas: Vec<String>,
-    pub(crate) selector: Option<Vec<String>>,
+    pub(crate) replicas: ScalePath,
+    pub(crate) status_replicas: ScalePath,
+    pub(crate) selector: Option<ScalePath>,
+}
+
+/// One such path.
+#[derive(Debug)]
+pub(crate) struct ScalePath {
+    /// As the definition has it: with its leading dot.
+    pub(crate) text: String,
+    /// Members from the root.
+    pub(crate) members: Vec<String>,
+}
+
+impl ScalePath {
+    fn of(text: &str) -> Self {
+        ScalePath {
+            text: text.to_owned(),
+            members: text.split('.').filter(|p| !p.is_empty()).map(str::to_owned).collect(),
+        }
+    }
+
+    /// What stands there; an error names the type that would have been right.
+    pub(crate) fn find<'v, T>(
+        &self,
+        object: &'v Value,
+        wanted: &str,
+        read: impl Fn(&'v Value) -> Option<T>,
+    ) -> Result<Option<T>, String> {
+        let mut here = object;
+        for (i, name) in self.members.iter().enumerate() {
+            match here {
+                Value::Object(m) => match m.get(name) {
+                    Some(v) => here = v,
+                    None => return Ok(None),
+                },
+                other => {
+                    let at = self.members[..i].join(".");
+                    let (value, kind) = (crate::print::scalar(Some(other)), go_type(other));
+                    return Err(format!(
+                        ".{at} accessor error: {value} is of the type {kind}, expected map[string]interface{{}}"
+                    ));
+                }
+            }
+        }
+        read(here).map(Some).ok_or_else(|| {
+            let (at, value, kind) = (self.members.join("."), crate::print::scalar(Some(here)), go_type(here));
+            format!(".{at} accessor error: {value} is of the type {kind}, expected {wanted}")
+        })
+    }
+}
+
+/// The type that Go has for a value.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(ironkeel_object::Number::Int(_)) => "int64",
+        Value::Number(_) => "float64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
 }
 
 impl Version {
+    /// Visits every object inside an object, outer ones first, with its path.
+    pub fn embedded<E>(
+        &self,
+        object: &mut Value,
+        each: &mut dyn FnMut(&mut Value, &Path) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.has_embedded { embedded::visit(object, &self.schema, &Path::default(), each) } else { Ok(()) }
+    }
+
     /// Brings an object to what the schema says: unknown fields go (their paths are answered), nulls
     /// that mean nothing go, defaults come in.
     pub fn shape(&self, object: &mut Value) -> Vec<String> {
@@ -70,25 +141,21 @@ impl Version {
     }
 }
 
-/// A default as pruning leaves it, and what is wrong with it.
-pub(crate) fn check_default(default: &Value, schema: &Schema) -> (Value, Vec<FieldError>) {
+/// A default as pruning leaves it.
+pub(crate) fn pruned_default(default: &Value, schema: &Schema) -> Value {
     let mut clean = default.clone();
     prune::prune_below(&mut clean, schema);
-    let mut errors = values::validate(default, None, schema);
-    let mut e = Errors::default();
-    values::duplicates(default, None, schema, &Path::default(), &mut e);
-    values::embedded(default, schema, &Path::default(), &mut e);
-    errors.extend(e.into_vec());
-    (clean, errors)
+    clean
+}
+
+/// What the schema of a default has against it; paths begin at the default.
+pub(crate) fn check_default(default: &Value, schema: &Schema) -> Vec<FieldError> {
+    values::validate(default, None, schema)
 }
 
 /// Whether nothing checks a format.
 pub(crate) fn format_is_unknown(format: &str) -> bool {
     formats::check(format, "").is_none()
-}
-
-fn members(path: &str) -> Vec<String> {
-    path.split('.').filter(|p| !p.is_empty()).map(str::to_owned).collect()
 }
 
 const VERBS: &[&str] = &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
@@ -153,15 +220,16 @@ fn kind_of(spec: &Value, names: &Value, version: &Value, terminating: &Arc<Atomi
         converted_elsewhere: spec.str_at(&["conversion", "strategy"]) == Some("Webhook"),
         preserve_unknown: spec.get("preserveUnknownFields").and_then(Value::as_bool) == Some(true) || openapi.is_null(),
         has_defaults: prune::has_defaults(&schema),
+        has_embedded: embedded::any(&schema),
         rules: rules::Rules::of(&openapi, true),
         schema,
         openapi,
         api_version,
         status,
         scale: scale.map(|s| ScalePaths {
-            replicas: members(&text(s, &["specReplicasPath"])),
-            status_replicas: members(&text(s, &["statusReplicasPath"])),
-            selector: s.str_at(&["labelSelectorPath"]).filter(|p| !p.is_empty()).map(members),
+            replicas: ScalePath::of(&text(s, &["specReplicasPath"])),
+            status_replicas: ScalePath::of(&text(s, &["statusReplicasPath"])),
+            selector: s.str_at(&["labelSelectorPath"]).filter(|p| !p.is_empty()).map(ScalePath::of),
         }),
         definitions: columns.iter().map(|c| c.0.clone()).collect(),
         columns,

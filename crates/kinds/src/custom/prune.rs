@@ -4,6 +4,9 @@ use ironkeel_object::Value;
 
 use super::schema::{Additional, Schema, is_type_or_metadata};
 
+/// Paths that are told of one object.
+const MAX_UNKNOWN: usize = 100;
+
 /// Takes out what the schema does not name; answers the paths that were taken out. The root counts
 /// as a resource.
 pub(crate) fn prune(object: &mut Value, schema: &Schema) -> Vec<String> {
@@ -39,7 +42,10 @@ fn below(value: &mut Value, schema: Option<&Schema>, resource: bool, path: &str,
                     below(member, None, false, &child(path, name), unknown);
                 }
                 if !allowed && !preserve {
-                    unknown.push(child(path, name));
+                    // So many are told at most, as of built-in kinds.
+                    if unknown.len() < MAX_UNKNOWN {
+                        unknown.push(child(path, name));
+                    }
                 }
                 allowed || preserve
             });

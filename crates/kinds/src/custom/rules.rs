@@ -9,7 +9,8 @@ use ironkeel_expr::{
 };
 use ironkeel_object::{Map, Value};
 
-use super::schema::ListKind;
+use super::correlation::{Correlated, by_key, key_of};
+use super::schema::{ListKind, Schema};
 use crate::error::{Errors, shown};
 use crate::{FieldError, FieldErrorKind, Path};
 
@@ -34,6 +35,7 @@ struct Rule {
     program: Result<Program, String>,
     message_expression: Option<Result<Program, String>>,
     message: String,
+    message_source: String,
     source: String,
     path: String,
     reason: FieldErrorKind,
@@ -50,8 +52,6 @@ pub(crate) struct Rules {
     each: Option<Box<Rules>>,
     items: Option<Box<Rules>>,
     list: ListKind,
-    /// Members have no counterparts in the older value.
-    atomic: bool,
 }
 
 fn compile_rule(r: &Value, decl: &DeclType) -> Rule {
@@ -80,6 +80,7 @@ fn compile_rule(r: &Value, decl: &DeclType) -> Rule {
         program,
         message_expression,
         message: text(r, "message").trim().to_owned(),
+        message_source: text(r, "messageExpression").to_owned(),
         path: normalized(text(r, "fieldPath").trim()),
         reason: match text(r, "reason") {
             "FieldValueRequired" => FieldErrorKind::Required,
@@ -133,55 +134,97 @@ impl Rules {
                 "map" => ListKind::Map(keys.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
                 _ => ListKind::Atomic,
             },
-            atomic: text(s, "x-kubernetes-map-type") == "atomic",
         })
     }
 
-    /// Runs all rules within one request's budget. `old` is the value that is replaced.
-    pub(crate) fn check(&self, value: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    /// Runs all rules within one request's budget. `old` is the value that is replaced, and both are of
+    /// this schema; what a rule without `oldSelf` finds in a part that has not changed is a warning.
+    pub(crate) fn check(&self, value: &Value, old: Option<&Value>, schema: &Schema) -> Vec<FieldError> {
         let mut run = Run { budget: Budget::new(REQUEST_BUDGET), over: false, errors: Errors::default() };
-        self.below(value, old, false, &Path::default(), &mut run);
+        let ratchet = Ratchet { here: old.map(|old| Correlated::new(value, old, schema)), above: None };
+        self.below(value, old, ratchet, &Path::default(), &mut run);
         run.errors.into_vec()
     }
 
-    fn below(&self, value: &Value, old: Option<&Value>, unchanged: bool, at: &Path, run: &mut Run) {
+    /// Runs all rules on a default, as a value that was there and as a new one; whether that took all of
+    /// the budget.
+    pub(crate) fn check_default(&self, value: &Value, budget: &mut Budget) -> (Vec<FieldError>, bool) {
+        let mut run = Run { budget: budget.clone(), over: false, errors: Errors::default() };
+        self.below(value, Some(value), Ratchet::default(), &Path::default(), &mut run);
+        if run.errors.len() == 0 {
+            run.budget = budget.clone();
+            self.below(value, None, Ratchet::default(), &Path::default(), &mut run);
+        }
+        *budget = run.budget;
+        (run.errors.into_vec(), run.over)
+    }
+
+    fn below(&self, value: &Value, old: Option<&Value>, ratchet: Ratchet<'_>, at: &Path, run: &mut Run) {
         if value.is_null() || run.over {
             return;
         }
         let old = old.filter(|o| !o.is_null());
-        let unchanged = unchanged || old == Some(value);
         for rule in &self.own {
             if run.over {
                 return;
             }
-            rule.run(&self.kind, value, old, unchanged, at, run);
+            rule.run(&self.kind, value, old, &ratchet, at, run);
         }
         match value {
             Value::Object(members) => {
-                let old = old.filter(|_| !self.atomic);
                 for (name, member) in members.iter() {
                     let older = old.and_then(|o| o.get(name));
                     if let Some(rules) = self.properties.get(name.as_ref()) {
-                        rules.below(member, older, unchanged, &at.child(name), run);
+                        rules.below(member, older, ratchet.member(name), &at.child(name), run);
                     } else if let Some(each) = &self.each {
-                        each.below(member, older, unchanged, &at.key(name), run);
+                        each.below(member, older, ratchet.member(name), &at.key(name), run);
                     }
                 }
             }
             Value::Array(list) => {
                 let Some(items) = &self.items else { return };
+                let pairs = ratchet.here.map(|h| h.elements()).unwrap_or_default();
+                let (keys, olds) = match (&self.list, old.and_then(Value::as_array)) {
+                    (ListKind::Map(keys), Some(olds)) => (keys.as_slice(), by_key(olds, keys)),
+                    _ => Default::default(),
+                };
                 for (i, item) in list.iter().enumerate() {
-                    let older = match (&self.list, old.and_then(Value::as_array)) {
-                        (ListKind::Map(keys), Some(olds)) => {
-                            olds.iter().find(|o| keys.iter().all(|k| o.get(k) == item.get(k)))
-                        }
-                        _ => None,
-                    };
-                    items.below(item, older, unchanged, &at.index(i), run);
+                    let older = key_of(item, keys).and_then(|key| olds.get(&key).copied());
+                    let pair = pairs.get(i).copied().flatten();
+                    items.below(item, older, ratchet.element(pair), &at.index(i), run);
                 }
             }
             _ => {}
         }
+    }
+}
+
+/// Where the walk is in the older object, for ratcheting.
+#[derive(Clone, Copy, Default)]
+struct Ratchet<'v> {
+    /// The pair of this value, while it can be told which one it replaces.
+    here: Option<Correlated<'v>>,
+    /// The nearest pair above.
+    above: Option<Correlated<'v>>,
+}
+
+impl<'v> Ratchet<'v> {
+    /// Whether this value, or the part around it that can be told, is as before.
+    fn unchanged(&self) -> bool {
+        self.here.or(self.above).is_some_and(|pair| pair.unchanged())
+    }
+
+    fn member(&self, name: &str) -> Ratchet<'v> {
+        let Some(here) = self.here else { return *self };
+        // Both objects are of one kind and version by now, whatever they were.
+        if self.above.is_none() && matches!(name, "kind" | "apiVersion") {
+            return Ratchet::default();
+        }
+        Ratchet { here: here.member(name), above: Some(here) }
+    }
+
+    fn element(&self, pair: Option<Correlated<'v>>) -> Ratchet<'v> {
+        if self.here.is_none() { *self } else { Ratchet { here: pair, above: self.here } }
     }
 }
 
@@ -197,16 +240,12 @@ impl Rule {
         if self.message.is_empty() { &self.source } else { &self.message }
     }
 
-    fn run(&self, kind: &str, value: &Value, old: Option<&Value>, unchanged: bool, at: &Path, run: &mut Run) {
+    fn run(&self, kind: &str, value: &Value, old: Option<&Value>, ratchet: &Ratchet<'_>, at: &Path, run: &mut Run) {
         let program = match &self.program {
             Ok(program) => program,
             Err(why) => return run.errors.invalid(at, kind, &format!("rule compile error: {why}")),
         };
         if self.transition && old.is_none() && !self.optional_old {
-            return;
-        }
-        // What was wrong before may stay as it is.
-        if unchanged && !self.transition {
             return;
         }
         let mut activation = Activation::new();
@@ -235,30 +274,62 @@ impl Rule {
                 return run.errors.invalid(at, kind, &detail);
             }
         }
-        let detail = self.detail(&activation, run);
         let at = if self.path.is_empty() { at.clone() } else { at.child(&self.path) };
-        match self.reason {
-            FieldErrorKind::Required => run.errors.required(&at, &detail),
-            FieldErrorKind::Forbidden => run.errors.forbidden(&at, &detail),
-            FieldErrorKind::Duplicate => run.errors.duplicate(&at, kind),
-            _ => run.errors.invalid(&at, kind, &detail),
+        let mut found = Errors::default();
+        match self.detail(&activation, run) {
+            Err(why) => found.invalid(&at, kind, &why),
+            Ok(detail) => {
+                let bare = matches!(kind, "object" | "array");
+                match self.reason {
+                    FieldErrorKind::Required => found.required(&at, &detail),
+                    FieldErrorKind::Forbidden => found.forbidden(&at, &detail),
+                    FieldErrorKind::Duplicate if bare => found.duplicate_bare(&at),
+                    FieldErrorKind::Duplicate => found.duplicate(&at, value.clone()),
+                    _ if bare => found.invalid_bare(&at, &detail),
+                    _ => found.invalid(&at, value.clone(), &detail),
+                }
+            }
+        }
+        // What was wrong before may stay as it is, unless the rule is about the change.
+        let tolerated = !self.transition && ratchet.unchanged();
+        for f in found.into_vec() {
+            if tolerated {
+                run.errors.tolerated(&f.path, f.message);
+            } else {
+                run.errors.extend(vec![f]);
+            }
         }
     }
 
-    /// What to say of a failed rule: the message that its expression makes, its message, or itself.
-    fn detail<'r>(&'r self, activation: &Activation<'r>, run: &mut Run) -> String {
+    /// What to say of a failed rule: the message that its expression makes, its message, or itself. An
+    /// error when the expression takes more than there is left.
+    fn detail<'r>(&'r self, activation: &Activation<'r>, run: &mut Run) -> Result<String, String> {
         if let Some(Ok(expression)) = &self.message_expression {
             match expression.eval(activation, &mut run.budget) {
                 Ok(made) => {
                     let made = made.as_str().unwrap_or_default().trim();
-                    if !made.is_empty() && made.len() <= MESSAGE_MAX_BYTES && !made.contains(['\n', '\r']) {
-                        return made.to_owned();
+                    if !made.is_empty() && made.len() <= MESSAGE_MAX_BYTES && !made.contains('\n') {
+                        return Ok(made.to_owned());
                     }
                 }
-                Err(error) => run.over |= matches!(error, EvalError::OutOfBudget),
+                Err(EvalError::OutOfBudget) => {
+                    run.over = true;
+                    return Err(
+                        "messageExpression evaluation failed due to running out of cost budget, no further validation rules will be run"
+                            .to_owned(),
+                    );
+                }
+                Err(EvalError::CostLimitExceeded) => {
+                    run.over = true;
+                    return Err(format!(
+                        "no further validation rules will be run due to call cost exceeds limit for messageExpression: {:?}",
+                        self.message_source
+                    ));
+                }
+                Err(_) => {}
             }
         }
-        if self.message.is_empty() { format!("failed rule: {}", self.source) } else { self.message.clone() }
+        Ok(if self.message.is_empty() { format!("failed rule: {}", self.source) } else { self.message.clone() })
     }
 }
 
@@ -306,20 +377,17 @@ fn node(
             rule(r, &compile_rule(r, &decl), &decl, often, uncorrelated, &place, costs, e);
         }
     }
-    let here = Some(at);
     let below = |name: &str| s.get(name).filter(|v| v.as_object().is_some());
     let bounded = |field: &str| s.i64_at(&[field]).and_then(|n| u64::try_from(n).ok());
     let multiplied = |field: &str| Some(times?.saturating_mul(bounded(field)?));
-    let atomic = text(s, "x-kubernetes-map-type") == "atomic";
     for (name, p) in below("properties").and_then(Value::as_object).into_iter().flat_map(Map::iter) {
-        let cut = uncorrelated.or(here.filter(|_| atomic));
-        node(p, false, times, cut, &at.child("properties").key(name), costs, e);
+        node(p, false, times, uncorrelated, &at.child("properties").key(name), costs, e);
     }
     if let Some(a) = below("additionalProperties") {
         node(a, false, multiplied("maxProperties"), uncorrelated, &at.child("additionalProperties"), costs, e);
     }
     if let Some(items) = below("items") {
-        let cut = uncorrelated.or(here.filter(|_| text(s, "x-kubernetes-list-type") != "map"));
+        let cut = uncorrelated.or(Some(at).filter(|_| text(s, "x-kubernetes-list-type") != "map"));
         node(items, false, multiplied("maxItems"), cut, &at.child("items"), costs, e);
     }
 }
@@ -337,7 +405,7 @@ fn rule(
 ) {
     let schemas = [("self", decl), (OLD, decl)];
     match &compiled.program {
-        Err(why) => e.invalid(&at.child("rule"), r.clone(), why),
+        Err(why) => e.invalid_as(&at.child("rule"), &internal_form(r), why),
         Ok(program) => {
             let cost = program.estimate(&schemas).max.saturating_mul(often);
             costs.add("estimated rule cost", cost, &at.child("rule"), e);
@@ -354,13 +422,28 @@ fn rule(
         }
     }
     match &compiled.message_expression {
-        Some(Err(why)) => e.invalid(&at.child("messageExpression"), r.clone(), why),
+        Some(Err(why)) => e.invalid_as(&at.child("messageExpression"), &internal_form(r), why),
         Some(Ok(program)) => {
             let cost = program.estimate(&schemas).max;
             costs.add("estimated messageExpression cost", cost, &at.child("messageExpression"), e);
         }
         None => {}
     }
+}
+
+/// A rule as upstream shows it in errors: the JSON of its internal type.
+fn internal_form(r: &Value) -> String {
+    let plain = |field: &str| shown(&text(r, field).into());
+    let or_null = |field: &str| r.get(field).map_or_else(|| "null".to_owned(), shown);
+    format!(
+        "{{\"Rule\":{},\"Message\":{},\"MessageExpression\":{},\"Reason\":{},\"FieldPath\":{},\"OptionalOldSelf\":{}}}",
+        plain("rule"),
+        plain("message"),
+        plain("messageExpression"),
+        or_null("reason"),
+        plain("fieldPath"),
+        or_null("optionalOldSelf")
+    )
 }
 
 impl Costs {

@@ -1,12 +1,13 @@
 //! Checking values against a schema, in the words of upstream's OpenAPI validator.
 //!
 //! On an update, what has not changed is not complained of: a stored object whose schema has become
-//! stricter stays editable elsewhere (ratcheting).
+//! stricter stays editable elsewhere (ratcheting). What has not changed is `correlation`'s to say.
 
 use std::fmt::Write as _;
 
 use ironkeel_object::{Number, Value};
 
+use super::correlation::Correlated;
 use super::formats;
 use super::schema::{Additional, ListKind, Schema};
 use crate::error::{Errors, shown};
@@ -51,8 +52,8 @@ fn in_body(path: &str) -> String {
     format!("{path} in body")
 }
 
-/// Checks an object. `old` is what it replaces.
-pub(crate) fn validate(object: &Value, old: Option<&Value>, schema: &Schema) -> Vec<FieldError> {
+/// Checks an object, or a part of one. `old` is what it replaces.
+pub(crate) fn validate(object: &Value, old: Option<&Correlated<'_>>, schema: &Schema) -> Vec<FieldError> {
     check(object, old, schema, "").errors
 }
 
@@ -69,10 +70,10 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-fn check(value: &Value, old: Option<&Value>, s: &Schema, path: &str) -> Found {
+fn check(value: &Value, old: Option<&Correlated<'_>>, s: &Schema, path: &str) -> Found {
     let mut out = Found::default();
     // The same value as before is never wrong.
-    if old.is_some_and(|o| o == value) {
+    if old.is_some_and(Correlated::unchanged) {
         out.matched += 1;
         return out;
     }
@@ -136,7 +137,7 @@ fn types(value: &Value, s: &Schema, path: &str, out: &mut Found) {
     }
 }
 
-fn alternatives(value: &Value, old: Option<&Value>, s: &Schema, path: &str, out: &mut Found) {
+fn alternatives(value: &Value, old: Option<&Correlated<'_>>, s: &Schema, path: &str, out: &mut Found) {
     let quoted = || shown(&path.into());
     if !s.any_of.is_empty() {
         let mut best: Option<Found> = None;
@@ -259,20 +260,12 @@ fn number(n: Number, s: &Schema, path: &str, out: &mut Found) {
     }
 }
 
-/// The element of the old list that a new one stands for.
-fn counterpart<'o>(old: Option<&'o Value>, item: &Value, index: usize, s: &Schema) -> Option<&'o Value> {
-    let olds = old?.as_array()?;
-    match &s.list {
-        ListKind::Map(keys) => olds.iter().find(|o| keys.iter().all(|k| o.get(k) == item.get(k))),
-        ListKind::Set => olds.iter().find(|o| *o == item),
-        ListKind::Atomic => olds.get(index).filter(|o| *o == item),
-    }
-}
-
-fn array(items: &[Value], old: Option<&Value>, s: &Schema, path: &str, out: &mut Found) {
+fn array(items: &[Value], old: Option<&Correlated<'_>>, s: &Schema, path: &str, out: &mut Found) {
     if let Some(each) = &s.items {
+        let olds = old.map(Correlated::elements).unwrap_or_default();
         for (i, item) in items.iter().enumerate() {
-            out.merge(check(item, counterpart(old, item, i, s), each, &format!("{path}[{i}]")));
+            let older = olds.get(i).and_then(Option::as_ref);
+            out.merge(check(item, older, each, &format!("{path}[{i}]")));
         }
     }
     let size = items.len() as i64;
@@ -292,7 +285,7 @@ fn too_many(actual: i64, max: i64) -> String {
     format!("Too many: {actual}: must have at most {max} {unit}")
 }
 
-fn object(value: &Value, old: Option<&Value>, s: &Schema, path: &str, out: &mut Found) {
+fn object(value: &Value, old: Option<&Correlated<'_>>, s: &Schema, path: &str, out: &mut Found) {
     let Some(members) = value.as_object() else { return };
     let size = members.len() as i64;
     if let Some(min) = s.min_properties.filter(|m| size < *m) {
@@ -303,10 +296,14 @@ fn object(value: &Value, old: Option<&Value>, s: &Schema, path: &str, out: &mut 
     }
     let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     for (name, member) in members.iter() {
-        let older = old.and_then(|o| o.get(name));
+        // Both are of one kind and version by now, whatever they were.
+        let told = path.is_empty() && matches!(name.as_ref(), "kind" | "apiVersion");
+        let older = old.filter(|_| !told).and_then(|o| o.member(name));
         match (s.properties.get(name.as_ref()), &s.additional) {
-            (Some(inner), _) => out.merge(check(member, older, inner, &below(name))),
-            (None, Additional::Each(inner)) => out.merge(check(member, older, inner, &format!("{path}.{name}"))),
+            (Some(inner), _) => out.merge(check(member, older.as_ref(), inner, &below(name))),
+            (None, Additional::Each(inner)) => {
+                out.merge(check(member, older.as_ref(), inner, &format!("{path}.{name}")));
+            }
             (None, Additional::Allowed(false)) => {
                 let detail = format!("Invalid value: \"\": {path}.{name} in body is a forbidden property");
                 out.push(path, FieldErrorKind::Invalid, detail);
@@ -319,79 +316,53 @@ fn object(value: &Value, old: Option<&Value>, s: &Schema, path: &str, out: &mut 
     }
 }
 
-/// Duplicates in sets and in maps' keys. As upstream, an old list that had them already may keep them.
-pub(crate) fn duplicates(value: &Value, old: Option<&Value>, s: &Schema, path: &Path, e: &mut Errors) {
+/// Duplicates in sets and in maps' keys.
+pub(crate) fn duplicates(value: &Value, s: &Schema, path: &Path, e: &mut Errors) {
     match value {
         Value::Object(members) => {
             for (name, member) in members.iter() {
                 let Some(inner) = s.member(name).0 else { continue };
                 let at = if s.properties.contains_key(name.as_ref()) { path.child(name) } else { path.key(name) };
-                duplicates(member, old.and_then(|o| o.get(name)), inner, &at, e);
+                duplicates(member, inner, &at, e);
             }
         }
         Value::Array(items) => {
-            if s.list != ListKind::Atomic && old != Some(value) {
-                let key = |v: &Value| match &s.list {
-                    ListKind::Map(keys) => {
-                        let mut m = ironkeel_object::Map::new();
-                        for k in keys {
-                            if let Some(x) = v.get(k) {
-                                m.insert(k.clone(), x.clone());
-                            }
-                        }
-                        Value::Object(m)
-                    }
-                    _ => v.clone(),
-                };
-                let mut seen: Vec<Value> = Vec::with_capacity(items.len());
-                let mut told: Vec<Value> = Vec::new();
-                for (i, v) in items.iter().enumerate() {
-                    let k = key(v);
-                    if seen.contains(&k) {
-                        if !told.contains(&k) {
-                            e.duplicate(&path.index(i), k.clone());
-                            told.push(k);
-                        }
-                    } else {
-                        seen.push(k);
-                    }
-                }
+            if let (ListKind::Map(_), Some((i, odd))) =
+                (&s.list, items.iter().enumerate().find(|(_, v)| !matches!(v, Value::Object(_) | Value::Null)))
+            {
+                e.invalid(&path.index(i), odd.clone(), "must be an object for an array of list-type map");
+            } else if s.list != ListKind::Atomic {
+                repeated(items, &s.list, path, e);
             }
             let Some(inner) = &s.items else { return };
             for (i, v) in items.iter().enumerate() {
-                duplicates(v, counterpart(old, v, i, s), inner, &path.index(i), e);
+                duplicates(v, inner, &path.index(i), e);
             }
         }
         _ => {}
     }
 }
 
-/// Embedded resources say of what kind they are.
-pub(crate) fn embedded(value: &Value, s: &Schema, path: &Path, e: &mut Errors) {
-    match value {
-        Value::Object(members) => {
-            if s.embedded {
-                for name in ["apiVersion", "kind"] {
-                    if members.str(name).unwrap_or_default().is_empty() {
-                        e.required(&path.child(name), "must not be empty");
+/// Tells each value or key that stands more than once, at its second place.
+fn repeated(items: &[Value], list: &ListKind, path: &Path, e: &mut Errors) {
+    let mut times: std::collections::HashMap<String, usize> = std::collections::HashMap::with_capacity(items.len());
+    for (i, v) in items.iter().enumerate() {
+        let key = match list {
+            ListKind::Map(keys) => {
+                let mut m = ironkeel_object::Map::new();
+                for k in keys {
+                    if let Some(x) = v.get(k) {
+                        m.insert(k.clone(), x.clone());
                     }
                 }
-                if let Some(v) = members.get("metadata").filter(|v| v.as_object().is_none()) {
-                    e.invalid(&path.child("metadata"), v.clone(), "must be an object");
-                }
+                Value::Object(m)
             }
-            for (name, member) in members.iter() {
-                if let Some(inner) = s.member(name).0 {
-                    embedded(member, inner, &path.child(name), e);
-                }
-            }
+            _ => v.clone(),
+        };
+        let seen = times.entry(shown(&key)).or_default();
+        *seen += 1;
+        if *seen == 2 {
+            e.duplicate(&path.index(i), key);
         }
-        Value::Array(items) => {
-            let Some(inner) = &s.items else { return };
-            for (i, v) in items.iter().enumerate() {
-                embedded(v, inner, &path.index(i), e);
-            }
-        }
-        _ => {}
     }
 }

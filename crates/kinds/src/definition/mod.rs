@@ -1,7 +1,8 @@
 //! CustomResourceDefinition: defaults, what may change, and rules as strict as upstream's.
 //!
 //! `spec` holds the rules of the definition itself, `schema` those of the OpenAPI schemas in it,
-//! `structural` what makes a schema structural, `defaults` those of the defaults inside. What comes of
+//! `structural` what makes a schema structural, `defaults` those of the defaults inside, and `tolerance`
+//! what an older definition broke already. What comes of
 //! a definition that is accepted stands in `custom`.
 
 mod defaults;
@@ -9,6 +10,7 @@ mod names;
 mod schema;
 mod spec;
 mod structural;
+mod tolerance;
 
 use ironkeel_object::{ObjectMeta, Value};
 
@@ -79,6 +81,7 @@ impl rules::Rules for Rules {
     fn validate(&self, o: &Value, e: &mut Errors) {
         spec::validate(o, None, e);
         approval_rule(o, None, e);
+        unknown_formats(o, None, e);
     }
 
     fn revalidates(&self, _subresource: Option<&str>) -> bool {
@@ -100,6 +103,7 @@ impl rules::Rules for Rules {
             let at = p[1..].iter().fold(Path::new(p[0]), |at, f| at.child(f));
             e.immutable(&at, o.at(p), old.at(p));
         }
+        unknown_formats(o, Some(old), e);
     }
 
     fn depth(&self) -> Depth {
@@ -125,36 +129,35 @@ impl rules::Rules for Rules {
             }));
         }
     }
+}
 
-    fn warnings(&self, o: &Value) -> Vec<String> {
-        let mut out = Vec::new();
-        for v in o.items_at(&["spec", "versions"]) {
-            let name = v.str_at(&["name"]).unwrap_or_default();
-            if let Some(s) = v.at(&["schema", "openAPIV3Schema"]) {
-                unknown_formats(s, &format!("spec.versions[{name}].schema.openAPIV3Schema"), &mut out);
-            }
-        }
-        out
+/// Warns of formats that nothing checks, and that `old` does not have: they are most likely misspelt.
+fn unknown_formats(o: &Value, old: Option<&Value>, e: &mut Errors) {
+    let before = old.map(formats).unwrap_or_default();
+    for format in formats(o).into_iter().filter(|f| !before.contains(f)) {
+        e.tolerated(&Path::default(), format!("unrecognized format {}", crate::error::shown(&format.into())));
     }
 }
 
-/// Formats that nothing checks are most likely misspelt.
-fn unknown_formats(schema: &Value, path: &str, out: &mut Vec<String>) {
-    const KNOWN: &[&str] = &["int32", "int64", "float", "double", "password", "uint32", "uint64", "date-time", "byte"];
-    if let Some(format) = schema.str_at(&["format"]).filter(|f| !f.is_empty())
-        && !KNOWN.contains(&format)
-        && crate::custom::format_is_unknown(format)
-    {
-        out.push(format!("unrecognized format \"{format}\""));
+/// Formats in a definition's schemas that nothing checks.
+fn formats(definition: &Value) -> Vec<String> {
+    let found = std::cell::RefCell::new(Vec::new());
+    for s in definition.items_at(&["spec", "versions"]).iter().filter_map(spec::schema_of) {
+        tolerance::some_node(s, &|node| {
+            let format = node.str_at(&["format"]).unwrap_or_default();
+            let known = match node.str_at(&["type"]).unwrap_or_default() {
+                "" | "string" => format == "password" || !crate::custom::format_is_unknown(format),
+                "integer" => matches!(format, "int32" | "int64"),
+                "number" => matches!(format, "float" | "double"),
+                _ => false,
+            };
+            if !format.is_empty() && !known {
+                found.borrow_mut().push(format.to_owned());
+            }
+            false
+        });
     }
-    for (name, s) in schema.get("properties").and_then(Value::as_object).into_iter().flat_map(|m| m.iter()) {
-        unknown_formats(s, &format!("{path}.properties[{name}]"), out);
-    }
-    for below in ["items", "additionalProperties"] {
-        if let Some(s) = schema.get(below).filter(|s| s.as_object().is_some()) {
-            unknown_formats(s, &format!("{path}.{below}"), out);
-        }
-    }
+    found.into_inner()
 }
 
 /// Whether a condition of a definition is true.
@@ -166,13 +169,21 @@ pub fn is_true(definition: &Value, condition: &str) -> bool {
 /// What keeps the schemas of a definition from being structural; for its condition.
 pub fn structural_violations(definition: &Value) -> Vec<String> {
     let mut e = Errors::default();
+    if definition.at(&["spec", "preserveUnknownFields"]).and_then(Value::as_bool) == Some(true) {
+        e.invalid(&Path::new("spec").child("preserveUnknownFields"), true, "must be false");
+    }
+    loose_schemas(definition, &mut e);
+    e.into_vec().iter().map(ToString::to_string).collect()
+}
+
+/// What keeps schemas from being structural.
+fn loose_schemas(definition: &Value, e: &mut Errors) {
     for (i, v) in definition.items_at(&["spec", "versions"]).iter().enumerate() {
         let at = Path::new("spec").child("versions").index(i).child("schema").child("openAPIV3Schema");
-        if let Some(s) = v.at(&["schema", "openAPIV3Schema"]).filter(|s| !s.is_null()) {
-            structural::validate(s, &at, &mut e);
+        if let Some(s) = spec::schema_of(v) {
+            structural::validate(s, &at, e);
         }
     }
-    e.into_vec().iter().map(ToString::to_string).collect()
 }
 
 fn storage_version(o: &Value) -> Option<Value> {

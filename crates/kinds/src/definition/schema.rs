@@ -3,12 +3,14 @@
 
 use ironkeel_object::Value;
 
+use super::tolerance::Tolerance;
 use super::{defaults, structural};
 use crate::Path;
 use crate::custom::Schema;
 use crate::error::Errors;
 
-const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
+/// The types of OpenAPI v3.
+pub(super) const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
 const REASONS: &[&str] = &["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 /// Keywords at the root of a schema whose status is a subresource, as upstream names them.
 const AT_ROOT: &[(&str, &str)] = &[
@@ -52,12 +54,12 @@ fn members<'v>(s: &'v Value, field: &str) -> impl Iterator<Item = (&'v str, &'v 
     s.get(field).and_then(Value::as_object).into_iter().flat_map(|m| m.iter()).map(|(k, v)| (k.as_ref(), v))
 }
 
-/// Checks the schema of one version. `before` is the schema of that version in `old`, the definition
-/// that is replaced: what it broke already may stay broken.
+/// Checks the schema of a version. `before` is the schema that it replaces, and `tolerance` says what the
+/// older definition broke already.
 pub(super) fn validate(
     s: &Value,
     before: Option<&Value>,
-    old: Option<&Value>,
+    tolerance: &Tolerance,
     status: bool,
     at: &Path,
     e: &mut Errors,
@@ -86,29 +88,27 @@ pub(super) fn validate(
         e.forbidden(&at.child("openAPIV3Schema.nullable"), "nullable cannot be true at the root");
     }
     let count = e.len();
-    let was_loose = old.is_some_and(|o| !super::structural_violations(o).is_empty());
-    if !was_loose {
+    if !tolerance.loose {
         structural::validate(s, &place, e);
+        if e.len() == count {
+            defaults::validate(s, &Schema::read(s), !tolerance.unpruned, &place, e);
+        }
     }
-    let parsed = Schema::read(s);
-    if e.len() == count {
-        let pruned = !before.is_some_and(|b| defaults::has_unpruned(&Schema::read(b)));
-        defaults::validate(&parsed, pruned, &place, e);
-    }
-    let sound = e.len() == count;
-    node(s, &Context { root: true, ..Context::default() }, &place, e);
+    let sound = e.len() == count && !tolerance.loose;
+    node(s, &Context { root: true, inside_meta: false, no_defaults: None, tolerance }, &place, e);
     if sound && e.len() == count {
         crate::custom::rules::validate(s, before, &place, e);
     }
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Context<'c> {
     root: bool,
     /// Below `metadata`, `kind` or `apiVersion` of a resource.
     inside_meta: bool,
     /// Why defaults are forbidden here.
     no_defaults: Option<&'c str>,
+    tolerance: &'c Tolerance,
 }
 
 fn node(s: &Value, c: &Context<'_>, at: &Path, e: &mut Errors) {
@@ -164,14 +164,14 @@ fn node(s: &Value, c: &Context<'_>, at: &Path, e: &mut Errors) {
         }
         _ => {}
     }
-    extensions(s, at, e);
+    extensions(s, c.tolerance, at, e);
     rules(s, at, e);
 }
 
 /// What OpenAPI allows and definitions do not.
 fn plain(s: &Value, c: &Context<'_>, at: &Path, e: &mut Errors) {
     let kind = text(s, "type");
-    if !kind.is_empty() && !TYPES.contains(&kind) {
+    if !c.tolerance.types && !kind.is_empty() && !TYPES.contains(&kind) {
         e.not_supported(&at.child("type"), kind, TYPES);
     }
     if s.get("default").is_some_and(|d| !d.is_null())
@@ -195,7 +195,7 @@ fn plain(s: &Value, c: &Context<'_>, at: &Path, e: &mut Errors) {
     }
 }
 
-fn extensions(s: &Value, at: &Path, e: &mut Errors) {
+fn extensions(s: &Value, tolerance: &Tolerance, at: &Path, e: &mut Errors) {
     let kind = text(s, "type");
     let place = |name: &str| at.child(name);
     if s.get("x-kubernetes-preserve-unknown-fields").and_then(Value::as_bool) == Some(false) {
@@ -220,7 +220,7 @@ fn extensions(s: &Value, at: &Path, e: &mut Errors) {
     }
     let list = s.str_at(&["x-kubernetes-list-type"]);
     let items = object_at(s, "items");
-    if let (Some("set"), "array", Some(items)) = (list, kind, items) {
+    if let (Some("set"), "array", Some(items), false) = (list, kind, items, tolerance.open_sets) {
         let detail = "must be atomic as item of a list with x-kubernetes-list-type=set";
         let inner = items.str_at(&["x-kubernetes-list-type"]);
         match text(items, "type") {
@@ -245,12 +245,54 @@ fn extensions(s: &Value, at: &Path, e: &mut Errors) {
     if list == Some("map") {
         map_list(s, keys, items, at, e);
     }
-    if let (Some(list @ ("set" | "map")), Some(items)) = (list, items)
-        && flag(items, "nullable")
-    {
-        let detail = format!("cannot be nullable when x-kubernetes-list-type is {list}");
-        e.forbidden(&place("items").child("nullable"), &detail);
+    if !tolerance.open_keys {
+        nullable_keys(s, at, e);
     }
+}
+
+/// Elements of sets and maps cannot be null, and keys neither null nor absent.
+fn nullable_keys(s: &Value, at: &Path, e: &mut Errors) {
+    let (Some(list @ ("set" | "map")), Some(items)) = (s.str_at(&["x-kubernetes-list-type"]), object_at(s, "items"))
+    else {
+        return;
+    };
+    if flag(items, "nullable") {
+        let detail = format!("cannot be nullable when x-kubernetes-list-type is {list}");
+        e.forbidden(&at.child("items").child("nullable"), &detail);
+    }
+    let required = items.items_at(&["required"]);
+    for key in s.items_at(&["x-kubernetes-list-map-keys"]).iter().filter(|_| list == "map") {
+        let name = key.as_str().unwrap_or_default();
+        let Some(p) = items.at(&["properties", name]) else { continue };
+        let property = at.child("items").child("properties").key(name);
+        if !required.contains(key) && p.get("default").is_none_or(Value::is_null) {
+            let detail =
+                "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
+            e.required(&property.child("default"), detail);
+        }
+        if flag(p, "nullable") {
+            let detail = "this property is in x-kubernetes-list-map-keys, so it cannot be nullable";
+            e.forbidden(&property.child("nullable"), detail);
+        }
+    }
+}
+
+/// Whether [`nullable_keys`] finds anything here.
+pub(super) fn has_nullable_keys(s: &Value) -> bool {
+    let mut e = Errors::default();
+    nullable_keys(s, &Path::default(), &mut e);
+    e.len() > 0
+}
+
+/// Whether this is a set whose elements can be merged.
+pub(super) fn is_open_set(s: &Value) -> bool {
+    let Some(items) = object_at(s, "items") else { return false };
+    s.str_at(&["x-kubernetes-list-type"]) == Some("set")
+        && match text(items, "type") {
+            "array" => items.str_at(&["x-kubernetes-list-type"]).is_some_and(|t| t != "atomic"),
+            "object" => items.str_at(&["x-kubernetes-map-type"]) != Some("atomic"),
+            _ => false,
+        }
 }
 
 fn map_list(s: &Value, keys: &[Value], items: Option<&Value>, at: &Path, e: &mut Errors) {
@@ -270,7 +312,6 @@ fn map_list(s: &Value, keys: &[Value], items: Option<&Value>, at: &Path, e: &mut
         e.invalid(&at.child("items").child("type"), kind, detail);
         return;
     }
-    let required = items.items_at(&["required"]);
     for (i, key) in keys.iter().enumerate() {
         let name = key.as_str().unwrap_or_default();
         let property = at.child("items").child("properties").key(name);
@@ -280,14 +321,6 @@ fn map_list(s: &Value, keys: &[Value], items: Option<&Value>, at: &Path, e: &mut
                 if matches!(text(p, "type"), "array" | "object") {
                     let detail = "must be a scalar type if parent array's x-kubernetes-list-type is map";
                     e.invalid(&property.child("type"), kind, detail);
-                }
-                if !required.contains(key) && p.get("default").is_none_or(Value::is_null) {
-                    let detail = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
-                    e.required(&property.child("default"), detail);
-                }
-                if flag(p, "nullable") {
-                    let detail = "this property is in x-kubernetes-list-map-keys, so it cannot be nullable";
-                    e.forbidden(&property.child("nullable"), detail);
                 }
             }
         }

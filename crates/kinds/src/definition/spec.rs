@@ -2,6 +2,7 @@
 
 use ironkeel_object::Value;
 
+use super::tolerance::{self, Tolerance};
 use super::{is_true, schema};
 use crate::custom::Schema;
 use crate::error::Errors;
@@ -45,14 +46,16 @@ pub(super) fn validate(o: &Value, old: Option<&Value>, e: &mut Errors) {
         "Cluster" | "Namespaced" => {}
         other => e.not_supported(&at.child("scope"), other, &["Cluster", "Namespaced"]),
     }
-    versions(spec, old, &at, e);
+    let tolerance = Tolerance::of(spec, old);
+    versions(spec, old, &tolerance, &at, e);
     for field in ["plural", "singular", "kind", "listKind"] {
         if text(&["names", field]).is_empty() {
             e.required(&at.child("names").child(field), "");
         }
     }
     names(spec.get("names"), &at.child("names"), e);
-    conversion(spec, old, &at, e);
+    shared(spec, old, &tolerance, &at, e);
+    conversion(spec, old, &tolerance, &at, e);
     names(o.at(&["status", "acceptedNames"]), &Path::new("status").child("acceptedNames"), e);
     stored_versions(o, e);
     let preserved = |o: &Value| o.get("spec").is_some_and(|s| flag(s, "preserveUnknownFields"));
@@ -63,21 +66,48 @@ pub(super) fn validate(o: &Value, old: Option<&Value>, e: &mut Errors) {
     }
 }
 
-fn versions(spec: &Value, old: Option<&Value>, at: &Path, e: &mut Errors) {
-    let list = spec.items_at(&["versions"]);
-    let path = at.child("versions");
-    let had_schemas = old.is_none_or(|o| o.items_at(&["spec", "versions"]).iter().all(|v| schema_of(v).is_some()));
-    for (i, v) in list.iter().enumerate() {
-        let at = path.index(i);
-        if schema_of(v).is_none() {
-            let place = at.child("schema").child("openAPIV3Schema");
-            if had_schemas {
-                e.required(&place, "");
-            } else if !flag(spec, "preserveUnknownFields") && flag(v, "served") {
-                e.required(&place, "because otherwise all fields are pruned");
-            }
+/// What all versions have in common: upstream checks that once, and tells it of the spec.
+struct Shared<'v> {
+    schema: Option<&'v Value>,
+    subresources: bool,
+    columns: bool,
+    selectable: bool,
+}
+
+impl<'v> Shared<'v> {
+    fn of(versions: &'v [Value]) -> Self {
+        let same = |field: &str| {
+            let first = versions.first().and_then(|v| v.get(field)).filter(|f| !f.is_empty());
+            versions.iter().all(|v| v.get(field).filter(|f| !f.is_empty()) == first)
+        };
+        Shared {
+            schema: versions.first().and_then(schema_of).filter(|_| same("schema")),
+            subresources: same("subresources"),
+            columns: same("additionalPrinterColumns"),
+            selectable: same("selectableFields"),
         }
     }
+}
+
+fn has_status(version: &Value) -> bool {
+    version.at(&["subresources", "status"]).is_some_and(|s| !s.is_null())
+}
+
+fn versions(spec: &Value, old: Option<&Value>, tolerance: &Tolerance, at: &Path, e: &mut Errors) {
+    let list = spec.items_at(&["versions"]);
+    let path = at.child("versions");
+    for (i, _) in list.iter().enumerate().filter(|(_, v)| schema_of(v).is_none()) {
+        let place = path.index(i).child("schema").child("openAPIV3Schema");
+        if !tolerance.no_schema {
+            e.required(&place, "");
+        } else if !flag(spec, "preserveUnknownFields") && flag(&list[i], "served") {
+            e.required(&place, "because otherwise all fields are pruned");
+        }
+    }
+    if tolerance::has_defaults(spec) && flag(spec, "preserveUnknownFields") {
+        e.invalid(&at.child("preserveUnknownFields"), true, "must be false in order to use defaults in the schema");
+    }
+    let shared = Shared::of(list);
     let mut storage = 0;
     let mut unique = true;
     for (i, v) in list.iter().enumerate() {
@@ -86,10 +116,7 @@ fn versions(spec: &Value, old: Option<&Value>, at: &Path, e: &mut Errors) {
         storage += usize::from(flag(v, "storage"));
         unique &= !list[..i].iter().any(|x| x.str_at(&["name"]) == Some(name));
         joined(e, &at.child("name"), name, "", rules::label_1035(name));
-        let before = old.and_then(|o| {
-            o.items_at(&["spec", "versions"]).iter().find(|x| x.str_at(&["name"]) == Some(name)).and_then(schema_of)
-        });
-        version(v, before, old, &at, e);
+        version(v, &shared, old, tolerance, &at, e);
     }
     if !unique {
         e.invalid(&path, list.to_vec(), "must contain unique version names");
@@ -99,47 +126,94 @@ fn versions(spec: &Value, old: Option<&Value>, at: &Path, e: &mut Errors) {
     }
 }
 
-fn schema_of(version: &Value) -> Option<&Value> {
+/// The schema of a version; null is none.
+pub(super) fn schema_of(version: &Value) -> Option<&Value> {
     version.at(&["schema", "openAPIV3Schema"]).filter(|s| !s.is_null())
 }
 
-fn version(v: &Value, before: Option<&Value>, old: Option<&Value>, at: &Path, e: &mut Errors) {
+/// The version of this name in an older definition.
+fn version_of<'v>(old: Option<&'v Value>, name: &str) -> Option<&'v Value> {
+    old?.items_at(&["spec", "versions"]).iter().find(|v| v.str_at(&["name"]) == Some(name))
+}
+
+fn version(v: &Value, shared: &Shared<'_>, old: Option<&Value>, tolerance: &Tolerance, at: &Path, e: &mut Errors) {
     if let Some(warning) = v.str_at(&["deprecationWarning"]) {
-        let place = at.child("deprecationWarning");
-        if !flag(v, "deprecated") {
-            e.invalid(&place, warning, "can only be set for deprecated versions");
-        }
-        if warning.len() > 256 {
-            e.invalid(&place, warning, "must be <= 256 characters long");
-        }
-        if warning.is_empty() {
-            e.invalid(&place, warning, "must not be an empty string");
-        }
-        if let Some((i, _)) = warning.char_indices().find(|(_, c)| c.is_control()) {
-            let detail =
-                format!("must only contain printable UTF-8 characters; non-printable character found at index {i}");
-            e.invalid(&place, warning, &detail);
-        }
+        deprecation(warning, flag(v, "deprecated"), &at.child("deprecationWarning"), e);
     }
-    let status = v.at(&["subresources", "status"]).is_some_and(|s| !s.is_null());
-    if let Some(s) = schema_of(v) {
-        schema::validate(s, before, old, status, &at.child("schema"), e);
+    let before = version_of(old, v.str_at(&["name"]).unwrap_or_default());
+    if let (Some(s), None) = (schema_of(v), shared.schema) {
+        let before = before.and_then(schema_of);
+        schema::validate(s, before, tolerance, has_status(v), &at.child("schema"), e);
     }
-    subresources(v, &at.child("subresources"), e);
-    for (i, c) in v.items_at(&["additionalPrinterColumns"]).iter().enumerate() {
-        column(c, &at.child("additionalPrinterColumns").index(i), e);
+    if !shared.subresources {
+        subresources(v, &at.child("subresources"), e);
     }
-    let fields = v.items_at(&["selectableFields"]);
-    if !fields.is_empty() {
-        let place = at.child("selectableFields");
-        match schema_of(v) {
-            None => e.invalid(&place, "", "may only be set when `version.schema.openAPIV3Schema` is not included"),
-            Some(s) => selectable(fields, &Schema::read(s), &place, e),
-        }
+    if !shared.columns {
+        columns(v, &at.child("additionalPrinterColumns"), e);
+    }
+    if !shared.selectable {
+        selectable_of(v, before, &at.child("selectableFields"), e);
     }
 }
 
-fn selectable(fields: &[Value], schema: &Schema, at: &Path, e: &mut Errors) {
+/// What [`version`] leaves out since all versions have it alike.
+fn shared(spec: &Value, old: Option<&Value>, tolerance: &Tolerance, at: &Path, e: &mut Errors) {
+    let list = spec.items_at(&["versions"]);
+    let shared = Shared::of(list);
+    let Some(first) = list.first() else { return };
+    let before = version_of(old, first.str_at(&["name"]).unwrap_or_default());
+    if let Some(s) = shared.schema {
+        let status = list.iter().any(has_status);
+        schema::validate(s, before.and_then(schema_of), tolerance, status, &at.child("validation"), e);
+    }
+    if shared.subresources {
+        subresources(first, &at.child("subresources"), e);
+    }
+    if shared.columns {
+        columns(first, &at.child("additionalPrinterColumns"), e);
+    }
+    if shared.selectable {
+        selectable_of(first, before, &at.child("selectableFields"), e);
+    }
+}
+
+fn deprecation(warning: &str, deprecated: bool, at: &Path, e: &mut Errors) {
+    if !deprecated {
+        return e.invalid(at, warning, "can only be set for deprecated versions");
+    }
+    if warning.len() > 256 {
+        e.invalid(at, warning, "must be <= 256 characters long");
+    }
+    if warning.is_empty() {
+        e.invalid(at, warning, "must not be an empty string");
+    }
+    if let Some((i, _)) = warning.char_indices().find(|(_, c)| c.is_control()) {
+        let detail =
+            format!("must only contain printable UTF-8 characters; non-printable character found at index {i}");
+        e.invalid(at, warning, &detail);
+    }
+}
+
+fn columns(v: &Value, at: &Path, e: &mut Errors) {
+    for (i, c) in v.items_at(&["additionalPrinterColumns"]).iter().enumerate() {
+        column(c, &at.index(i), e);
+    }
+}
+
+fn selectable_of(v: &Value, before: Option<&Value>, at: &Path, e: &mut Errors) {
+    let fields = v.items_at(&["selectableFields"]);
+    if fields.is_empty() {
+        return;
+    }
+    let Some(s) = schema_of(v) else {
+        return e.invalid(at, "", "may only be set when `version.schema.openAPIV3Schema` is not included");
+    };
+    // More than are allowed may stay as they are.
+    let held = before.is_some_and(|b| b.items_at(&["selectableFields"]) == fields);
+    selectable(fields, &Schema::read(s), held, at, e);
+}
+
+fn selectable(fields: &[Value], schema: &Schema, held: bool, at: &Path, e: &mut Errors) {
     let mut seen: Vec<&str> = Vec::new();
     for (i, f) in fields.iter().enumerate() {
         let place = at.index(i).child("jsonPath");
@@ -177,7 +251,7 @@ fn selectable(fields: &[Value], schema: &Schema, at: &Path, e: &mut Errors) {
             seen.push(path);
         }
     }
-    if seen.len() > SELECTABLE_FIELDS_MAX {
+    if seen.len() > SELECTABLE_FIELDS_MAX && !held {
         e.too_many(at, seen.len(), SELECTABLE_FIELDS_MAX);
     }
 }
@@ -258,7 +332,7 @@ pub(super) fn names(value: Option<&Value>, at: &Path, e: &mut Errors) {
     }
 }
 
-fn conversion(spec: &Value, old: Option<&Value>, at: &Path, e: &mut Errors) {
+fn conversion(spec: &Value, old: Option<&Value>, tolerance: &Tolerance, at: &Path, e: &mut Errors) {
     let Some(c) = spec.get("conversion").filter(|c| !c.is_null()) else { return };
     let at = at.child("conversion");
     let strategy = c.str_at(&["strategy"]).unwrap_or_default();
@@ -314,7 +388,7 @@ fn conversion(spec: &Value, old: Option<&Value>, at: &Path, e: &mut Errors) {
         }
         e.invalid_each(&place.index(i), v, rules::label_1035(v));
     }
-    if !reviews.iter().any(|v| matches!(v.as_str(), Some("v1" | "v1beta1"))) {
+    if !tolerance.reviews && !reviews.iter().any(|v| matches!(v.as_str(), Some("v1" | "v1beta1"))) {
         e.invalid(&place, reviews.to_vec(), "must include at least one of v1, v1beta1");
     }
 }

@@ -2,7 +2,7 @@
 
 use ironkeel_object::Value;
 
-use crate::error::Errors;
+use crate::error::{Errors, shown};
 use crate::{Path, TableContext, names, print, rules};
 
 /// IPAddress: its name is the address.
@@ -13,6 +13,23 @@ impl rules::Rules for Address {
     }
     fn name_rule(&self) -> names::NameRule {
         names::NameRule::Any
+    }
+    fn validate(&self, o: &Value, e: &mut Errors) {
+        let at = Path::new("spec").child("parentRef");
+        let Some(parent) = o.at(&["spec", "parentRef"]).filter(|p| !p.is_null()) else {
+            return e.required(&at, "");
+        };
+        let text = |f: &str| parent.str_at(&[f]).unwrap_or_default();
+        if !text("group").is_empty() {
+            e.invalid_each(&at.child("group"), text("group"), names::subdomain(text("group")));
+        }
+        for (field, needed) in [("resource", true), ("name", true), ("namespace", false)] {
+            match text(field) {
+                "" if needed => e.required(&at.child(field), ""),
+                "" => {}
+                value => e.invalid_each(&at.child(field), value, names::path_segment(value, false)),
+            }
+        }
     }
     fn validate_update(&self, o: &Value, old: &Value, _subresource: Option<&str>, e: &mut Errors) {
         e.immutable(
@@ -45,20 +62,33 @@ impl rules::Rules for Address {
 
 /// ServiceCIDR.
 pub(crate) struct Range;
+fn ranges(all: &[Value], at: &Path, e: &mut Errors) {
+    if all.is_empty() {
+        return e.required(at, "at least one CIDR required");
+    }
+    if all.len() > 2 {
+        return e.invalid_as(
+            at,
+            &format!("{{\"CIDRs\":{}}}", shown(&all.to_vec().into())),
+            "may only hold up to 2 values",
+        );
+    }
+    for (i, c) in all.iter().enumerate() {
+        let c = c.as_str().unwrap_or_default();
+        e.invalid_each(&at.index(i), c, names::cidr(c));
+    }
+    let six = |c: &Value| c.as_str().is_some_and(|c| c.contains(':'));
+    if let [a, b] = all
+        && six(a) == six(b)
+    {
+        let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
+        e.invalid(at, all.to_vec(), detail);
+    }
+}
+
 impl rules::Rules for Range {
     fn validate(&self, o: &Value, e: &mut Errors) {
-        let at = Path::new("spec").child("cidrs");
-        let all = o.items_at(&["spec", "cidrs"]);
-        if all.is_empty() {
-            e.required(&at, "at least one CIDR required");
-        }
-        if all.len() > 2 {
-            e.invalid(&at, all.to_vec(), "may only hold up to 2 values");
-        }
-        for (i, c) in all.iter().enumerate() {
-            let c = c.as_str().unwrap_or_default();
-            e.invalid_each(&at.index(i), c, names::cidr(c));
-        }
+        ranges(o.items_at(&["spec", "cidrs"]), &Path::new("spec").child("cidrs"), e);
     }
     fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
         if subresource.is_some() {
@@ -67,11 +97,15 @@ impl rules::Rules for Range {
         let at = Path::new("spec").child("cidrs");
         let (now, before) = (o.items_at(&["spec", "cidrs"]), old.items_at(&["spec", "cidrs"]));
         // A second family may be added.
-        if now.len() < before.len() || (now.len() > before.len() && before.len() != 1) {
-            e.invalid(&at, now.to_vec(), "field is immutable");
+        let added = before.len() == 1 && now.len() == 2;
+        if now.len() != before.len() && !added {
+            return e.invalid(&at, now.to_vec(), "field is immutable");
         }
         for (i, (n, _)) in now.iter().zip(before).enumerate().filter(|(_, (n, b))| n != b) {
             e.invalid(&at.index(i), n.clone(), "field is immutable");
+        }
+        if added {
+            ranges(now, &at, e);
         }
     }
     fn revalidates(&self, _subresource: Option<&str>) -> bool {

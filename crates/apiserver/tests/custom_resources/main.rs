@@ -2,6 +2,9 @@
 //! subresources, discovery and the documents that are published.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod embedded;
+mod ratcheting;
+#[path = "../support/mod.rs"]
 mod support;
 
 use serde_json::{Value, json};
@@ -497,7 +500,7 @@ async fn bad_definitions_are_refused() {
     fn size(d: &mut Value) -> &mut Value {
         &mut root(d)["properties"]["spec"]["properties"]["size"]
     }
-    let at = "spec.versions[0].schema.openAPIV3Schema";
+    let at = "spec.validation.openAPIV3Schema";
     let check = |found: String, wanted: String| assert!(found.contains(&wanted), "{found}\nlacks {wanted}");
     let found = refused(|d| d["metadata"]["name"] = "other.shop.example.com".into()).await;
     check(found, "must be spec.names.plural+\".\"+spec.group".into());
@@ -527,10 +530,7 @@ async fn bad_definitions_are_refused() {
     .await;
     check(found, "metadata.annotations[api-approved.kubernetes.io]: Required value: protected groups".into());
     let found = refused(|d| d["spec"]["versions"][0]["selectableFields"][0]["jsonPath"] = ".spec.missing".into()).await;
-    check(
-        found,
-        "spec.versions[0].selectableFields[0].jsonPath: Invalid value: \".spec.missing\": is an invalid path".into(),
-    );
+    check(found, "spec.selectableFields[0].jsonPath: Invalid value: \".spec.missing\": is an invalid path".into());
     let found = refused(|d| d["spec"]["conversion"] = json!({ "strategy": "Webhook" })).await;
     check(
         found,
@@ -575,13 +575,13 @@ async fn rules_in_cel_are_compiled_and_run() {
     ]);
     establish(&http, &with(rules)).await;
     let object = widget("a", json!({ "size": 3, "replicas": 4 }));
-    let why = "spec: Invalid value: \"object\": no more replicas than size";
+    let why = "spec: Invalid value: no more replicas than size";
     http.post(WIDGETS, &object).await.refused(422, "Invalid", why);
     let why = "spec: Forbidden: failed rule: self.color != 'green' || self.size > 2";
     http.post(WIDGETS, &widget("a", json!({ "size": 1, "color": "green" }))).await.refused(422, "Invalid", why);
     http.post(WIDGETS, &widget("a", json!({ "size": 3 }))).await.expect(201);
     let smaller = json!({ "spec": { "size": 2 } });
-    let why = "spec.size: Invalid value: \"object\": it was large";
+    let why = "spec.size: Invalid value: it was large";
     http.patch(&format!("{WIDGETS}/a"), "application/merge-patch+json", &smaller).await.refused(422, "Invalid", why);
 }
 
