@@ -7,6 +7,7 @@ use ironkeel_object::{Key, Map, Number, Value};
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 
 use super::scalar;
+use crate::error::note;
 use crate::{DecodeError, MAX_NESTING, Problem, ProblemKind};
 
 /// Nodes that all aliases of a document together may expand to.
@@ -138,8 +139,10 @@ impl Builder {
                 let mut seen = HashSet::with_capacity(members.len());
                 for ((name, _), line) in members.iter().zip(lines) {
                     if !seen.insert(name.as_ref()) {
-                        let path = format!("line {line}: key {name:?} already set in map");
-                        self.problems.push(Problem { path, kind: ProblemKind::DuplicateKeys });
+                        note(&mut self.problems, || Problem {
+                            path: format!("line {line}: key {name:?} already set in map"),
+                            kind: ProblemKind::DuplicateKeys,
+                        });
                     }
                 }
                 drop(seen);
