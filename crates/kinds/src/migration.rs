@@ -1,6 +1,6 @@
 //! `storagemigration.k8s.io` and `internal.apiserver.k8s.io`: what is stored in which version.
 
-use ironkeel_object::Value;
+use ironkeel_object::{ObjectMeta, Value};
 
 use crate::core::endpoints::limited;
 use crate::error::Errors;
@@ -49,7 +49,7 @@ impl rules::Rules for Migration {
         let met = o.items_at(&["status", "conditions"]).iter().filter(|c| c.str_at(&["status"]) == Some("True"));
         let known = ["Running", "Failed", "Succeeded"];
         let state = met.filter_map(|c| c.str_at(&["type"])).rfind(|t| known.contains(t));
-        vec![resource.into(), state.unwrap_or("Unknown").into()]
+        vec![o.name().into(), resource.into(), state.unwrap_or("Unknown").into()]
     }
 }
 
@@ -217,7 +217,7 @@ impl rules::Rules for Version {
             .iter()
             .map(|v| format!("{}={}", text(v, "apiServerID"), text(v, "encodingVersion")))
             .collect();
-        let versions = if all.is_empty() { String::new() } else { limited(&all, 0) };
+        let versions = if all.is_empty() { "<unset>".to_owned() } else { limited(&all, 0) };
         vec![print::text(o, &["status", "commonEncodingVersion"], "<unset>"), versions.into(), print::age(o, c)]
     }
 }

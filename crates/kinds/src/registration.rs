@@ -18,7 +18,7 @@ use ironkeel_object::{ObjectMeta, Value};
 
 use crate::error::Errors;
 use crate::structural::Depth;
-use crate::{Path, names, rules};
+use crate::{Path, TableContext, names, print, rules};
 
 /// APIService.
 pub(crate) struct ApiService;
@@ -87,6 +87,28 @@ impl rules::Rules for ApiService {
                 e.not_supported(&at.index(i).child("status"), status, &["True", "False", "Unknown"]);
             }
         }
+    }
+    fn columns(&self) -> &'static str {
+        "apiService"
+    }
+    fn cells(&self, o: &Value, c: &TableContext) -> Vec<Value> {
+        let service = match o.at(&["spec", "service"]).filter(|s| !s.is_null()) {
+            None => "Local".to_owned(),
+            Some(s) => {
+                let text = |f: &str| s.str_at(&[f]).unwrap_or_default();
+                format!("{}/{}", text("namespace"), text("name"))
+            }
+        };
+        let conditions = o.items_at(&["status", "conditions"]);
+        let available = conditions.iter().find(|c| c.str_at(&["type"]) == Some("Available"));
+        let text = |f: &str| available.and_then(|a| a.str_at(&[f])).unwrap_or_default();
+        let state = match text("status") {
+            "" => "Unknown".to_owned(),
+            "True" => "True".to_owned(),
+            other if text("reason").is_empty() => other.to_owned(),
+            other => format!("{other} ({})", text("reason")),
+        };
+        vec![service.into(), state.into(), print::age(o, c)]
     }
     fn name_rule(&self) -> names::NameRule {
         names::NameRule::PathSegment

@@ -95,6 +95,7 @@ pub(crate) fn text(value: Option<&Value>) -> String {
         };
         parts.push((key.to_owned(), part));
     }
-    parts.sort();
+    // Labels stand before expressions of the same key.
+    parts.sort_by(|a, b| a.0.cmp(&b.0));
     parts.into_iter().map(|(_, p)| p).collect::<Vec<_>>().join(",")
 }

@@ -60,7 +60,7 @@ impl rules::Rules for Class {
             print::text(o, &["provisioner"], ""),
             print::text(o, &["reclaimPolicy"], "Delete"),
             print::text(o, &["volumeBindingMode"], "Immediate"),
-            expand.map_or("<unset>".to_owned(), |b| b.to_string()).into(),
+            expand.unwrap_or(false).into(),
             print::age(o, c),
         ]
     }
@@ -305,9 +305,22 @@ impl rules::Rules for Driver {
     fn columns(&self) -> &'static str {
         "csiDriver"
     }
-    fn cells(&self, o: &Value, _c: &TableContext) -> Vec<Value> {
-        let flag = |f: &str| Value::from(o.at(&["spec", f]).and_then(Value::as_bool).unwrap_or(false));
-        vec![flag("attachRequired"), flag("podInfoOnMount"), flag("storageCapacity")]
+    fn cells(&self, o: &Value, c: &TableContext) -> Vec<Value> {
+        let spec = &o["spec"];
+        let flag = |f: &str, or: bool| Value::from(spec.get(f).and_then(Value::as_bool).unwrap_or(or));
+        let modes: Vec<&str> = spec.items_at(&["volumeLifecycleModes"]).iter().filter_map(Value::as_str).collect();
+        let requests = spec.items_at(&["tokenRequests"]);
+        let audiences: Vec<&str> = requests.iter().map(|t| t.str_at(&["audience"]).unwrap_or_default()).collect();
+        let audiences = if requests.is_empty() { "<unset>".to_owned() } else { audiences.join(",") };
+        vec![
+            flag("attachRequired", true),
+            flag("podInfoOnMount", false),
+            flag("storageCapacity", false),
+            audiences.into(),
+            flag("requiresRepublish", false),
+            print::non_empty(modes.join(","), "<none>"),
+            print::age(o, c),
+        ]
     }
 }
 
@@ -399,12 +412,6 @@ impl rules::Rules for Capacity {
     }
     fn unconditional_update(&self) -> bool {
         false
-    }
-    fn columns(&self) -> &'static str {
-        "csiStorageCapacity"
-    }
-    fn cells(&self, o: &Value, _c: &TableContext) -> Vec<Value> {
-        vec![print::text(o, &["storageClassName"], ""), print::scalar(o.get("capacity")).into()]
     }
 }
 

@@ -94,7 +94,8 @@ fn rules(r: &Resource) -> &'static dyn Rules {
             &registration::Webhooks { mutating: false }
         }
         ("admissionregistration.k8s.io", p) if p.ends_with("bindings") => &registration::PolicyBinding,
-        ("admissionregistration.k8s.io", _) => &registration::Policy,
+        ("admissionregistration.k8s.io", "mutatingadmissionpolicies") => &registration::Policy { mutating: true },
+        ("admissionregistration.k8s.io", _) => &registration::Policy { mutating: false },
         ("apiextensions.k8s.io", _) => &crate::definition::Rules,
         ("scheduling.k8s.io", "podgroups") => &scheduling::PodGroup,
         ("scheduling.k8s.io", "priorityclasses") => &scheduling::Class,

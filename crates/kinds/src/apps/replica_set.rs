@@ -60,9 +60,6 @@ impl rules::Rules for Rules {
             selector::text(o.at(&["spec", "selector"])).into(),
         ]
     }
-    fn field(&self, o: &Value, path: &str) -> Option<String> {
-        (path == "status.replicas").then(|| print::number(o, &["status", "replicas"]).to_string())
-    }
     fn scale(&self, o: &Value) -> Option<Scale> {
         Some(scale(o))
     }

@@ -229,7 +229,8 @@ impl rules::Rules for Rules {
         let bound = o.str_at(&["spec", "volumeName"]).is_some_and(|v| !v.is_empty());
         let (capacity, modes) = if bound {
             let modes = access_modes(o.items_at(&["status", "accessModes"]));
-            (print::scalar(o.at(&["status", "capacity", "storage"])), modes)
+            let capacity = print::scalar(o.at(&["status", "capacity", "storage"]));
+            (if capacity.is_empty() { "0".to_owned() } else { capacity }, modes)
         } else {
             (String::new(), String::new())
         };

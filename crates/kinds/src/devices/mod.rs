@@ -204,7 +204,7 @@ impl rules::Rules for Devices {
             Devices::Class | Devices::ClaimTemplate => vec![print::age(o, c)],
             Devices::Claim => vec![claim_state(o).into(), print::age(o, c)],
             Devices::Slice => vec![
-                print::text(o, &["spec", "nodeName"], "<none>"),
+                print::text(o, &["spec", "nodeName"], ""),
                 print::text(o, &["spec", "driver"], ""),
                 print::text(o, &["spec", "pool", "name"], ""),
                 print::age(o, c),

@@ -1,4 +1,4 @@
-//! NetworkPolicy. Its columns are kubectl's own plain ones.
+//! NetworkPolicy.
 
 use ironkeel_object::Value;
 
@@ -6,11 +6,18 @@ use crate::error::Errors;
 use crate::pod_spec::present;
 use crate::rules::Generation;
 use crate::structural::Depth;
-use crate::{Path, names, rules, selector, strategy};
+use crate::{Path, TableContext, names, print, rules, selector, strategy};
 
 pub(crate) struct Rules;
 
 impl rules::Rules for Rules {
+    fn columns(&self) -> &'static str {
+        "networkPolicy"
+    }
+    fn cells(&self, o: &Value, c: &TableContext) -> Vec<Value> {
+        let pods = selector::text(o.at(&["spec", "podSelector"]));
+        vec![print::non_empty(pods, "<none>"), print::age(o, c)]
+    }
     fn default(&self, o: &mut Value) {
         let Some(spec) = strategy::spec(o) else { return };
         for (list, _) in [("ingress", "from"), ("egress", "to")] {

@@ -8,7 +8,7 @@ use ironkeel_object::Value;
 use super::x509::{self, KeyFault};
 use crate::error::Errors;
 use crate::structural::Depth;
-use crate::{Path, TableContext, equality, metadata, names, print, rules, status};
+use crate::{Path, TableContext, equality, metadata, names, print, rules, selector, status};
 
 const UID_MAX_BYTES: usize = 128;
 const EXPIRATION_MIN_SECONDS: i64 = 3600;
@@ -102,12 +102,14 @@ impl rules::Rules for PodRequest {
         let text = |f: &str| print::text(o, &["spec", f], "");
         let known = |c: &&Value| c.str_at(&["type"]).is_some_and(|t| DECISIONS.contains(&t));
         let state = o.items_at(&["status", "conditions"]).iter().rfind(known).and_then(|c| c.str_at(&["type"]));
+        let notes = selector::map_text(o.at(&["spec", "unverifiedUserAnnotations"]));
         vec![
             text("podName"),
             text("serviceAccountName"),
             text("nodeName"),
             text("signerName"),
             state.unwrap_or("Pending").into(),
+            print::non_empty(notes, "<none>"),
         ]
     }
     fn field(&self, o: &Value, path: &str) -> Option<String> {

@@ -1,4 +1,4 @@
-//! ValidatingAdmissionPolicy, MutatingAdmissionPolicy and their bindings; their columns are the plain ones.
+//! ValidatingAdmissionPolicy, MutatingAdmissionPolicy and their bindings.
 
 use ironkeel_expr::Environment;
 use ironkeel_object::{ObjectMeta, Value};
@@ -9,7 +9,7 @@ use crate::error::Errors;
 use crate::pod_spec::present;
 use crate::rules::Generation;
 use crate::structural::Depth;
-use crate::{Path, names, rules, selector, status, strategy};
+use crate::{Path, TableContext, names, print, rules, selector, status, strategy};
 
 /// Audit annotations that one policy may have.
 const AUDIT_ANNOTATIONS_MAX: usize = 20;
@@ -17,7 +17,9 @@ const AUDIT_ANNOTATIONS_MAX: usize = 20;
 const VALUE_EXPRESSION_MAX_BYTES: usize = 5 * 1024;
 
 /// Policies of both sorts.
-pub(crate) struct Policy;
+pub(crate) struct Policy {
+    pub(crate) mutating: bool,
+}
 impl rules::Rules for Policy {
     fn default(&self, o: &mut Value) {
         let Some(spec) = strategy::spec(o) else { return };
@@ -51,6 +53,17 @@ impl rules::Rules for Policy {
     fn revalidates(&self, _subresource: Option<&str>) -> bool {
         false
     }
+    fn columns(&self) -> &'static str {
+        if self.mutating { "mutatingPolicy" } else { "validatingPolicy" }
+    }
+    fn cells(&self, o: &Value, c: &TableContext) -> Vec<Value> {
+        let spec = &o["spec"];
+        let count = spec.items_at(&[if self.mutating { "mutations" } else { "validations" }]).len() as i64;
+        let text = |k: &Value, f: &str| k.str_at(&[f]).unwrap_or_default().to_owned();
+        let kind = present(spec, "paramKind")
+            .map_or("<unset>".to_owned(), |k| format!("{}/{}", text(k, "apiVersion"), text(k, "kind")));
+        vec![count.into(), kind.into(), print::age(o, c)]
+    }
     fn depth(&self) -> Depth {
         Depth::Enums
     }
@@ -74,6 +87,22 @@ impl rules::Rules for PolicyBinding {
     fn storage_version(&self) -> Option<(&'static str, &'static str)> {
         Some(("admissionregistration.k8s.io", "v1"))
     }
+    fn columns(&self) -> &'static str {
+        "policyBinding"
+    }
+    fn cells(&self, o: &Value, c: &TableContext) -> Vec<Value> {
+        let reference = present(&o["spec"], "paramRef");
+        let text = |f: &str| reference.and_then(|r| r.str_at(&[f])).unwrap_or_default();
+        let param = match (text("namespace"), text("name")) {
+            (_, "") => match reference.and_then(|r| present(r, "selector")) {
+                Some(s) => go_selector(s),
+                None => "<unset>".to_owned(),
+            },
+            ("", name) => format!("*/{name}"),
+            (namespace, name) => format!("{namespace}/{name}"),
+        };
+        vec![print::text(o, &["spec", "policyName"], ""), param.into(), print::age(o, c)]
+    }
     fn depth(&self) -> Depth {
         Depth::Enums
     }
@@ -95,6 +124,22 @@ impl rules::Rules for PolicyBinding {
             actions(spec, &at.child("validationActions"), e);
         }
     }
+}
+
+/// A selector as Go shows the struct; upstream's column has it so.
+fn go_selector(s: &Value) -> String {
+    let labels = s.get("matchLabels").and_then(Value::as_object).into_iter().flat_map(|m| m.iter());
+    let labels: String = labels.map(|(k, v)| format!("{k}: {},", v.as_str().unwrap_or_default())).collect();
+    let expressions = s.items_at(&["matchExpressions"]).iter().map(|x| {
+        let text = |f: &str| x.str_at(&[f]).unwrap_or_default();
+        let values: Vec<&str> = x.items_at(&["values"]).iter().filter_map(Value::as_str).collect();
+        let (key, operator) = (text("key"), text("operator"));
+        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{}],}},", values.join(" "))
+    });
+    let expressions: String = expressions.collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
+    )
 }
 
 fn actions(spec: &Value, at: &Path, e: &mut Errors) {
