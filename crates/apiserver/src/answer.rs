@@ -85,11 +85,24 @@ pub(crate) fn error(e: &ApiError, output: &Output) -> Response<Body> {
     response
 }
 
+/// Characters that an answer's warnings may have together before they are cut (upstream: as many).
+const WARNINGS_MAX_CHARS: usize = 4 * 1024;
+/// What is left of each then, in characters.
+const WARNING_CUT_CHARS: usize = 256;
+
 /// `Warning: 299 - "…"`, one header each.
 pub(crate) fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
+    // Short of room, each is cut, and the last ones are left out.
+    let all: usize = warnings.iter().map(|w| w.chars().count()).sum();
+    let each = if all > WARNINGS_MAX_CHARS { WARNING_CUT_CHARS } else { usize::MAX };
+    let mut written = 0;
     for w in warnings {
+        if written >= WARNINGS_MAX_CHARS {
+            break;
+        }
         let mut text = String::from("299 - \"");
-        for c in w.chars() {
+        for c in w.chars().take(each) {
+            written += 1;
             match c {
                 '"' | '\\' => {
                     text.push('\\');

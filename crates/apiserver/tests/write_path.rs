@@ -163,6 +163,29 @@ async fn an_address_given_back_late_is_not_taken_from_its_new_owner() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_unknown_fields_are_told_in_short() {
+    let c = cluster().await;
+    let http = c.admin();
+    let mut map = json!({"metadata": {"name": "m"}});
+    for i in 0..120_000 {
+        map[format!("unknown-{i}")] = 1.into();
+    }
+    let body = map.to_string();
+    let json = [("content-type", "application/json")];
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let sent = http.send(http::Method::POST, maps, &json, body.clone());
+    let a = tokio::time::timeout(std::time::Duration::from_secs(10), sent).await.expect("an answer in time");
+    let warnings: Vec<&str> = a.headers.get_all("warning").iter().map(|w| w.to_str().unwrap()).collect();
+    assert!(warnings[0].starts_with("299 - \"unknown field \\\"unknown-"), "{}", warnings[0]);
+    let bytes: usize = warnings.iter().map(|w| w.len()).sum();
+    assert!(warnings.len() <= 100 && bytes <= 8_192, "{} warnings of {bytes} bytes", warnings.len());
+    a.expect(201);
+    let strict = http.send(http::Method::POST, &format!("{maps}?fieldValidation=Strict"), &json, body).await;
+    assert!(strict.bytes.len() < 16_384, "{} bytes", strict.bytes.len());
+    strict.refused(400, "BadRequest", "strict decoding error: unknown field \"unknown-");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_page_of_an_exact_revision_holds_nothing_later() {
     let c = cluster().await;
     let http = c.admin();
