@@ -67,7 +67,7 @@ impl Connection {
         let peer = known.identify(&self.certificates).map_err(|error| {
             tracing::info!(%error, "a client certificate names nobody");
         });
-        *found = Some((generation, peer.ok()));
+        *found = Some((generation, peer.ok().filter(|p| p.expires == 0 || p.expires >= now)));
         found.as_ref().and_then(|(_, peer)| peer.clone())
     }
 }

@@ -1,6 +1,7 @@
 //! Connections that outlive what they were opened with, say nothing, or break off.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,6 +10,8 @@ use http_body_util::Full;
 use ironkeel_apiserver::{AuditConfig, DelegatesConfig};
 use ironkeel_auth::Identity;
 use ironkeel_embedded::Options;
+use ironkeel_registry::Clock;
+use jiff::{Timestamp, ToSpan};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -25,8 +28,32 @@ async fn soon<T>(what: &str, work: impl Future<Output = T>) -> T {
     tokio::time::timeout(patience, work).await.unwrap_or_else(|_| panic!("{what} takes too long"))
 }
 
+/// The machine's clock, so many hours ahead.
+#[derive(Debug, Default)]
+struct Ahead(AtomicI64);
+
+impl Clock for Ahead {
+    fn now(&self) -> Timestamp {
+        Timestamp::now().checked_add(self.0.load(Ordering::SeqCst).hours()).unwrap()
+    }
+}
+
 fn dir() -> Arc<tempfile::TempDir> {
     Arc::new(tempfile::tempdir().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_expires_names_nobody_any_more() {
+    let clock = Arc::new(Ahead::default());
+    let c = start_tuned(dir(), Options::default(), |config| config.clock = clock.clone()).await;
+    let mut admin = http1(&c, Some(c.pki.client(Identity::Admin))).await;
+    let mut proxy = http1(&c, Some(c.pki.front_proxy_client())).await;
+    let named = [("x-remote-user", "jane"), ("x-remote-group", "system:masters")];
+    assert_eq!(admin.get("/api/v1/namespaces", &[]).await, 200);
+    assert_eq!(proxy.get("/api/v1/namespaces", &named).await, 200);
+    clock.0.store(5 * 365 * 24, Ordering::SeqCst);
+    assert_eq!(admin.get("/api/v1/namespaces", &[]).await, 401);
+    assert_eq!(proxy.get("/api/v1/namespaces", &named).await, 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]
