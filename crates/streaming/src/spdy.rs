@@ -241,6 +241,8 @@ impl Connection {
             self.frames.send(frame.freeze()).await.map_err(|_| gone())?;
         }
         tokio::select! {
+            // A peer that agrees, says all that it has to say and closes has agreed.
+            biased;
             replied = reply => replied.map_err(|_| refused())?,
             () = aborted.cancelled() => return Err(refused()),
         }
