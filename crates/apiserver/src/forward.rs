@@ -19,6 +19,7 @@ use crate::context::Context;
 use crate::outbound::{self, Backend};
 use crate::request_info::percent_decode;
 use crate::rewrite::Rewrite;
+use crate::translate;
 
 /// Headers that are about one connection alone.
 const HOP_HEADERS: &[&str] = &[
@@ -70,12 +71,12 @@ pub(crate) fn is_upgrade(headers: &HeaderMap) -> bool {
             .any(|v| v.split(',').any(|word| word.trim().eq_ignore_ascii_case("upgrade")))
 }
 
-fn unreachable(why: String) -> ApiError {
+pub(crate) fn unreachable(why: String) -> ApiError {
     ApiError::new(Reason::ServiceUnavailable, format!("error trying to reach service: {why}"))
 }
 
 /// The client's headers without credentials and without what is about its own connection.
-fn request_headers(c: &Context, forward: &Forward, upgrade: bool) -> HeaderMap {
+pub(crate) fn request_headers(c: &Context, forward: &Forward, upgrade: bool) -> HeaderMap {
     let client = &c.parts.headers;
     let named: Vec<String> = client
         .get_all(CONNECTION)
@@ -153,6 +154,9 @@ pub(crate) async fn forward(c: Context, forward: Forward) -> Result<Response<Bod
         }
         return Ok(tunnel(c, response));
     }
+    if let Some(translation) = translate::wanted(&c, &response) {
+        return translate::respond(c, forward, translation).await;
+    }
     let status = response.status();
     if upgrade && !status.is_client_error() && !status.is_server_error() {
         return Err(ApiError::internal(format!("invalid upgrade response: status code {}", status.as_u16())));
@@ -161,7 +165,7 @@ pub(crate) async fn forward(c: Context, forward: Forward) -> Result<Response<Bod
 }
 
 /// The backend's plain answer.
-async fn plain(
+pub(crate) async fn plain(
     c: &Context,
     forward: &Forward,
     response: Response<Incoming>,

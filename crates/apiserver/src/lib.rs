@@ -55,6 +55,7 @@ mod table;
 mod targets;
 mod tasks;
 mod token;
+mod translate;
 mod trail;
 mod watch_stream;
 mod write;

@@ -11,6 +11,9 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use ironkeel_auth::Identity;
+use ironkeel_streaming::spdy::Connection;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, AttachParams};
 use serde_json::json;
 use support::{Cluster, cluster};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -48,6 +51,9 @@ async fn answer(mut request: Incoming) -> Result<Response<Full<Bytes>>, std::con
     if !request.headers().contains_key("upgrade") {
         return Ok(Response::new(Full::new(path.into())));
     }
+    if path.starts_with("/exec/default/old/") {
+        return Ok(old_kubelet(request));
+    }
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let mut io = TokioIo::new(upgrade.await.unwrap());
@@ -57,6 +63,47 @@ async fn answer(mut request: Incoming) -> Result<Response<Full<Bytes>>, std::con
     });
     let response = Response::builder().status(101).header("connection", "Upgrade").header("upgrade", "SPDY/3.1");
     Ok(response.body(Full::default()).unwrap())
+}
+
+/// A kubelet that knows SPDY alone, and a command that says hello in both outputs.
+fn old_kubelet(mut request: Incoming) -> Response<Full<Bytes>> {
+    if request.headers()["upgrade"] != "SPDY/3.1" {
+        return Response::builder().status(403).body(Full::default()).unwrap();
+    }
+    assert_eq!(request.headers()["x-stream-protocol-version"], "v4.remotecommand.k8s.io");
+    assert!(!request.headers().contains_key("sec-websocket-protocol"));
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let mut connection = Connection::server(TokioIo::new(upgrade.await.unwrap()));
+        let mut streams = Vec::new();
+        for kind in ["error", "stdout", "stderr"] {
+            let stream = connection.next_stream().await.unwrap();
+            assert_eq!(stream.header("streamtype"), Some(kind));
+            stream.accept().await.unwrap();
+            streams.push(stream.split());
+        }
+        for ((_, to), text) in streams.iter().rev().zip(["err", "out", r#"{"metadata":{},"status":"Success"}"#]) {
+            to.send(text.as_bytes()).await;
+            to.finish().await;
+        }
+        drop(streams);
+        connection.close().await;
+    });
+    let response = Response::builder().status(101).header("connection", "Upgrade").header("upgrade", "SPDY/3.1");
+    response.header("x-stream-protocol-version", "v4.remotecommand.k8s.io").body(Full::default()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_is_translated_for_a_kubelet_that_speaks_only_spdy() {
+    let c = prepared().await;
+    let pods = Api::<Pod>::namespaced(c.kube_tls().await, "default");
+    let mut process = pods.exec("old", ["sh"], &AttachParams::default().stdin(false)).await.unwrap();
+    let (mut out, mut err) = (String::new(), String::new());
+    let (mut stdout, mut stderr) = (process.stdout().unwrap(), process.stderr().unwrap());
+    let status = process.take_status().unwrap();
+    tokio::try_join!(stdout.read_to_string(&mut out), stderr.read_to_string(&mut err)).unwrap();
+    assert_eq!((out.as_str(), err.as_str()), ("out", "err"));
+    assert_eq!(status.await.unwrap().status.as_deref(), Some("Success"));
 }
 
 async fn prepared() -> Cluster {
@@ -72,7 +119,7 @@ async fn prepared() -> Cluster {
         "daemonEndpoints": {"kubeletEndpoint": {"Port": address.port()}},
     }});
     http.patch("/api/v1/nodes/n1/status", "application/merge-patch+json", &status).await.expect(200);
-    for (name, node) in [("p", Some("n1")), ("unbound", None)] {
+    for (name, node) in [("p", Some("n1")), ("old", Some("n1")), ("unbound", None)] {
         let mut body = json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
         if let Some(node) = node {
             body["spec"]["nodeName"] = node.into();
