@@ -1,7 +1,10 @@
 //! NamespaceLifecycle: nothing new in a missing or terminating namespace; some namespaces stay.
+//! NamespaceExists and NamespaceAutoProvision: what else becomes of a missing one.
 
-use ironkeel_object::{ObjectMeta, Value};
-use ironkeel_registry::{ApiError, Attributes, Cause, Operation};
+use std::sync::Arc;
+
+use ironkeel_object::{ObjectMeta, Value, object};
+use ironkeel_registry::{AdmitAll, ApiError, Attributes, Cause, Operation, Reason, User, WriteRequest};
 
 use crate::Cluster;
 
@@ -41,4 +44,36 @@ pub(crate) fn exists(c: &Cluster, a: &Attributes<'_>) -> Result<(), ApiError> {
         return Ok(());
     }
     Err(ApiError::not_found("", "namespaces", a.namespace))
+}
+
+/// NamespaceAutoProvision: a create makes the namespace that it is for.
+pub(crate) async fn provide(c: &Cluster, a: &Attributes<'_>) -> Result<(), ApiError> {
+    let wanted = a.operation == Operation::Create && !a.dry_run && a.row.namespaced() && !a.namespace.is_empty();
+    if !wanted || c.get("", "namespaces", "", a.namespace).is_some() {
+        return Ok(());
+    }
+    let Some(registry) = &c.registry else { return Ok(()) };
+    let row = registry.row("", "v1", "namespaces").ok_or_else(ApiError::no_such_resource)?;
+    let request = WriteRequest {
+        row,
+        namespace: String::new(),
+        name: String::new(),
+        subresource: String::new(),
+        user: Arc::new(User {
+            name: "system:apiserver".to_owned(),
+            groups: vec!["system:masters".to_owned()],
+            ..User::default()
+        }),
+        dry_run: false,
+        field_manager: "kube-apiserver".to_owned(),
+        admission: Arc::new(AdmitAll),
+        options: Arc::default(),
+        warnings: Arc::default(),
+        annotations: Arc::default(),
+    };
+    let namespace = object!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": (a.namespace) } });
+    match registry.create(&request, namespace).await {
+        Err(e) if e.reason != Reason::AlreadyExists => Err(a.forbidden(&e.message)),
+        _ => Ok(()),
+    }
 }

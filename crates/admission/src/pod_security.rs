@@ -8,6 +8,7 @@ use ironkeel_object::Value;
 use ironkeel_registry::{ApiError, Attributes, Operation};
 
 use crate::Cluster;
+pub(crate) use standard::is_setting;
 use standard::{Policy, forbidden_detail};
 
 pub use standard::PodSecurityConfig;

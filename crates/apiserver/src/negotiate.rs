@@ -135,6 +135,20 @@ pub(crate) fn not_acceptable(watch: bool) -> ApiError {
     ApiError::new(Reason::NotAcceptable, format!("only the following media types are accepted: {accepted}"))
 }
 
+/// An `Accept` header that asks for JSON in the place of one of these media types, where that is what the
+/// client likes best of what there is.
+pub(crate) fn instead_of(accept: &str, wanted: &[&str]) -> Option<String> {
+    let known = |c: &Clause<'_>| {
+        wanted.contains(&c.media) || matches!(c.media, "*/*" | "application/*") || Format::from_media_type(c.media).is_some()
+    };
+    let first = clauses(accept).into_iter().find(known).filter(|c| wanted.contains(&c.media))?;
+    let mut out = Format::Json.media_type().to_owned();
+    for (name, value) in first.parameters.iter().filter(|(name, _)| *name != "stream") {
+        out.push_str(&format!(";{name}={value}"));
+    }
+    Some(out)
+}
+
 struct Clause<'h> {
     media: &'h str,
     parameters: Vec<(&'h str, &'h str)>,

@@ -24,6 +24,7 @@ mod quota;
 mod replicas;
 mod revision;
 mod rootca;
+mod service_cidrs;
 mod serviceaccount;
 mod statefulset;
 mod ttl;
@@ -112,6 +113,7 @@ async fn run_controllers(context: Context) -> Result<(), Error> {
         "pod-gc" => podgc::run,
         "ttl-after-finished" => ttl::run,
         "clusterrole-aggregation" => aggregation::run,
+        "service-cidrs" => service_cidrs::run,
     }
     let overdue = async {
         context.shutdown.cancelled().await;

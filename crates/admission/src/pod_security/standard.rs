@@ -43,6 +43,11 @@ pub(super) enum Level {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Version(Option<u32>);
 
+/// Whether a default of the plugin's configuration means something: a level, or with `-version` a version.
+pub(crate) fn is_setting(mode: &str, text: &str) -> bool {
+    if mode.ends_with("-version") { Version::parse(text).is_some() } else { Level::parse(text).is_some() }
+}
+
 /// A level as of a version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Standard {
