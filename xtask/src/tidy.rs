@@ -28,7 +28,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("etcd", &["store", "trace"]),
     ("encryption", &["store"]),
     ("client", &[]),
-    ("informer", &["client"]),
+    ("informer", &["client", "metrics"]),
     ("journal", &[]),
     ("streaming", &[]),
     ("webhook", &["trace"]),

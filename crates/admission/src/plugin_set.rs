@@ -56,16 +56,14 @@ enum State {
     Off,
     /// Upstream's gate for it is off by default: the name is known and does nothing.
     Gated,
-    /// Not here; turning it on is an error.
-    Absent,
 }
 
 use Plugin as P;
-use State::{Absent, Gated, Off, On};
+use State::{Gated, Off, On};
 
 const TABLE: &[(Plugin, &str, State)] = &[
     (P::AlwaysAdmit, "AlwaysAdmit", Off),
-    (P::NamespaceAutoProvision, "NamespaceAutoProvision", Absent),
+    (P::NamespaceAutoProvision, "NamespaceAutoProvision", Off),
     (P::NamespaceLifecycle, "NamespaceLifecycle", On),
     (P::NamespaceExists, "NamespaceExists", Off),
     (P::LimitPodHardAntiAffinityTopology, "LimitPodHardAntiAffinityTopology", Off),
@@ -74,13 +72,13 @@ const TABLE: &[(Plugin, &str, State)] = &[
     (P::NodeRestriction, "NodeRestriction", Off),
     (P::TaintNodesByCondition, "TaintNodesByCondition", On),
     (P::AlwaysPullImages, "AlwaysPullImages", Off),
-    (P::ImagePolicyWebhook, "ImagePolicyWebhook", Absent),
+    (P::ImagePolicyWebhook, "ImagePolicyWebhook", Off),
     (P::PodSecurity, "PodSecurity", On),
-    (P::PodNodeSelector, "PodNodeSelector", Absent),
+    (P::PodNodeSelector, "PodNodeSelector", Off),
     (P::Priority, "Priority", On),
     (P::DefaultTolerationSeconds, "DefaultTolerationSeconds", On),
-    (P::PodTolerationRestriction, "PodTolerationRestriction", Absent),
-    (P::EventRateLimit, "EventRateLimit", Absent),
+    (P::PodTolerationRestriction, "PodTolerationRestriction", Off),
+    (P::EventRateLimit, "EventRateLimit", Off),
     (P::ExtendedResourceToleration, "ExtendedResourceToleration", Off),
     (P::DefaultStorageClass, "DefaultStorageClass", On),
     (P::StorageObjectInUseProtection, "StorageObjectInUseProtection", On),
@@ -96,7 +94,7 @@ const TABLE: &[(Plugin, &str, State)] = &[
     (P::DenyServiceExternalIPs, "DenyServiceExternalIPs", Off),
     (P::PodTopologyLabels, "PodTopologyLabels", On),
     (P::PodGroupWorkloadExists, "PodGroupWorkloadExists", Gated),
-    (P::NodeDeclaredFeatureValidator, "NodeDeclaredFeatureValidator", Gated),
+    (P::NodeDeclaredFeatureValidator, "NodeDeclaredFeatureValidator", On),
     (P::JobValidation, "JobValidation", Gated),
     (P::PodResizeValidator, "PodResizeValidator", On),
     (P::MutatingAdmissionPolicy, "MutatingAdmissionPolicy", On),
@@ -113,9 +111,6 @@ pub enum PluginError {
     /// Nobody knows it.
     #[error("admission plugin {0:?} is unknown")]
     Unknown(String),
-    /// Upstream has it and Ironkeel does not.
-    #[error("admission plugin {0:?} is not supported here")]
-    Unsupported(String),
     /// Named on both lists.
     #[error("admission plugin {0:?} is both enabled and disabled")]
     Both(String),
@@ -142,6 +137,11 @@ impl Plugin {
     fn bit(self) -> u64 {
         1 << (self as u8)
     }
+
+    /// As flags say it; the table stands in the order of the variants.
+    pub(crate) fn name(self) -> &'static str {
+        TABLE.get(self as usize).map_or("", |(_, name, _)| name)
+    }
 }
 
 impl PluginSet {
@@ -165,7 +165,6 @@ impl PluginSet {
                 return Err(PluginError::Both(name.to_owned()));
             }
             match state {
-                Absent => return Err(PluginError::Unsupported(name.to_owned())),
                 Gated => {}
                 On | Off => set.0 |= plugin.bit(),
             }

@@ -31,10 +31,17 @@ pub(crate) static AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 const USER_AGENT_BYTES: usize = 1024;
 /// How often a batch is sent to a webhook before it is given up.
 const ATTEMPTS: u32 = 5;
-/// Wait before the second attempt, in milliseconds; it doubles from there.
-const RETRY_MS: u64 = 500;
+/// By how much the wait between two attempts grows (upstream's).
+const RETRY_FACTOR: f64 = 1.5;
+/// How much longer a wait may be by chance.
+const RETRY_JITTER: f64 = 0.2;
 /// Most bytes of a streamed answer that are kept for its record.
 const RESPONSE_BYTES: usize = 16 << 20;
+
+/// A name for a request that comes without.
+pub(crate) fn new_id() -> String {
+    uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string()
+}
 
 /// One request's records in the making.
 #[derive(Debug)]
@@ -121,10 +128,9 @@ impl Recording {
             user_agent.truncate(end);
             user_agent.push_str("...TRUNCATED");
         }
-        let given = text(&AUDIT_ID);
         let event = Event {
             level: verdict.level,
-            audit_id: if given.is_empty() { uuid::Uuid::new_v4().to_string() } else { given.to_owned() },
+            audit_id: text(&AUDIT_ID).to_owned(),
             stage: Stage::RequestReceived,
             request_uri: parts.uri.path_and_query().map_or("/", |p| p.as_str()).to_owned(),
             verb: info.verb.to_owned(),
@@ -153,11 +159,6 @@ impl Recording {
             return Err(ApiError::internal("failed to log the request to the audit backend"));
         }
         Ok(Some(recording))
-    }
-
-    /// The request's name in the log.
-    pub(crate) fn id(&self) -> &str {
-        &self.event.audit_id
     }
 
     /// Takes over what was found out on the way.
@@ -261,7 +262,11 @@ impl Recording {
 }
 
 /// The webhook backend: batches go out as an EventList.
-struct AuditWebhook(Webhook);
+struct AuditWebhook {
+    webhook: Webhook,
+    /// Wait before the second attempt.
+    initial_backoff: Duration,
+}
 
 impl std::fmt::Debug for AuditWebhook {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -284,14 +289,14 @@ impl Sink for AuditWebhook {
         let mut text = Vec::new();
         ironkeel_codec::encode_json(&Value::Object(list), &mut text);
         let text = String::from_utf8(text).unwrap_or_default();
-        let mut wait = Duration::from_millis(RETRY_MS);
+        let mut wait = self.initial_backoff;
         let mut failed = String::new();
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
-                tokio::time::sleep(wait).await;
-                wait *= 2;
+                tokio::time::sleep(wait.mul_f64(1.0 + RETRY_JITTER * rand::random::<f64>())).await;
+                wait = wait.mul_f64(RETRY_FACTOR);
             }
-            match self.0.post(text.clone()).await {
+            match self.webhook.post(text.clone()).await {
                 Ok(()) => return Ok(()),
                 Err(reason) => failed = reason,
             }
@@ -306,8 +311,9 @@ pub(crate) fn start(config: &Config) -> Result<Option<Arc<Auditor>>, AuditError>
     if let Some(webhook) = &config.webhook {
         let fault = |reason| AuditError::Backend { backend: "webhook", reason };
         let target = WebhookConfig::from_kubeconfig(&webhook.kubeconfig).map_err(fault)?;
-        let sink = AuditWebhook(Webhook::new(target).map_err(fault)?);
-        auditor = auditor.with_backend(Arc::new(sink), webhook.mode, webhook.batch);
+        let sink =
+            AuditWebhook { webhook: Webhook::new(target).map_err(fault)?, initial_backoff: webhook.initial_backoff };
+        auditor = auditor.with_backend(Arc::new(sink), webhook.mode, webhook.batch, webhook.truncate);
     }
     Ok(Some(Arc::new(auditor)))
 }

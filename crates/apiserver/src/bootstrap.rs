@@ -8,6 +8,7 @@ use ironkeel_auth::RequestHeaderConfig;
 use ironkeel_object::{Gvk, Map, ObjectMeta, Value, object};
 use ironkeel_registry::{AdmitAll, ApiError, Change, Reason, Registry, Row, User, WriteRequest};
 
+use crate::hooks::{Hook, Hooks};
 use crate::legacy_tokens;
 use crate::server::Config;
 
@@ -25,7 +26,12 @@ impl Change for Become {
 }
 
 /// Writes what is missing, and mends what changed.
-pub(crate) async fn run(registry: &Arc<Registry>, config: &Config, kubernetes_ip: IpAddr) -> Result<(), ApiError> {
+pub(crate) async fn run(
+    registry: &Arc<Registry>,
+    config: &Config,
+    kubernetes_ip: IpAddr,
+    hooks: &Hooks,
+) -> Result<(), ApiError> {
     let namespaces = ["kube-system", "default", "kube-public", "kube-node-lease"];
     ensure(
         registry,
@@ -40,15 +46,22 @@ pub(crate) async fn run(registry: &Arc<Registry>, config: &Config, kubernetes_ip
         |_, _| None,
     )
     .await?;
+    hooks.finished(&[Hook::Namespaces]);
     ensure(registry, ironkeel_auth::bootstrap_policy(), ironkeel_auth::reconcile).await?;
+    hooks.finished(&[Hook::Roles]);
     ensure(registry, priority_classes(), |_, _| None).await?;
+    hooks.finished(&[Hook::PriorityClasses]);
     ensure(registry, vec![kubernetes_service(config, kubernetes_ip)], replace_ports).await?;
     // Replicas that share a store put themselves among the others afterwards.
     if !registry.store().shared() {
         ensure(registry, endpoints(config, &[config.advertise_address]), replace_endpoints).await?;
     }
+    hooks.finished(&[Hook::Bootstrap]);
     legacy_tokens::track(registry).await?;
-    ensure(registry, vec![client_ca(&config.client_ca_pem, config.request_header.as_ref())], replace_data).await
+    hooks.finished(&[Hook::LegacyTokens]);
+    ensure(registry, vec![client_ca(&config.client_ca_pem, config.request_header.as_ref())], replace_data).await?;
+    hooks.finished(&[Hook::ClusterAuthentication]);
+    Ok(())
 }
 
 pub(crate) fn row_of(registry: &Registry, object: &Value) -> Result<Arc<Row>, ApiError> {

@@ -22,6 +22,7 @@ pub(crate) fn object(c: &Context, api_version: &str, kind: &str, type_id: TypeId
 
 /// Reads the request's body as an object of a row: a custom resource's by its own schema.
 pub(crate) fn of_row(c: &Context, row: &Row) -> Result<Value, ApiError> {
+    let _step = ironkeel_trace::span("decode");
     if row.kind.custom.is_none() {
         return object(c, &row.api_version, row.kind_name(), row.kind.resource.type_id);
     }

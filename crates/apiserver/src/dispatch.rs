@@ -1,6 +1,7 @@
 //! From an authorized request to its handler.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::Response;
 use ironkeel_registry::{ApiError, Row};
@@ -33,7 +34,12 @@ pub(crate) async fn dispatch(mut c: Context) -> Result<Response<Body>, ApiError>
         c.output = c.output.without_protobuf(&c.parts.headers)?;
     }
     if wants_the_present(&c) {
-        c.server.registry.fresh().await?;
+        let started = Instant::now();
+        let fresh = c.server.registry.fresh().await;
+        if c.server.registry.store().shared() {
+            c.server.metrics.caches.waited(row.group(), row.plural(), started.elapsed(), fresh.is_ok());
+        }
+        fresh?;
     }
     if i.subresource.is_empty() { object(c, row).await } else { subresource(c, row).await }
 }

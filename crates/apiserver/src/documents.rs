@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use crate::body::Body;
 use crate::context::Context;
-use crate::{answer, compress};
+use crate::{answer, compress, zpages};
 
 /// Documents that are made on first demand and kept as bytes, by path.
 #[derive(Default)]
@@ -127,7 +127,10 @@ pub(crate) async fn respond(c: &Context) -> Result<Response<Body>, ApiError> {
     }
     match parts.as_slice() {
         ["healthz" | "livez" | "readyz", ..] => crate::health::respond(c, &parts).await,
-        ["metrics"] => Ok(metrics(c).await),
+        ["statusz"] => zpages::respond(c, zpages::Page::Status),
+        ["flagz"] => zpages::respond(c, zpages::Page::Flags),
+        ["metrics"] => Ok(metrics(c, false).await),
+        ["metrics", "slis"] => Ok(metrics(c, true).await),
         ["debug", "api_priority_and_fairness", table] => flow_table(c, table),
         ["openapi", "v2"] => openapi_v2(c),
         ["openapi", "v3", ..] => openapi_v3(c, &parts[2..]),
@@ -140,11 +143,15 @@ pub(crate) async fn respond(c: &Context) -> Result<Response<Body>, ApiError> {
     }
 }
 
-async fn metrics(c: &Context) -> Response<Body> {
+async fn metrics(c: &Context, slis: bool) -> Response<Body> {
     let accept = c.parts.headers.get(http::header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let form = ironkeel_metrics::Form::accepted(accept);
     let mut text = ironkeel_metrics::Text::new(form);
-    c.server.metrics.render(&c.server, &mut text).await;
+    if slis {
+        c.server.metrics.render_slis(&mut text);
+    } else {
+        c.server.metrics.render(&c.server, &mut text).await;
+    }
     answer::with_type(200, form.media_type(), text.finish())
 }
 

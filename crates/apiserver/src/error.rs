@@ -22,6 +22,9 @@ pub enum Error {
     /// The audit policy or its backend is wrong.
     #[error("auditing cannot be set up: {0}")]
     Audit(#[from] ironkeel_audit::AuditError),
+    /// Traces cannot be exported.
+    #[error("failed to validate tracing configuration: {0}")]
+    Tracing(#[from] ironkeel_trace::ConfigError),
     /// An in-process upgrade failed.
     #[error("the in-process connection failed: {0}")]
     Connection(#[from] hyper::Error),

@@ -63,14 +63,15 @@ pub(crate) fn digest<'a>(user: &'a UserInfo, info: &'a RequestInfo) -> Digest<'a
 
 /// A request's place among those in flight; given back when it is dropped.
 pub(crate) struct Place<'a> {
-    seat: Seat,
+    /// `None` where priority and fairness is off.
+    seat: Option<Seat>,
     gauge: &'a Gauge,
 }
 
 impl Place<'_> {
     /// How long the request has waited for it.
     pub(crate) fn waited(&self) -> Duration {
-        self.seat.waited()
+        self.seat.as_ref().map(Seat::waited).unwrap_or_default()
     }
 }
 
@@ -92,6 +93,11 @@ pub(crate) async fn place<'a>(
     if info.is_long_running() && !is_watch {
         return Ok(None);
     }
+    if server.limits.is_some() {
+        let gauge = if info.is_mutating() { &server.metrics.mutating } else { &server.metrics.reading };
+        gauge.add(1);
+        return Ok(Some(Place { seat: None, gauge }));
+    }
     let digest = digest(user, info);
     let Some(class) = server.fairness.classify(&digest) else {
         return Err(ApiError::internal("no flow schema matches, not even catch-all"));
@@ -104,7 +110,7 @@ pub(crate) async fn place<'a>(
         Ok(seat) => {
             let gauge = if info.is_mutating() { &server.metrics.mutating } else { &server.metrics.reading };
             gauge.add(1);
-            Ok(Some(Place { seat: if is_watch { seat.for_watch() } else { seat }, gauge }))
+            Ok(Some(Place { seat: Some(if is_watch { seat.for_watch() } else { seat }), gauge }))
         }
         Err(refusal) => {
             server.metrics.dropped(info);

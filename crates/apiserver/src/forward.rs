@@ -147,7 +147,12 @@ pub(crate) async fn forward(c: Context, forward: Forward) -> Result<Response<Bod
     *request.method_mut() = c.parts.method.clone();
     *request.uri_mut() = uri;
     *request.headers_mut() = request_headers(&c, &forward, upgrade);
+    let sending = ironkeel_trace::span("pass on").outgoing();
+    if let Some(value) = sending.traceparent().and_then(|t| HeaderValue::try_from(t).ok()) {
+        request.headers_mut().insert(ironkeel_trace::TRACEPARENT, value);
+    }
     let response = outbound::send(&forward.backend, request).await.map_err(unreachable)?;
+    drop(sending);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         if !upgrade {
             return Err(unreachable("the backend switched protocols unasked".to_owned()));

@@ -10,6 +10,7 @@ use ironkeel_registry::ApiError;
 use crate::answer;
 use crate::body::Body;
 use crate::context::Context;
+use crate::hooks::Hook;
 use crate::server::Server;
 
 /// Something of the caller's that must be well, with its name among the checks.
@@ -42,8 +43,8 @@ enum Check {
     Given(&'static str),
     /// The watch cache follows the store.
     Informers,
-    /// Written before anything is served.
-    Started(&'static str),
+    /// Work that is done once, behind the start.
+    Started(Hook, bool),
     /// The server is not on its way down.
     Shutdown,
 }
@@ -56,30 +57,20 @@ impl Check {
             Check::Store => "etcd",
             Check::StoreReadiness => "etcd-readiness",
             Check::Informers => "informer-sync",
-            Check::Started(name) | Check::Given(name) => name,
+            Check::Started(hook, _) => hook.name(),
+            Check::Given(name) => name,
             Check::Shutdown => "shutdown",
         }
     }
 }
 
-const STARTED: &[&str] = &[
-    "poststarthook/start-system-namespaces-controller",
-    "poststarthook/rbac/bootstrap-roles",
-    "poststarthook/scheduling/bootstrap-system-priority-classes",
-    "poststarthook/priority-and-fairness-config-producer",
-    "poststarthook/priority-and-fairness-config-consumer",
-    "poststarthook/bootstrap-controller",
-    "poststarthook/start-cluster-authentication-info-controller",
-    "poststarthook/apiservice-registration-controller",
-];
-
-fn checks(family: &str, given: &[HealthCheck]) -> Vec<Check> {
+fn checks(family: &str, server: &Server) -> Vec<Check> {
     let mut all = vec![Check::Ping, Check::Log, Check::Store];
-    all.extend(given.iter().map(|g| Check::Given(g.name)));
+    all.extend(server.health_checks.iter().map(|g| Check::Given(g.name)));
     if family == "readyz" {
         all.extend([Check::StoreReadiness, Check::Informers]);
     }
-    all.extend(STARTED.iter().map(|n| Check::Started(n)));
+    all.extend(server.hooks.all().map(|(hook, done)| Check::Started(hook, done)));
     if family == "readyz" {
         all.push(Check::Shutdown);
     }
@@ -123,7 +114,8 @@ impl Seen {
 
     fn judge(&self, check: Check) -> Result<(), String> {
         match check {
-            Check::Ping | Check::Log | Check::Started(_) => Ok(()),
+            Check::Ping | Check::Log | Check::Started(_, true) => Ok(()),
+            Check::Started(_, false) => Err("not finished".to_owned()),
             Check::Store | Check::StoreReadiness => self.store.clone(),
             Check::Given(name) => self.given.iter().find(|(n, _)| *n == name).map_or(Ok(()), |(_, r)| r.clone()),
             Check::Informers if self.caught_up => Ok(()),
@@ -137,7 +129,7 @@ impl Seen {
 /// Answers `/healthz`, `/livez`, `/readyz`, and what stands below them.
 pub(crate) async fn respond(c: &Context, parts: &[&str]) -> Result<Response<Body>, ApiError> {
     let Some((family, rest)) = parts.split_first() else { return Err(ApiError::no_such_resource()) };
-    let all = checks(family, &c.server.health_checks);
+    let all = checks(family, &c.server);
     let seen = Seen::look(&c.server).await;
     let note = |check: Check, result: &Result<(), String>| {
         c.server.metrics.health_check(check.name(), family, result.is_ok());
@@ -145,7 +137,7 @@ pub(crate) async fn respond(c: &Context, parts: &[&str]) -> Result<Response<Body
     let wanted = rest.join("/");
     if !wanted.is_empty() {
         let Some(check) = all.into_iter().find(|check| check.name() == wanted) else {
-            return Err(ApiError::no_such_resource());
+            return Ok(text(404, "404 page not found\n".to_owned()));
         };
         let result = seen.judge(check);
         note(check, &result);

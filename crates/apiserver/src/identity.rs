@@ -15,6 +15,7 @@ use ring::digest::{SHA256, digest};
 use tokio_util::sync::CancellationToken;
 
 use crate::bootstrap;
+use crate::hooks::{Hook, Hooks};
 use crate::server::Config;
 
 /// Time between two renewals, in seconds (upstream's).
@@ -26,10 +27,10 @@ const LEASE_SECONDS: i64 = 3600;
 /// Where replicas' addresses stand.
 const ADDRESSES: &[u8] = b"/registry/masterleases/";
 /// What tells identity leases from others.
-const LABEL: &str = "apiserver.kubernetes.io/identity";
+pub(crate) const LABEL: &str = "apiserver.kubernetes.io/identity";
 
 /// Renews until `stop`, and takes the address back then.
-pub(crate) async fn run(registry: Arc<Registry>, config: Config, stop: CancellationToken) {
+pub(crate) async fn run(registry: Arc<Registry>, config: Config, stop: CancellationToken, hooks: Hooks) {
     let shared = registry.store().shared() && config.reconcile_endpoints && !config.advertise_address.is_loopback();
     let named = !config.hostname.is_empty();
     if !shared && !named {
@@ -42,8 +43,11 @@ pub(crate) async fn run(registry: Arc<Registry>, config: Config, stop: Cancellat
             () = stop.cancelled() => break,
             _ = ticks.tick() => {}
         }
-        if named && let Err(error) = renew(&registry, &config.hostname, &holder).await {
-            tracing::info!(%error, "the identity lease was not renewed");
+        if named {
+            match renew(&registry, &config.hostname, &holder).await {
+                Ok(()) => hooks.finished(&[Hook::IdentityLease]),
+                Err(error) => tracing::info!(%error, "the identity lease was not renewed"),
+            }
         }
         if shared && let Err(error) = announce(&registry, &config).await {
             tracing::warn!(%error, "the endpoints of the kubernetes Service were not reconciled");

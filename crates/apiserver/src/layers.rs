@@ -16,24 +16,27 @@ use ironkeel_auth::{Attributes, AuthError, AuthRequest, ClientCertificates, Deci
 use ironkeel_fairness::{Classified, Watched};
 use ironkeel_object::FieldSelector;
 use ironkeel_registry::{ApiError, Reason};
+use ironkeel_trace::Trace;
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
 
 use crate::audit::{AUDIT_ID, Found, Recording};
 use crate::body::{self, Body};
+use crate::cbor::Exchange;
 use crate::context::Context;
 use crate::dispatch::dispatch;
-use crate::ending::Ending;
+use crate::ending::{Ending, Told};
 use crate::forward::PeerAddress;
 use crate::metrics::Labels;
 use crate::negotiate::Output;
 use crate::request_info::{Query, RequestInfo};
 use crate::server::Server;
-use crate::trail::{self, Trail};
 use crate::{answer, audit, compress, flow};
 
 /// Longest time for a request that is not long-running, in seconds (upstream's default).
 pub(crate) const REQUEST_SECONDS: u64 = 60;
+/// The stage that answers the request.
+const HANDLE: &str = "handle";
 /// What the audit log says of a request whose client did not wait for the answer.
 const CLIENT_HUNG_UP: u16 = 499;
 /// Most bytes of a request's path and query.
@@ -93,18 +96,25 @@ where
     if let Caller::Peer(connection) = caller {
         parts.extensions.insert(PeerAddress(connection.address));
     }
+    if !parts.headers.contains_key(&AUDIT_ID)
+        && let Ok(id) = HeaderValue::try_from(audit::new_id())
+    {
+        parts.headers.insert(AUDIT_ID.clone(), id);
+    }
     let query = Query::new(parts.uri.query());
     let info = Arc::new(RequestInfo::parse(&parts.method, parts.uri.path(), &query));
     let row = if info.is_resource { server.registry.row(&info.group, &info.version, &info.resource) } else { None };
     let labels = Labels::new(&info, row.as_deref(), &parts.method, &parts.headers, &query);
-    let trail = Trail::new(started);
+    let trace = Trace::new(started);
+    let told = Told::new(&parts);
     let head = parts.method == http::Method::HEAD;
     let takes_gzip = compress::accepts(&parts.headers);
-    let agent = parts.headers.get(http::header::USER_AGENT).cloned();
+    let cbor = Exchange::begin(&server, &mut parts, &info);
     let long = info.is_long_running();
     let mut seen = Seen::new(&parts);
-    let way = through(&server, caller, parts, body, info.clone(), query.clone(), &trail, &mut seen);
-    let outcome = AssertUnwindSafe(trail::follow(trail.clone(), way)).catch_unwind().await;
+    seen.cbor = cbor;
+    let way = through(&server, caller, parts, body, info.clone(), query.clone(), &trace, &mut seen);
+    let outcome = AssertUnwindSafe(trace.follow(way)).catch_unwind().await;
     let mut response = match outcome {
         Ok(Ok(response)) => response,
         Ok(Err(e)) => {
@@ -115,6 +125,7 @@ where
         }
         Err(_) => {
             tracing::error!(verb = info.verb, path = %info.path, "a request caused a panic");
+            server.metrics.panics.inc();
             if let Some(recording) = &seen.recording {
                 recording.record(Stage::Panic).await;
             }
@@ -136,10 +147,27 @@ where
         if info.is_mutating() && info.is_resource {
             server.metrics.field_validation(&query, started.elapsed());
         }
-        let agent = agent.as_ref().and_then(|a| a.to_str().ok()).unwrap_or_default();
-        trail.finish(info.verb, &info.path, code, agent);
     }
-    let mut ending = Ending { watched: seen.watched.take(), ..Ending::default() };
+    if let Some(id) = seen.audit_id.take() {
+        response.headers_mut().insert(AUDIT_ID.clone(), id);
+    }
+    tracing::debug!(
+        verb = info.verb,
+        uri = %told.uri,
+        latency = ?started.elapsed(),
+        resp = code,
+        agent = told.agent(),
+        audit_id = told.audit_id(),
+        "HTTP"
+    );
+    let mut ending = Ending::default();
+    ending.watched = seen.watched.take();
+    let told = told.with(trace, info.clone(), code);
+    if response.body().as_whole().is_some() || http_body::Body::is_end_stream(response.body()) {
+        told.finish();
+    } else {
+        ending.told = Some(told);
+    }
     if long && response.status().is_success() {
         ending.long = Some(server.metrics.long_running(&labels));
     }
@@ -151,6 +179,9 @@ where
     }
     if seen.nobody {
         response.extensions_mut().insert(Nobody);
+    }
+    if let Some(cbor) = cbor {
+        response = cbor.answer(response);
     }
     if head {
         *response.body_mut() = Body::empty();
@@ -181,6 +212,7 @@ struct Seen {
     acting: Option<Arc<UserInfo>>,
     decision: Option<(bool, Arc<str>)>,
     recording: Option<Recording>,
+    cbor: Option<Exchange>,
 }
 
 impl Seen {
@@ -199,6 +231,7 @@ impl Seen {
             acting: None,
             decision: None,
             recording: None,
+            cbor: None,
         }
     }
 
@@ -217,13 +250,7 @@ impl Seen {
 
     /// Tells the audit log of the answer; what it still waits for comes back.
     async fn answered(&mut self, response: &mut Response<Body>, long: bool) -> Option<audit::Ending> {
-        if let Some(id) = self.audit_id.take() {
-            response.headers_mut().insert(AUDIT_ID.clone(), id);
-        }
         let mut recording = self.recorded()?;
-        if let Ok(id) = HeaderValue::from_str(recording.id()) {
-            response.headers_mut().insert(AUDIT_ID.clone(), id);
-        }
         recording.answered(response.status().as_u16());
         let media_type = audit::media_type(response.headers()).to_owned();
         let whole = response.body().as_whole().cloned();
@@ -264,7 +291,7 @@ async fn through<B>(
     body: B,
     info: Arc<RequestInfo>,
     query: Query,
-    trail: &Trail,
+    trace: &Trace,
     seen: &mut Seen,
 ) -> Result<Response<Body>, ApiError>
 where
@@ -286,7 +313,11 @@ where
     };
     server.metrics.authenticated(Some(&user.name), asked.elapsed());
     seen.nobody = user.name == UserInfo::ANONYMOUS;
-    trail.done("authenticate");
+    trace.done("authenticate");
+    let given = parts.headers.get(ironkeel_trace::TRACEPARENT).and_then(|v| v.to_str().ok());
+    // The traces of those whom we do not know well are not gone on with.
+    let trusted = given.is_some() && (user.in_group(UserInfo::MASTERS) || user.in_group("system:monitoring"));
+    trace.stands(server.tracer.as_ref(), given, trusted);
     seen.recording = Recording::begin(server, &parts, &info, Some(&user), received).await?;
     let acting = act_as(server, user.clone(), &parts).await?;
     if !Arc::ptr_eq(&acting, &user) {
@@ -294,16 +325,18 @@ where
     }
     let user = acting;
     let asked = Instant::now();
+    let _room = server.limits.as_ref().map(|limits| limits.enter(&user, &info)).transpose()?;
     let place = flow::place(server, &user, &info, &query, &mut seen.classified).await?;
     server.metrics.filter("priorityandfairness", asked.elapsed());
     seen.waited = place.as_ref().map(flow::Place::waited).unwrap_or_default();
-    trail.done("wait for a seat");
+    trace.done("wait for a seat");
     let asked = Instant::now();
     let decided = authorize(server, &user, &info, &query, &mut seen.decision).await;
     server.metrics.authorized(decided.is_ok(), asked.elapsed());
     decided?;
-    trail.done("authorize");
+    trace.done("authorize");
     let long = info.is_long_running();
+    let limit = if long { server.request_timeout } else { deadline(server, &query)? };
     let passed_on = info.subresource == "proxy" || server.aggregator.remote(&info.group, &info.version).is_some();
     let (body, upload) = if passed_on {
         (bytes::Bytes::new(), Some(body::pass(body)))
@@ -311,9 +344,11 @@ where
         (bytes::Bytes::new(), None)
     } else {
         // Whoever sends slowly must not hold a seat for longer than a request may take.
-        (tokio::time::timeout(server.request_timeout, body::read(body)).await.map_err(|_| timed_out())??, None)
+        let read = tokio::time::timeout(server.request_timeout, body::read(body));
+        let body = read.await.map_err(|_| timed_out())??;
+        (seen.cbor.map_or(Ok(body.clone()), |cbor| cbor.read(body))?, None)
     };
-    trail.done("read the body");
+    trace.done("read the body");
     seen.body = body.clone();
     if info.verb == "watch" {
         let selector = query.get("fieldSelector").unwrap_or_default();
@@ -335,8 +370,8 @@ where
     if long {
         return dispatch(context).await;
     }
-    let answered = tokio::time::timeout(server.request_timeout, dispatch(context)).await;
-    trail.done(trail::HANDLE);
+    let answered = tokio::time::timeout(limit, dispatch(context)).await;
+    trace.done(HANDLE);
     match answered {
         Ok(answer) => answer,
         Err(_) => Err(timed_out()),
@@ -345,6 +380,14 @@ where
 
 fn timed_out() -> ApiError {
     ApiError::new(Reason::Timeout, "Timeout: request did not complete within requested timeout")
+}
+
+/// How long the request may take: what `?timeout=` asks for, but no longer than the server's limit.
+fn deadline(server: &Server, query: &Query) -> Result<Duration, ApiError> {
+    let Some(text) = query.get("timeout").filter(|t| !t.is_empty()) else { return Ok(server.request_timeout) };
+    let wrong = || ApiError::bad_request(format!("invalid timeout specified in the request URL: {text:?}"));
+    let asked = crate::request_info::go_duration(&text).ok_or_else(wrong)?;
+    Ok(if asked.is_zero() { server.request_timeout } else { asked.min(server.request_timeout) })
 }
 
 fn negotiate(parts: &Parts, info: &RequestInfo, query: &Query) -> Result<Output, ApiError> {
@@ -396,6 +439,7 @@ async fn authenticate(server: &Server, caller: &Caller, parts: &Parts) -> Result
             return Ok(Arc::new(user));
         }
         if let Some(user) = &peer.user {
+            server.metrics.certificate(peer.expires - server.registry.clock().now().as_second());
             return Ok(user.clone());
         }
     }
@@ -467,17 +511,35 @@ pub(crate) async fn decide(server: &Server, attributes: &Attributes<'_>) -> Deci
     }
     let masters = attributes.user.in_group(UserInfo::MASTERS);
     if server.delegates.access() == Some(true) && !masters {
-        match server.delegates.authorize(attributes).await {
+        match ask_webhook(server, attributes).await {
             Decision::NoOpinion(_) => {}
             decided => return decided,
         }
     }
     match server.authorizer.authorize(attributes) {
-        Decision::NoOpinion(_) if server.delegates.access() == Some(false) => {
-            server.delegates.authorize(attributes).await
+        Decision::NoOpinion(_) if server.delegates.access() == Some(false) => ask_webhook(server, attributes).await,
+        Decision::Allow(reason) => {
+            if !masters {
+                // RBAC alone says why.
+                let (kind, name) = match (reason.starts_with("RBAC:"), attributes.user.node()) {
+                    (true, _) => ("RBAC", "rbac"),
+                    (false, Some(_)) => ("Node", "node"),
+                    (false, None) => ("AlwaysAllow", "alwaysallow"),
+                };
+                server.metrics.decided(kind, name, true);
+            }
+            Decision::Allow(reason)
         }
         decided => decided,
     }
+}
+
+async fn ask_webhook(server: &Server, attributes: &Attributes<'_>) -> Decision {
+    let decision = server.delegates.authorize(attributes).await;
+    if !matches!(decision, Decision::NoOpinion(_)) {
+        server.metrics.decided("Webhook", "webhook", decision.is_allowed());
+    }
+    decision
 }
 
 /// May they.

@@ -1,21 +1,20 @@
 //! The store and the admission chain, measured: durations and errors by operation and resource.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use ironkeel_admission::{WebhookCall, WebhookObserver};
 use ironkeel_object::Value;
-use ironkeel_registry::{Admission, ApiError, Attributes, Chain, Operation};
+use ironkeel_registry::{Admission, ApiError, Attributes, Chain};
 use ironkeel_store::{
     Condition, KeyValue, LeaseId, Range, RangeAnswer, Revision, Store, StoreError, StoreStatus, WatchRange,
     WatchStream, WriteAnswer,
 };
 
 use crate::metrics::Metrics;
-use crate::trail;
 
 /// A store whose calls are counted.
 #[derive(Debug)]
@@ -49,16 +48,17 @@ fn resource_of(key: &[u8]) -> (&str, &str) {
     }
 }
 
+/// A call of the store as a step of its request.
+async fn traced<T>(call: impl Future<Output = T>) -> T {
+    let span = ironkeel_trace::span("store").outgoing();
+    span.hold(call).await
+}
+
 impl MeteredStore {
     fn note<T>(&self, operation: &str, key: &[u8], started: Instant, result: &Result<T, StoreError>) {
         let took = started.elapsed();
-        trail::step("store", took);
         let (group, resource) = resource_of(key);
-        let series = self.metrics.store.with([operation, group, resource]);
-        series.duration.observe(took.as_secs_f64());
-        if result.is_err() {
-            series.errors.inc();
-        }
+        self.metrics.caches.store_call(operation, group, resource, took, result.is_err());
     }
 }
 
@@ -66,15 +66,19 @@ impl MeteredStore {
 impl Store for MeteredStore {
     async fn get(&self, key: &[u8], revision: Revision) -> Result<(Option<KeyValue>, Revision), StoreError> {
         let started = Instant::now();
-        let result = self.inner.get(key, revision).await;
+        let result = traced(self.inner.get(key, revision)).await;
         self.note("get", key, started, &result);
         result
     }
 
     async fn range(&self, range: Range) -> Result<RangeAnswer, StoreError> {
         let (started, key) = (Instant::now(), range.start.clone());
-        let result = self.inner.range(range).await;
+        let result = traced(self.inner.range(range)).await;
         self.note("list", &key, started, &result);
+        if let Ok(answer) = &result {
+            let (group, resource) = resource_of(&key);
+            self.metrics.caches.store_list(group, resource, answer.kvs.len());
+        }
         result
     }
 
@@ -87,14 +91,14 @@ impl Store for MeteredStore {
     ) -> Result<WriteAnswer, StoreError> {
         let started = Instant::now();
         let operation = if condition == Condition::Absent { "create" } else { "update" };
-        let result = self.inner.put(key.clone(), value, condition, lease).await;
+        let result = traced(self.inner.put(key.clone(), value, condition, lease)).await;
         self.note(operation, &key, started, &result);
         result
     }
 
     async fn delete(&self, key: Bytes, condition: Condition) -> Result<WriteAnswer, StoreError> {
         let started = Instant::now();
-        let result = self.inner.delete(key.clone(), condition).await;
+        let result = traced(self.inner.delete(key.clone(), condition)).await;
         self.note("delete", &key, started, &result);
         result
     }
@@ -146,35 +150,8 @@ pub(crate) struct MeteredAdmission {
 impl MeteredAdmission {
     fn note(&self, step: &'static str, a: &Attributes<'_>, started: Instant, result: &Result<(), ApiError>) {
         let took = started.elapsed();
-        trail::step(if step == "admit" { "mutating admission" } else { "validating admission" }, took);
         let rejected = if result.is_err() { "true" } else { "false" };
-        self.metrics.admission_steps.with([step, text_of(a.operation), rejected]).observe(took.as_secs_f64());
-    }
-}
-
-fn text_of(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Create => "CREATE",
-        Operation::Update => "UPDATE",
-        Operation::Delete => "DELETE",
-        Operation::Connect => "CONNECT",
-    }
-}
-
-impl WebhookObserver for Metrics {
-    fn called(&self, call: &WebhookCall<'_>) {
-        let step = if call.mutating { "admit" } else { "validating" };
-        let operation = text_of(call.operation);
-        let rejected = if call.rejection.is_some() { "true" } else { "false" };
-        let code = call.code.to_string();
-        self.webhooks.with([call.name, step, operation, rejected]).observe(call.took.as_secs_f64());
-        self.webhook_requests.with([call.name, step, operation, &code, rejected]).inc();
-        if let Some(kind) = call.rejection {
-            self.webhook_rejections.with([call.name, step, operation, kind, &code]).inc();
-        }
-        if call.failed_open {
-            self.webhook_fail_open.with([call.name, step]).inc();
-        }
+        self.metrics.admission.steps.with([step, a.operation.as_str(), rejected]).observe(took.as_secs_f64());
     }
 }
 
@@ -182,14 +159,14 @@ impl WebhookObserver for Metrics {
 impl Admission for MeteredAdmission {
     async fn mutate(&self, a: &Attributes<'_>, object: &mut Value, old: Option<&Value>) -> Result<(), ApiError> {
         let started = Instant::now();
-        let result = self.inner.mutate(a, object, old).await;
+        let result = ironkeel_trace::span("mutating admission").hold(self.inner.mutate(a, object, old)).await;
         self.note("admit", a, started, &result);
         result
     }
 
     async fn validate(&self, a: &Attributes<'_>, object: Option<&Value>, old: Option<&Value>) -> Result<(), ApiError> {
         let started = Instant::now();
-        let result = self.inner.validate(a, object, old).await;
+        let result = ironkeel_trace::span("validating admission").hold(self.inner.validate(a, object, old)).await;
         self.note("validate", a, started, &result);
         result
     }

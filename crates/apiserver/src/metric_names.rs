@@ -15,8 +15,6 @@ pub(crate) const BODY_BYTES: &[f64] = &[
     3.05e6,
 ];
 pub(crate) const WATCH_BYTES: &[f64] = &[1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0, 131_072.0];
-pub(crate) const ADMISSION_SECONDS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5];
-pub(crate) const WEBHOOK_SECONDS: &[f64] = &[0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0];
 pub(crate) const FILTER_SECONDS: &[f64] =
     &[0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 5.0, 10.0, 15.0, 30.0];
 pub(crate) const ATTEMPT_SECONDS: &[f64] =
@@ -80,38 +78,6 @@ pub(crate) const WATCH_EVENTS: Family =
 pub(crate) const WATCH_SIZES: Family =
     Family::histogram("apiserver_watch_events_sizes", Alpha, "Bytes of events sent to watchers.")
         .by(&["group", "version", "resource"]);
-pub(crate) const ADMISSION_STEP: Family = Family::histogram(
-    "apiserver_admission_step_admission_duration_seconds",
-    Stable,
-    "How long each step of admission takes.",
-)
-.by(&["type", "operation", "rejected"]);
-pub(crate) const WEBHOOK_TIME: Family = Family::histogram(
-    "apiserver_admission_webhook_admission_duration_seconds",
-    Stable,
-    "How long admission webhooks take.",
-)
-.by(&["name", "type", "operation", "rejected"]);
-pub(crate) const WEBHOOK_REQUESTS: Family =
-    Family::counter("apiserver_admission_webhook_request_total", Alpha, "Calls of admission webhooks.").by(&[
-        "name",
-        "type",
-        "operation",
-        "code",
-        "rejected",
-    ]);
-pub(crate) const WEBHOOK_REJECTIONS: Family = Family::counter(
-    "apiserver_admission_webhook_rejection_count",
-    Alpha,
-    "Requests that ended at an admission webhook, by whose fault it was.",
-)
-.by(&["name", "type", "operation", "error_type", "rejection_code"]);
-pub(crate) const WEBHOOK_FAIL_OPEN: Family = Family::counter(
-    "apiserver_admission_webhook_fail_open_count",
-    Alpha,
-    "Admission webhooks that did not answer and were ignored.",
-)
-.by(&["name", "type"]);
 pub(crate) const FILTER: Family =
     Family::histogram("apiserver_request_filter_duration_seconds", Alpha, "How long the layers of a request take.")
         .by(&["filter"]);
@@ -137,23 +103,64 @@ pub(crate) const HEALTH_CHECKS: Family =
         .by(&["name", "type", "status"]);
 pub(crate) const HEALTHY: Family =
     Family::gauge("kubernetes_healthcheck", Stable, "Whether the last health check passed.").by(&["name", "type"]);
-const CALLS: &[&str] = &["operation", "group", "resource"];
-pub(crate) const STORE_TIME: Family =
-    Family::histogram("etcd_request_duration_seconds", Alpha, "How long calls of the store take.").by(CALLS);
-pub(crate) const STORE_CALLS: Family = Family::counter("etcd_requests_total", Alpha, "Calls of the store.").by(CALLS);
-pub(crate) const STORE_ERRORS: Family =
-    Family::counter("etcd_request_errors_total", Alpha, "Calls of the store that failed.").by(CALLS);
-pub(crate) const STORAGE_OBJECTS: Family =
-    Family::gauge("apiserver_storage_objects", Stable, "Stored objects.").by(&["resource"]);
-const RESOURCE: &[&str] = &["group", "resource"];
-pub(crate) const RESOURCE_OBJECTS: Family =
-    Family::gauge("apiserver_resource_objects", Alpha, "Stored objects.").by(RESOURCE);
-pub(crate) const RESOURCE_BYTES: Family =
-    Family::gauge("apiserver_resource_size_estimate_bytes", Alpha, "Bytes of stored objects.").by(RESOURCE);
-pub(crate) const CACHE_REVISION: Family =
-    Family::gauge("apiserver_watch_cache_resource_version", Alpha, "Revision of the last change in the watch cache.")
-        .by(RESOURCE);
-pub(crate) const STORAGE_SIZE: Family =
-    Family::gauge("apiserver_storage_size_bytes", Stable, "Bytes of the store on disk.").by(&["storage_cluster_id"]);
 pub(crate) const UNAVAILABLE: Family =
     Family::gauge("aggregator_unavailable_apiservice", Alpha, "Whether an aggregated API is not there.").by(&["name"]);
+pub(crate) const DEPRECATED: Family = Family::gauge(
+    "apiserver_requested_deprecated_apis",
+    Stable,
+    "Deprecated APIs that have been requested, with the release that removes them.",
+)
+.by(&["group", "version", "resource", "subresource", "removed_release"]);
+pub(crate) const CERTIFICATES: Family = Family::histogram(
+    "apiserver_client_certificate_expiration_seconds",
+    Alpha,
+    "Remaining lifetime of the certificates that authenticate requests.",
+);
+pub(crate) const DECISIONS: Family =
+    Family::counter("apiserver_authorization_decisions_total", Alpha, "Decisions by authorizer.")
+        .by(&["type", "name", "decision"]);
+pub(crate) const CERTIFICATE_SECONDS: &[f64] = &[
+    0.0,
+    1800.0,
+    3600.0,
+    7200.0,
+    21_600.0,
+    43_200.0,
+    86_400.0,
+    172_800.0,
+    345_600.0,
+    604_800.0,
+    2_592_000.0,
+    7_776_000.0,
+    15_552_000.0,
+    31_104_000.0,
+];
+
+/// See [`crate::measured::families`].
+pub(crate) const FAMILIES: &[Family] = &[
+    REQUESTS,
+    DURATION,
+    SLI,
+    SIZES,
+    LONG_RUNNING,
+    TERMINATIONS,
+    BODY_SIZE,
+    FIELD_VALIDATION,
+    IN_FLIGHT,
+    HANDSHAKE_ERRORS,
+    WATCH_EVENTS,
+    WATCH_SIZES,
+    FILTER,
+    TERMINATED_WATCHERS,
+    AUTHENTICATION,
+    AUTHENTICATION_TIME,
+    USERS,
+    AUTHORIZATION,
+    AUTHORIZATION_TIME,
+    HEALTH_CHECKS,
+    HEALTHY,
+    UNAVAILABLE,
+    DEPRECATED,
+    CERTIFICATES,
+    DECISIONS,
+];

@@ -4,16 +4,20 @@
 //! choose freely (paths that are not served, subresources that are not there) shares one series.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ironkeel_metrics::{Counter, Gauge, Histogram, Labeled, Series, Text};
 use ironkeel_object::ObjectSource;
-use ironkeel_registry::{Row, qualified};
+use ironkeel_registry::Row;
 
+use crate::measured::admission::AdmissionMetrics;
+use crate::measured::caches::CacheMetrics;
+use crate::measured::features;
 use crate::metric_names as names;
-use crate::process;
 use crate::request_info::{Query, RequestInfo};
 use crate::server::Server;
+use crate::{deprecated, process};
 
 /// What a watch of one resource has sent.
 #[derive(Debug)]
@@ -30,13 +34,6 @@ struct Answers {
     duration: Histogram,
     sli: Histogram,
     sizes: Histogram,
-}
-
-/// Calls of the store of one kind.
-#[derive(Debug)]
-pub(crate) struct StoreCalls {
-    pub(crate) duration: Histogram,
-    pub(crate) errors: Counter,
 }
 
 /// Outcomes of one kind and how long they took.
@@ -67,18 +64,21 @@ pub(crate) struct Metrics {
     bodies: Labeled<3, Histogram>,
     field_validation: Labeled<1, Histogram>,
     watches: Labeled<3, WatchTraffic>,
-    pub(crate) store: Labeled<3, StoreCalls>,
-    pub(crate) admission_steps: Labeled<3, Histogram>,
-    pub(crate) webhooks: Labeled<4, Histogram>,
-    pub(crate) webhook_requests: Labeled<5, Counter>,
-    pub(crate) webhook_rejections: Labeled<5, Counter>,
-    pub(crate) webhook_fail_open: Labeled<2, Counter>,
+    /// Plugins, webhooks, policies.
+    pub(crate) admission: Arc<AdmissionMetrics>,
+    /// Watch caches and the store.
+    pub(crate) caches: CacheMetrics,
     filters: Labeled<1, Histogram>,
     authentication: Labeled<1, Attempts>,
     users: Labeled<1, Counter>,
     authorization: Labeled<1, Attempts>,
     health: Labeled<3, Counter>,
     healthy: Labeled<2, Gauge>,
+    deprecated: Labeled<5, Gauge>,
+    certificates: Histogram,
+    decisions: Labeled<3, Counter>,
+    /// Requests that broke down.
+    pub(crate) panics: Counter,
     pub(crate) reading: Gauge,
     pub(crate) mutating: Gauge,
     pub(crate) handshake_errors: Counter,
@@ -102,21 +102,18 @@ impl Default for Metrics {
                 sizes: Histogram::new(names::WATCH_BYTES),
                 terminated: Counter::new(),
             }),
-            store: Labeled::new(|| StoreCalls {
-                duration: Histogram::new(names::REQUEST_SECONDS),
-                errors: Counter::new(),
-            }),
-            admission_steps: Labeled::new(|| Histogram::new(names::ADMISSION_SECONDS)),
-            webhooks: Labeled::new(|| Histogram::new(names::WEBHOOK_SECONDS)),
-            webhook_requests: Labeled::new(Counter::new),
-            webhook_rejections: Labeled::new(Counter::new),
-            webhook_fail_open: Labeled::new(Counter::new),
+            admission: Arc::default(),
+            caches: CacheMetrics::default(),
             filters: Labeled::new(|| Histogram::new(names::FILTER_SECONDS)),
             authentication: Labeled::new(Attempts::new),
             users: Labeled::new(Counter::new),
             authorization: Labeled::new(Attempts::new),
             health: Labeled::new(Counter::new),
             healthy: Labeled::new(Gauge::new),
+            deprecated: Labeled::new(Gauge::new),
+            certificates: Histogram::new(names::CERTIFICATE_SECONDS),
+            decisions: Labeled::new(Counter::new),
+            panics: Counter::new(),
             reading: Gauge::new(),
             mutating: Gauge::new(),
             handshake_errors: Counter::new(),
@@ -236,6 +233,9 @@ impl Metrics {
             l.system_client,
         ];
         self.requests.with(all).inc();
+        if let Some(release) = deprecated::removed_release(l.group, l.version, l.resource) {
+            self.deprecated.with([l.group, l.version, l.resource, l.subresource, release]).set(1);
+        }
         if long {
             return;
         }
@@ -340,11 +340,7 @@ impl Metrics {
         text.single(&n::HANDSHAKE_ERRORS, self.handshake_errors.get() as f64);
         text.samples(&n::WATCH_EVENTS, self.watches.iter().map(|s| (s.labels().to_vec(), s.events.get() as f64)));
         text.histograms(&n::WATCH_SIZES, self.watches.iter().map(|s| (s.labels().to_vec(), &s.sizes)));
-        text.histogram_table(&n::ADMISSION_STEP, &self.admission_steps);
-        text.histogram_table(&n::WEBHOOK_TIME, &self.webhooks);
-        text.counters(&n::WEBHOOK_REQUESTS, &self.webhook_requests);
-        text.counters(&n::WEBHOOK_REJECTIONS, &self.webhook_rejections);
-        text.counters(&n::WEBHOOK_FAIL_OPEN, &self.webhook_fail_open);
+        self.admission.render(text);
         text.histogram_table(&n::FILTER, &self.filters);
         // Versions share a series.
         let mut terminated: BTreeMap<[&str; 2], u64> = BTreeMap::new();
@@ -364,9 +360,11 @@ impl Metrics {
         text.counters(&n::USERS, &self.users);
         text.samples(&n::AUTHORIZATION, attempts(&self.authorization));
         text.histograms(&n::AUTHORIZATION_TIME, self.authorization.iter().map(|s| (s.labels().to_vec(), &s.duration)));
-        text.counters(&n::HEALTH_CHECKS, &self.health);
-        text.gauges(&n::HEALTHY, &self.healthy);
-        self.storage(server, text).await;
+        text.gauges(&n::DEPRECATED, &self.deprecated);
+        text.histograms(&n::CERTIFICATES, [(Vec::<&str>::new(), &self.certificates)]);
+        text.counters(&n::DECISIONS, &self.decisions);
+        self.caches.render(server, text).await;
+        features::render(text, &server.features, &self.panics);
         aggregated(server, text);
         server.fairness.render(text);
         if let Some(auditor) = &server.auditor {
@@ -375,24 +373,20 @@ impl Metrics {
         process::render(text);
     }
 
-    async fn storage(&self, server: &Server, text: &mut Text) {
-        use names as n;
-        let calls = || self.store.iter().map(|s| (s.labels().to_vec(), s));
-        text.histograms(&n::STORE_TIME, calls().map(|(l, s)| (l, &s.duration)));
-        text.samples(&n::STORE_CALLS, calls().map(|(l, s)| (l, s.duration.count() as f64)));
-        text.samples(&n::STORE_ERRORS, calls().map(|(l, s)| (l, s.errors.get() as f64)));
-        let stored = server.registry.stored();
-        let all = || stored.iter().map(|s| (vec![s.group, s.plural], &s.cache));
-        text.samples(
-            &n::STORAGE_OBJECTS,
-            stored.iter().map(|s| (vec![qualified(s.group, s.plural)], s.cache.len() as f64)),
-        );
-        text.samples(&n::RESOURCE_OBJECTS, all().map(|(l, c)| (l, c.len() as f64)));
-        text.samples(&n::RESOURCE_BYTES, all().map(|(l, c)| (l, c.bytes() as f64)));
-        text.samples(&n::CACHE_REVISION, all().map(|(l, c)| (l, c.last() as f64)));
-        if let Ok(status) = server.registry.store().status().await {
-            text.samples(&n::STORAGE_SIZE, [(vec!["storage-cluster-0"], status.disk_bytes as f64)]);
-        }
+    /// The text of `/metrics/slis`.
+    pub(crate) fn render_slis(&self, text: &mut Text) {
+        text.gauges(&names::HEALTHY, &self.healthy);
+        text.counters(&names::HEALTH_CHECKS, &self.health);
+    }
+
+    /// A request was authenticated by a certificate that lives so much longer, in seconds.
+    pub(crate) fn certificate(&self, left: i64) {
+        self.certificates.observe(left as f64);
+    }
+
+    /// An authorizer has decided.
+    pub(crate) fn decided(&self, kind: &str, name: &str, allowed: bool) {
+        self.decisions.with([kind, name, if allowed { "allowed" } else { "denied" }]).inc();
     }
 
     /// Counts a request that priority and fairness has refused.

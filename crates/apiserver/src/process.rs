@@ -30,6 +30,23 @@ const OPEN: Family = Family::gauge("process_open_fds", Stability::Unmarked, "Ope
 const MAX_OPEN: Family = Family::gauge("process_max_fds", Stability::Unmarked, "Most open file descriptors.");
 const THREADS: Family = Family::gauge("process_threads", Stability::Unmarked, "Threads of the process.");
 
+const VIRTUAL_MAX: Family =
+    Family::gauge("process_virtual_memory_max_bytes", Stability::Unmarked, "Most virtual memory, in bytes.");
+const RECEIVED: Family = Family::counter(
+    "process_network_receive_bytes_total",
+    Stability::Unmarked,
+    "Bytes that the network of the process has received.",
+);
+const SENT: Family = Family::counter(
+    "process_network_transmit_bytes_total",
+    Stability::Unmarked,
+    "Bytes that the network of the process has sent.",
+);
+
+/// See [`crate::measured::families`].
+pub(crate) const FAMILIES: &[Family] =
+    &[BUILD, CPU, RESIDENT, VIRTUAL, VIRTUAL_MAX, START, OPEN, MAX_OPEN, THREADS, RECEIVED, SENT];
+
 /// Ticks a second of `/proc/self/stat`; fixed by the kernel's interface.
 const TICKS_A_SECOND: f64 = 100.0;
 /// Bytes of a page, as `/proc/self/statm` counts them on the architectures that are served.
@@ -50,7 +67,7 @@ fn boot_seconds() -> Option<f64> {
 }
 
 /// Writes what `/proc` tells; what cannot be read is left out.
-pub(crate) fn render(text: &mut Text) {
+pub fn render(text: &mut Text) {
     text.samples(&BUILD, [(BUILT.clone(), 1.0)]);
     if let Ok(stat) = std::fs::read_to_string("/proc/self/stat")
         && let Some((_, rest)) = stat.rsplit_once(')')
@@ -69,10 +86,28 @@ pub(crate) fn render(text: &mut Text) {
     if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
         text.single(&OPEN, open.count() as f64);
     }
-    if let Ok(limits) = std::fs::read_to_string("/proc/self/limits")
-        && let Some(line) = limits.lines().find_map(|l| l.strip_prefix("Max open files"))
-        && let Some(Ok(most)) = line.split_whitespace().next().map(str::parse::<f64>)
-    {
-        text.single(&MAX_OPEN, most);
+    if let Ok(limits) = std::fs::read_to_string("/proc/self/limits") {
+        for (family, what) in [(&MAX_OPEN, "Max open files"), (&VIRTUAL_MAX, "Max address space")] {
+            let line = limits.lines().find_map(|l| l.strip_prefix(what));
+            match line.and_then(|l| l.split_whitespace().next()) {
+                // As Go's client writes it: the greatest number of 64 bits.
+                Some("unlimited") => text.single(family, u64::MAX as f64),
+                Some(most) => {
+                    if let Ok(most) = most.parse() {
+                        text.single(family, most);
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+    if let Ok(links) = std::fs::read_to_string("/proc/self/net/dev") {
+        let rows = links.lines().filter_map(|l| l.split_once(':')).map(|(_, row)| row);
+        let numbers = rows.map(|row| row.split_whitespace().map(|n| n.parse().unwrap_or(0.0)).collect::<Vec<f64>>());
+        let (received, sent) = numbers.fold((0.0, 0.0), |(received, sent), row| {
+            (received + row.first().unwrap_or(&0.0), sent + row.get(8).unwrap_or(&0.0))
+        });
+        text.single(&RECEIVED, received);
+        text.single(&SENT, sent);
     }
 }

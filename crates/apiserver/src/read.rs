@@ -205,11 +205,15 @@ pub(crate) async fn list(c: &Context, row: &Arc<Row>) -> Result<Response<Body>, 
         version_match: matching,
     };
     let mut answer = c.server.registry.list(row, &request).await?;
+    if answer.cached {
+        c.server.metrics.caches.list(row.group(), row.plural(), answer.fetched, answer.entries.len());
+    }
     c.server.registry.prepare(row, &answer.entries).await?;
     if !terms.is_empty() {
         answer.entries.retain(|e| FieldTerm::holds(&terms, &c.server.registry, row, e));
         answer = answer.first(limit);
     }
+    let _step = ironkeel_trace::span("encode");
     respond(&c.server.registry, row, answer, &c.output, c.include_object())
 }
 

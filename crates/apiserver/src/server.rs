@@ -22,6 +22,7 @@ use ironkeel_object::{ObjectSource, Value};
 use ironkeel_registry::{Chain, Clock, Registry, ServiceAddresses, SystemClock};
 use ironkeel_schema::Resource;
 use ironkeel_store::Store;
+use ironkeel_trace::Tracer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -36,13 +37,16 @@ use crate::documents::Documents;
 use crate::error::Error;
 use crate::escalation::Escalation;
 use crate::health::HealthCheck;
+use crate::hooks::{Hook, Hooks};
 use crate::layers::{self, AnonymousPaths, Caller, Connection, Nobody, REQUEST_SECONDS};
+use crate::limits::{InFlightLimits, Limits};
+use crate::measured::features::Feature;
 use crate::metered::{MeteredAdmission, MeteredStore};
 use crate::metrics::Metrics;
 use crate::outbound::ClientIdentity;
 use crate::policy_status;
 use crate::tasks::Tasks;
-use crate::{aggregation, bootstrap, flow, identity, in_process, legacy_tokens};
+use crate::{aggregation, bootstrap, flow, identity, identity_leases, in_process, legacy_tokens, service_ranges};
 
 /// Wait after a connection could not be accepted, in milliseconds: the next one cannot be, either.
 const ACCEPT_PAUSE_MS: u64 = 50;
@@ -68,6 +72,8 @@ const HEADER_BYTES: u32 = 1 << 20;
 const HTTP1_HEADERS: usize = 4_096;
 /// Bytes that an HTTP/1 connection buffers; the head of a request must fit.
 const HTTP1_BUFFER_BYTES: usize = HEADER_BYTES as usize + (64 << 10);
+/// Shortest life of a watch without `timeoutSeconds`, in seconds (upstream's default).
+const MIN_REQUEST_SECONDS: u64 = 1800;
 /// Requests at once that read; long-running ones do not count (upstream's default).
 pub const MAX_READING_IN_FLIGHT: usize = 400;
 /// Requests at once that write (upstream's default).
@@ -82,6 +88,12 @@ pub struct Config {
     pub secure_port: u16,
     /// Range of ClusterIPs: network and prefix length.
     pub service_cidr: (IpAddr, u8),
+    /// A range of the other family, for dual-stack Services.
+    pub secondary_service_cidr: Option<(IpAddr, u8)>,
+    /// Webhooks behind Services are reached at endpoints instead of ClusterIPs.
+    pub route_to_endpoints: bool,
+    /// CBOR is read and written (the gate `CBORServingAndStorage`); objects are stored as ever.
+    pub cbor: bool,
     /// Range of NodePorts.
     pub node_ports: RangeInclusive<u16>,
     /// How callers are told apart.
@@ -125,6 +137,16 @@ pub struct Config {
     pub seats: usize,
     /// Share of HTTP/2 requests after which the client must open another connection (`--goaway-chance`).
     pub goaway_chance: f64,
+    /// Two plain limits instead of priority and fairness (`--enable-priority-and-fairness=false`).
+    pub in_flight_limits: Option<InFlightLimits>,
+    /// A watch without `timeoutSeconds` lives that long, or up to twice as long; zero for ever.
+    pub min_request_timeout: Duration,
+    /// Where spans of requests go.
+    pub tracing: Option<ironkeel_trace::Config>,
+    /// The command line as `/flagz` shows it: names and values, by name.
+    pub flags: Vec<(String, String)>,
+    /// The feature gates, as they are set.
+    pub features: Vec<Feature>,
     /// What else must be well, besides what is looked at anyway.
     pub health_checks: Vec<HealthCheck>,
     /// Where timestamps come from.
@@ -138,6 +160,9 @@ impl Config {
             advertise_address: IpAddr::from([127, 0, 0, 1]),
             secure_port: 6443,
             service_cidr: (IpAddr::from([10, 96, 0, 0]), 12),
+            secondary_service_cidr: None,
+            route_to_endpoints: false,
+            cbor: false,
             node_ports: 30_000..=32_767,
             authenticator,
             issuer,
@@ -164,6 +189,11 @@ impl Config {
             audit: ironkeel_audit::Config::default(),
             seats: MAX_READING_IN_FLIGHT + MAX_MUTATING_IN_FLIGHT,
             goaway_chance: 0.0,
+            in_flight_limits: None,
+            min_request_timeout: Duration::from_secs(MIN_REQUEST_SECONDS),
+            tracing: None,
+            flags: Vec::new(),
+            features: Vec::new(),
             health_checks: Vec::new(),
             clock: Arc::new(SystemClock),
         }
@@ -189,6 +219,14 @@ pub(crate) struct Server {
     pub(crate) fairness: Arc<Controller>,
     pub(crate) auditor: Option<Arc<Auditor>>,
     pub(crate) goaway_chance: f64,
+    pub(crate) cbor: bool,
+    pub(crate) limits: Option<Limits>,
+    pub(crate) min_request_timeout: Duration,
+    pub(crate) tracer: Option<Tracer>,
+    pub(crate) hooks: Hooks,
+    pub(crate) flags: Vec<(String, String)>,
+    pub(crate) started: jiff::Timestamp,
+    pub(crate) features: Vec<Feature>,
     pub(crate) server_address: String,
     pub(crate) shutdown_delay: Duration,
     pub(crate) health_checks: Vec<HealthCheck>,
@@ -220,20 +258,32 @@ impl ApiServer {
     }
 
     async fn fill(config: Config, store: Arc<dyn Store>) -> Result<ApiServer, Error> {
-        let services = ServiceAddresses::new(config.service_cidr.0, config.service_cidr.1, config.node_ports.clone());
+        let mut services =
+            ServiceAddresses::new(config.service_cidr.0, config.service_cidr.1, config.node_ports.clone());
+        if let Some((network, bits)) = config.secondary_service_cidr {
+            services = services.and(network, bits);
+        }
         let kubernetes_ip = services.nth(1);
+        let service_ranges = services.ranges();
         let metrics: Arc<Metrics> = Arc::default();
         let store: Arc<dyn Store> = Arc::new(MeteredStore { inner: store, metrics: metrics.clone() });
         let registry = Registry::start(store, config.clock.clone(), ironkeel_kinds::kinds(), services).await?;
+        let absent: &[Hook] =
+            if config.hostname.is_empty() { &[Hook::IdentityLease, Hook::IdentityLeases] } else { &[] };
+        let hooks = Hooks::without(absent);
+        hooks.finished(&[Hook::Informers, Hook::ObjectCounts, Hook::Storage, Hook::ServiceAddresses]);
         let source: Arc<dyn ObjectSource> = registry.clone();
         let authorizer = Arc::new(Authorizer::with_modes(source.clone(), config.authorization_modes.clone()));
         authorizer.set_policies(config.policies.clone());
         // Rows hold the client, and the registry holds the rows.
-        let services = ironkeel_admission::ClusterServices::new(Arc::new(Passing(Arc::downgrade(&registry))));
+        let services = ironkeel_admission::ClusterServices::new(
+            Arc::new(Passing(Arc::downgrade(&registry))),
+            config.route_to_endpoints,
+        );
         let webhooks = Arc::new(ironkeel_webhook::WebhookClient::new(Arc::new(services)));
         let mut admission = config.admission.clone();
         admission.others.push(Arc::new(Escalation(authorizer.clone())));
-        admission.webhook_observer = Some(metrics.clone());
+        admission.observer = Some(metrics.admission.clone());
         let tasks = Tasks::default();
         let mut authenticator = config.authenticator.clone();
         authenticator.token_used = Some(legacy_tokens::last_used(&registry, &tasks));
@@ -256,6 +306,14 @@ impl ApiServer {
             fairness: Arc::new(Controller::new(config.seats)),
             auditor: crate::audit::start(&config.audit)?,
             goaway_chance: config.goaway_chance,
+            cbor: config.cbor,
+            limits: config.in_flight_limits.map(Limits::new),
+            min_request_timeout: config.min_request_timeout,
+            tracer: config.tracing.as_ref().map(Tracer::start).transpose()?,
+            hooks: hooks.clone(),
+            flags: config.flags.clone(),
+            started: config.clock.now(),
+            features: config.features.clone(),
             metrics: metrics.clone(),
             server_address: config
                 .external_host
@@ -269,21 +327,32 @@ impl ApiServer {
             tasks,
             registry,
         });
-        bootstrap::run(&server.registry, &config, kubernetes_ip).await?;
+        service_ranges::ensure(&server.registry, &service_ranges).await?;
+        hooks.finished(&[Hook::Admission, Hook::FlowFilter]);
+        bootstrap::run(&server.registry, &config, kubernetes_ip, &hooks).await?;
         flow::ensure(&server.registry).await?;
+        hooks.finished(&[Hook::FlowProducer]);
         flow::digest_stored(&server.registry, &server.fairness).await?;
+        hooks.finished(&[Hook::FlowConsumer]);
         let (tasks, draining) = (&server.tasks, &server.draining);
         tasks.until(draining, flow::run(server.registry.clone(), server.fairness.clone()));
         let ends = (tasks.clone(), draining.clone());
         if let Some(mut definitions) = Definitions::new(server.registry.clone(), webhooks, ends) {
+            hooks.finished(&[Hook::DefinitionInformers]);
             definitions.install_all().await;
+            hooks.finished(&[Hook::DefinitionsSynced]);
             tasks.until(draining, definitions.run());
         }
+        hooks.finished(&[Hook::Definitions]);
         tasks.until(draining, legacy_tokens::run(server.registry.clone()));
+        tasks.until(draining, service_ranges::run(server.registry.clone(), service_ranges));
         tasks.until(draining, policy_status::run(server.registry.clone()));
-        tasks.until(draining, aggregation::run(server.registry.clone(), server.aggregator.clone()));
+        tasks.until(draining, aggregation::run(server.registry.clone(), server.aggregator.clone(), hooks.clone()));
         // Takes its address back at the end.
-        tasks.spawn(identity::run(server.registry.clone(), config.clone(), server.stopping.clone()));
+        tasks.spawn(identity::run(server.registry.clone(), config.clone(), server.stopping.clone(), hooks.clone()));
+        if !config.hostname.is_empty() {
+            tasks.until(draining, identity_leases::run(server.registry.clone(), hooks));
+        }
         Ok(ApiServer { server })
     }
 
@@ -366,6 +435,9 @@ impl ApiServer {
         self.server.draining.cancel();
         self.server.tasks.end(Duration::from_secs(STOP_SECONDS)).await;
         self.server.registry.stop().await;
+        if let Some(tracer) = &self.server.tracer {
+            tracer.stop().await;
+        }
         if let Some(auditor) = &self.server.auditor {
             auditor.stop().await;
         }

@@ -24,12 +24,11 @@ use crate::body::Body;
 use crate::context::Context;
 use crate::metrics::WatchTraffic;
 use crate::negotiate::{Output, Shape, not_acceptable};
+use crate::server::Server;
 use crate::{protobuf, read, table};
 
 /// Time between two bookmarks, in seconds (upstream: about a minute).
 const BOOKMARK_SECONDS: u64 = 60;
-/// A watch without `timeoutSeconds` ends after this, or up to twice this.
-const MIN_TIMEOUT_SECONDS: u64 = 1800;
 /// Longer timeouts are cut to this.
 const LONGEST_TIMEOUT_SECONDS: u64 = 365 * 24 * 3600;
 
@@ -56,6 +55,11 @@ pub(crate) async fn watch(c: &Context, row: &Arc<Row>) -> Result<Response<Body>,
         Some(false) if revision == 0 => (WatchStart::Now, 0),
         _ => (WatchStart::After(revision), 0),
     };
+    let scope = match (c.info.name.is_empty(), c.info.namespace.is_empty()) {
+        (false, _) => "resource",
+        (true, false) => "namespace",
+        (true, true) => "cluster",
+    };
     let mut selection = read::selection(c, row)?;
     let terms = selection.take_converted(row, &row.selectable());
     let registry = &c.server.registry;
@@ -70,10 +74,14 @@ pub(crate) async fn watch(c: &Context, row: &Arc<Row>) -> Result<Response<Body>,
     };
     let timeout = match u64::try_from(timeout) {
         Ok(seconds) if seconds > 0 => Duration::from_secs(seconds.min(LONGEST_TIMEOUT_SECONDS)),
-        _ => Duration::from_secs(rand::rng().random_range(MIN_TIMEOUT_SECONDS..MIN_TIMEOUT_SECONDS * 2)),
+        // `--min-request-timeout`: that long, or up to twice as long.
+        _ if c.server.min_request_timeout.is_zero() => Duration::from_secs(LONGEST_TIMEOUT_SECONDS),
+        _ => c.server.min_request_timeout.mul_f64(rand::rng().random_range(1.0..2.0)),
     };
     let now = Instant::now();
+    let lists = (initial == Some(true) && bookmarks && c.query.get("sendInitialEvents").is_some()).then(Instant::now);
     let streaming = Streaming {
+        lists: lists.map(|since| (since, c.server.clone(), scope)),
         watcher,
         encoder: Encoder::new(c, row),
         terms,
@@ -103,6 +111,8 @@ fn response(output: &Output, body: Body) -> Response<Body> {
 }
 
 struct Streaming {
+    /// Since when the initial events are sent, until they are.
+    lists: Option<(Instant, Arc<Server>, &'static str)>,
     watcher: Watcher,
     encoder: Encoder,
     /// What selects objects only when they are converted.
@@ -193,6 +203,13 @@ impl Streaming {
             }
         }
         let bytes = self.encode();
+        if self.lists.is_some()
+            && self.events.iter().any(|e| matches!(e, WatchedEvent::InitialEnd(_)))
+            && let Some((since, server, scope)) = self.lists.take()
+        {
+            let r = &self.encoder.row.kind.resource;
+            server.metrics.caches.watch_list([r.group, r.version, r.plural, scope], since.elapsed());
+        }
         let events = self.events.len().max(1);
         self.traffic.events.add(events as u64);
         self.traffic.sizes.observe((bytes.len() / events) as f64);

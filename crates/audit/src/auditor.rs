@@ -13,6 +13,7 @@ use crate::error::AuditError;
 use crate::event::{Event, Level, Stage};
 use crate::file::LogFile;
 use crate::policy::{Attributes, Policy, Verdict};
+use crate::truncate::Truncate;
 
 /// Where events go.
 #[async_trait]
@@ -61,10 +62,14 @@ const ERRORS: Family =
     Family::counter("apiserver_audit_error_total", Stability::Alpha, "Audit events that were not kept.")
         .by(&["plugin"]);
 
+/// All families.
+pub const METRIC_FAMILIES: &[Family] = &[EVENTS, LEVELS, REFUSED, ERRORS];
+
 #[derive(Debug)]
 struct Backend {
     sink: Arc<dyn Sink>,
     mode: Mode,
+    truncate: Option<Truncate>,
     batcher: Mutex<Option<Batcher>>,
 }
 
@@ -90,7 +95,7 @@ impl Auditor {
         let mut auditor = Auditor::new(policy);
         if let Some(log) = &config.log {
             let file = Arc::new(LogFile::open(log.clone())?);
-            auditor = auditor.with_backend(file, log.mode, log.batch);
+            auditor = auditor.with_backend(file, log.mode, log.batch, log.truncate);
         }
         Ok(Some(auditor))
     }
@@ -107,13 +112,19 @@ impl Auditor {
     }
 
     /// With one more backend.
-    pub fn with_backend(mut self, sink: Arc<dyn Sink>, mode: Mode, batch: BatchConfig) -> Self {
+    pub fn with_backend(
+        mut self,
+        sink: Arc<dyn Sink>,
+        mode: Mode,
+        batch: BatchConfig,
+        truncate: Option<Truncate>,
+    ) -> Self {
         let batcher = (mode == Mode::Batch).then(|| {
-            let (batcher, task) = Batcher::start(sink.clone(), batch, self.counts.clone());
+            let (batcher, task) = Batcher::start(sink.clone(), batch, truncate, self.counts.clone());
             self.tasks.lock().push(task);
             batcher
         });
-        self.backends.push(Backend { sink, mode, batcher: Mutex::new(batcher) });
+        self.backends.push(Backend { sink, mode, truncate, batcher: Mutex::new(batcher) });
         self
     }
 
@@ -138,7 +149,7 @@ impl Auditor {
                 batcher.send(event.clone(), &*backend.sink, &self.counts);
                 continue;
             }
-            let kept = deliver(&*backend.sink, std::slice::from_ref(&event), &self.counts).await;
+            let kept = deliver(&*backend.sink, backend.truncate, std::slice::from_ref(&event), &self.counts).await;
             goes_on &= kept || backend.mode != Mode::BlockingStrict || stage != Stage::RequestReceived;
         }
         if !goes_on {

@@ -1,9 +1,14 @@
 //! What the server's `--audit-*` flags say.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::batch::{BatchConfig, Mode};
 use crate::error::AuditError;
+use crate::truncate::Truncate;
+
+/// Wait before a webhook is asked a second time, in seconds (upstream's default).
+const INITIAL_BACKOFF_SECONDS: u64 = 10;
 
 /// `--audit-policy-file` and the backends. Without a policy file nothing is audited.
 #[derive(Clone, Debug, Default)]
@@ -25,12 +30,22 @@ pub struct WebhookConfig {
     pub mode: Mode,
     /// `--audit-webhook-batch-*`, for [`Mode::Batch`].
     pub batch: BatchConfig,
+    /// `--audit-webhook-truncate-*`.
+    pub truncate: Option<Truncate>,
+    /// `--audit-webhook-initial-backoff`: the wait before the second attempt.
+    pub initial_backoff: Duration,
 }
 
 impl WebhookConfig {
     /// Upstream's defaults: in batches.
     pub fn new(kubeconfig: impl Into<PathBuf>) -> Self {
-        WebhookConfig { kubeconfig: kubeconfig.into(), mode: Mode::Batch, batch: BatchConfig::webhook() }
+        WebhookConfig {
+            kubeconfig: kubeconfig.into(),
+            mode: Mode::Batch,
+            batch: BatchConfig::webhook(),
+            truncate: None,
+            initial_backoff: Duration::from_secs(INITIAL_BACKOFF_SECONDS),
+        }
     }
 }
 
@@ -49,6 +64,8 @@ pub struct LogConfig {
     pub mode: Mode,
     /// `--audit-log-batch-*`, for [`Mode::Batch`].
     pub batch: BatchConfig,
+    /// `--audit-log-truncate-*`.
+    pub truncate: Option<Truncate>,
 }
 
 impl LogConfig {
@@ -61,6 +78,7 @@ impl LogConfig {
             max_backups: 0,
             mode: Mode::Blocking,
             batch: BatchConfig::log(),
+            truncate: None,
         }
     }
 }

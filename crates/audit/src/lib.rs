@@ -12,10 +12,12 @@ mod error;
 mod event;
 mod file;
 mod policy;
+mod truncate;
 
-pub use auditor::{Auditor, Sink};
-pub use batch::{BatchConfig, Mode};
+pub use auditor::{Auditor, METRIC_FAMILIES, Sink};
+pub use batch::{BatchConfig, Mode, Throttle};
 pub use config::{Config, LogConfig, WebhookConfig};
 pub use error::AuditError;
 pub use event::{Event, Level, ObjectReference, Stage, User};
 pub use policy::{Attributes, Policy, Verdict};
+pub use truncate::Truncate;

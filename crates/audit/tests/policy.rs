@@ -176,7 +176,7 @@ impl Sink for Broken {
 #[tokio::test]
 async fn only_a_strict_backend_refuses_requests() {
     let check = async |mode, wanted| {
-        let auditor = Auditor::new(policy()).with_backend(Arc::new(Broken), mode, BatchConfig::log());
+        let auditor = Auditor::new(policy()).with_backend(Arc::new(Broken), mode, BatchConfig::log(), None);
         assert_eq!(auditor.record(event("a")).await, wanted, "{mode:?}");
         auditor.stop().await;
     };

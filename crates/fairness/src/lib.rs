@@ -26,7 +26,7 @@ pub use bootstrap::{AUTO_UPDATE, is_leftover, mandatory, reconcile, suggested};
 pub use controller::{Classified, Controller, StatusUpdate};
 pub use dump::DumpKind;
 pub use matching::Digest;
-pub use metrics::METRIC_NAMES;
+pub use metrics::METRIC_FAMILIES;
 pub use seat::{Details, Refusal, RefusalReason, Seat, Work};
 pub use watchers::{WatchCounts, Watched};
 pub use width::{ListStats, MAX_LIST_SEATS, MAX_MUTATING_SEATS, Width};

@@ -13,6 +13,7 @@ mod feed;
 mod lease;
 mod ownership;
 mod queue;
+mod queue_metrics;
 mod reflector;
 mod wire;
 
@@ -24,6 +25,7 @@ pub use feed::{MetadataChange, follow_metadata};
 pub use lease::{LeaderElector, LeaderElectorConfig};
 pub use ownership::{ControllerRefManager, controller_of, controller_reference};
 pub use queue::{WorkQueue, run_workers};
+pub use queue_metrics::render_queues;
 
 /// What goes wrong in this kit.
 #[derive(Debug, thiserror::Error)]

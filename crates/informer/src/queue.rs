@@ -7,14 +7,18 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt::{Debug, Display};
 use std::future::Future;
 use std::hash::Hash;
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ironkeel_metrics::Series;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::queue_metrics::{self, QueueCounts, Working};
 
 /// The first delay of a key that failed; it doubles with every further failure.
 const RETRY_FIRST_MS: u64 = 5;
@@ -32,7 +36,8 @@ impl<T> Clone for WorkQueue<T> {
     }
 }
 
-impl<T: Clone + Eq + Hash> Default for WorkQueue<T> {
+impl<T: Clone + Eq + Hash + Send + 'static> Default for WorkQueue<T> {
+    #[track_caller]
     fn default() -> Self {
         Self::new()
     }
@@ -44,10 +49,13 @@ struct Inner<T> {
 }
 
 struct State<T> {
-    ready: VecDeque<T>,
+    counts: Arc<Series<1, QueueCounts>>,
+    /// With the time since when.
+    ready: VecDeque<(T, Instant)>,
     /// Keys that need work: those in `ready`, and those in `processing` that were added again.
     dirty: HashSet<T>,
-    processing: HashSet<T>,
+    /// With the time since when.
+    processing: HashMap<T, Instant>,
     delayed: BTreeMap<(Instant, u64), T>,
     due: HashMap<T, (Instant, u64)>,
     sequence: u64,
@@ -61,11 +69,17 @@ impl<T: Clone + Eq + Hash> State<T> {
         if self.closed || !self.dirty.insert(item.clone()) {
             return false;
         }
-        if self.processing.contains(&item) {
+        self.counts.adds.inc();
+        if self.processing.contains_key(&item) {
             return false;
         }
-        self.ready.push_back(item);
+        self.push(item);
         true
+    }
+
+    fn push(&mut self, item: T) {
+        self.counts.depth.add(1);
+        self.ready.push_back((item, Instant::now()));
     }
 
     fn take_due(&mut self, now: Instant) {
@@ -80,20 +94,38 @@ impl<T: Clone + Eq + Hash> State<T> {
     }
 }
 
-impl<T: Clone + Eq + Hash> WorkQueue<T> {
+impl<T: Send> Working for Inner<T> {
+    fn running(&self) -> Vec<Duration> {
+        self.state.lock().processing.values().map(Instant::elapsed).collect()
+    }
+}
+
+/// A queue is called after the file that makes it: `src/deployment.rs` makes the queue `deployment`.
+fn name_of(place: &'static Location<'static>) -> &'static str {
+    let path = place.file().trim_end_matches(".rs").trim_end_matches("/mod");
+    path.rsplit_once("src/").map_or(path, |(_, name)| name)
+}
+
+impl<T: Clone + Eq + Hash + Send + 'static> WorkQueue<T> {
     /// An empty queue.
+    #[track_caller]
     pub fn new() -> Self {
+        let name = name_of(Location::caller());
         let state = State {
+            counts: queue_metrics::counts(name),
             ready: VecDeque::new(),
             dirty: HashSet::new(),
-            processing: HashSet::new(),
+            processing: HashMap::new(),
             delayed: BTreeMap::new(),
             due: HashMap::new(),
             sequence: 0,
             failures: HashMap::new(),
             closed: false,
         };
-        Self { inner: Arc::new(Inner { state: Mutex::new(state), changed: Notify::new() }) }
+        let inner = Arc::new(Inner { state: Mutex::new(state), changed: Notify::new() });
+        let weak = Arc::downgrade(&inner);
+        queue_metrics::enter(name, weak);
+        Self { inner }
     }
 
     /// Queues `item`, unless it is queued already. If a worker has it, it is queued when the worker is done.
@@ -135,6 +167,7 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
     pub fn add_rate_limited(&self, item: T) {
         let delay = {
             let mut state = self.inner.state.lock();
+            state.counts.retries.inc();
             let failures = state.failures.entry(item.clone()).or_insert(0);
             let delay = RETRY_FIRST_MS.saturating_mul(1 << (*failures).min(40)).min(RETRY_LONGEST_MS);
             *failures = failures.saturating_add(1);
@@ -172,9 +205,11 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
                 if state.closed {
                     return None;
                 }
-                if let Some(item) = state.ready.pop_front() {
+                if let Some((item, since)) = state.ready.pop_front() {
+                    state.counts.depth.add(-1);
+                    state.counts.waited.observe(since.elapsed().as_secs_f64());
                     state.dirty.remove(&item);
-                    state.processing.insert(item.clone());
+                    state.processing.insert(item.clone(), Instant::now());
                     if !state.ready.is_empty() || !state.delayed.is_empty() {
                         // Wakes another worker: for the next item, or to keep time while this one works.
                         self.inner.changed.notify_one();
@@ -198,9 +233,11 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
     /// The worker is done with `item`; if it was added meanwhile, it is queued again.
     pub fn done(&self, item: &T) {
         let mut state = self.inner.state.lock();
-        state.processing.remove(item);
+        if let Some(since) = state.processing.remove(item) {
+            state.counts.worked.observe(since.elapsed().as_secs_f64());
+        }
         if state.dirty.contains(item) && !state.closed {
-            state.ready.push_back(item.clone());
+            state.push(item.clone());
             drop(state);
             self.inner.changed.notify_one();
         }

@@ -102,3 +102,35 @@ fn expectations_wait_for_what_was_asked_for() {
     expectations.deletion_observed("a", "p");
     assert!(expectations.satisfied("a"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn queues_are_counted_under_the_name_of_their_file() {
+    let queue = WorkQueue::new();
+    queue.add("a");
+    queue.add("a");
+    queue.add("b");
+    tokio::time::advance(Duration::from_secs(2)).await;
+    let item = queue.get().await.unwrap();
+    tokio::time::advance(Duration::from_secs(3)).await;
+    let page = || {
+        let mut text = ironkeel_metrics::Text::new(ironkeel_metrics::Form::Prometheus);
+        ironkeel_informer::render_queues(&mut text);
+        text.finish()
+    };
+    let name = "{name=\"crates/informer/tests/queue\"}";
+    let number = |family: &str| -> f64 {
+        let page = page();
+        let line =
+            page.lines().find(|l| l.starts_with(&format!("{family}{name} "))).unwrap_or_else(|| panic!("{page}"));
+        line.rsplit_once(' ').unwrap().1.parse().unwrap()
+    };
+    assert!(number("workqueue_adds_total") >= 2.0);
+    assert!(number("workqueue_depth") >= 1.0);
+    assert!(number("workqueue_unfinished_work_seconds") >= 3.0);
+    assert!(number("workqueue_longest_running_processor_seconds") >= 3.0);
+    assert!(number("workqueue_queue_duration_seconds_sum") >= 2.0);
+    queue.add_rate_limited(item);
+    queue.done(&item);
+    assert!(number("workqueue_retries_total") >= 1.0);
+    assert!(number("workqueue_work_duration_seconds_sum") >= 3.0);
+}

@@ -202,6 +202,9 @@ pub struct Cache {
     /// Watchers of one name, or of one value of a field.
     targets: Mutex<Targets>,
     version: AtomicU64,
+    /// Changes that have come, and how often everything was replaced.
+    received: AtomicU64,
+    initializations: AtomicU64,
 }
 
 /// A consistent view: objects in key order and the revision they stand at.
@@ -213,6 +216,8 @@ pub struct Snapshot {
     pub last: u64,
     /// Where a watch goes on from here.
     pub(crate) cursor: u64,
+    /// How many objects were looked at.
+    pub(crate) scanned: usize,
 }
 
 impl Default for Cache {
@@ -222,6 +227,8 @@ impl Default for Cache {
             everybody: Arc::default(),
             targets: Mutex::default(),
             version: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            initializations: AtomicU64::new(0),
         }
     }
 }
@@ -230,6 +237,7 @@ impl Cache {
     /// Replaces everything: at the start, and after the feed lost its place. Watchers from before
     /// are answered 410.
     pub(crate) fn reset(&self, entries: Vec<Arc<Entry>>, revision: u64) {
+        self.initializations.fetch_add(1, Ordering::Relaxed);
         self.state.write().reset(entries, revision);
         self.version.fetch_add(1, Ordering::Release);
         self.wake_everybody(revision);
@@ -247,6 +255,7 @@ impl Cache {
 
     /// Takes the objects as they stood at `revision`, then what has changed since. Nothing comes in between.
     pub(crate) fn filled(&self, entries: Vec<Arc<Entry>>, revision: u64) {
+        self.initializations.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state.write();
         let pending = state.filling.take();
         // The feed may have read everything anew meanwhile.
@@ -286,6 +295,7 @@ impl Cache {
     }
 
     fn change(&self, state: &mut State, key: &str, entry: Option<Arc<Entry>>, revision: u64) {
+        self.received.fetch_add(1, Ordering::Relaxed);
         // What the objects were read with already. One revision may change more objects than the ring holds.
         if revision <= state.read_at {
             return;
@@ -337,6 +347,19 @@ impl Cache {
         self.everybody.wake(revision);
     }
 
+    /// Most changes that a cache keeps.
+    pub const CAPACITY: usize = RING_EVENTS;
+
+    /// Changes that have come so far.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// How often everything was read anew.
+    pub fn initializations(&self) -> u64 {
+        self.initializations.load(Ordering::Relaxed)
+    }
+
     /// Changes whenever any object changes.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
@@ -372,6 +395,7 @@ impl Cache {
         let state = self.state.read();
         let from = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
         let from = if start > from.as_str() { start.to_owned() } else { from };
+        let mut scanned = 0;
         let entries = state
             .objects
             .range::<str, _>((Bound::Included(from.as_str()), Bound::Unbounded))
@@ -379,10 +403,11 @@ impl Cache {
                 namespace.is_empty()
                     || (key.starts_with(namespace) && key.as_bytes().get(namespace.len()) == Some(&b'/'))
             })
+            .inspect(|_| scanned += 1)
             .filter(|(_, entry)| wanted(entry))
             .map(|(_, entry)| entry.clone())
             .collect();
-        Snapshot { entries, last: state.last, cursor: state.first + state.ring.len() as u64 }
+        Snapshot { entries, scanned, last: state.last, cursor: state.first + state.ring.len() as u64 }
     }
 
     /// The cursor of the first change after `revision`, or 410.

@@ -49,13 +49,18 @@ pub struct ListAnswer {
     pub continue_token: String,
     /// How many are left, where that is known without selecting.
     pub remaining: Option<u64>,
+    /// How many objects were looked at.
+    pub fetched: usize,
+    /// Whether they came from the watch cache.
+    pub cached: bool,
 }
 
 impl ListAnswer {
     /// The first page of a list whose members were chosen after it was read whole.
     #[must_use]
     pub fn first(self, limit: usize) -> Self {
-        page(self.entries, limit, self.revision, false)
+        let (fetched, cached) = (self.fetched, self.cached);
+        ListAnswer { fetched, cached, ..page(self.entries, limit, self.revision, false) }
     }
 }
 
@@ -176,12 +181,14 @@ impl Registry {
                 let entries = home.cache.get(&key).into_iter().filter(|e| selection.matches(e)).collect();
                 // Read afterwards, so that it is not below the object's own.
                 let last = home.cache.last();
-                crate::cache::Snapshot { entries, last, cursor: 0 }
+                crate::cache::Snapshot { entries, last, cursor: 0, scanned: 1 }
             }
             _ => home.cache.snapshot(&selection.namespace, start, |e| whole || selection.matches(e)),
         };
         let revision = at.unwrap_or_else(|| applied.max(snapshot.last));
-        (page(snapshot.entries, request.limit, revision, whole), snapshot.last)
+        let fetched = snapshot.scanned;
+        let answer = ListAnswer { fetched, cached: true, ..page(snapshot.entries, request.limit, revision, whole) };
+        (answer, snapshot.last)
     }
 
     /// A list as of a revision that the cache has moved past: from the store's history.
@@ -238,12 +245,22 @@ impl Registry {
 
 fn page(mut entries: Vec<Arc<Entry>>, limit: usize, revision: u64, whole: bool) -> ListAnswer {
     if limit == 0 || entries.len() <= limit {
-        return ListAnswer { entries, revision, continue_token: String::new(), remaining: None };
+        let fetched = entries.len();
+        return ListAnswer {
+            entries,
+            revision,
+            continue_token: String::new(),
+            remaining: None,
+            fetched,
+            cached: false,
+        };
     }
-    let remaining = (entries.len() - limit) as u64;
+    let fetched = entries.len();
+    let remaining = (fetched - limit) as u64;
     entries.truncate(limit);
     // The next page begins behind the last key of this one.
     let start = entries.last().map(|e| format!("{}\0", e.key())).unwrap_or_default();
     let place = Place { revision: Some(revision), start };
-    ListAnswer { entries, revision, continue_token: place.encode(), remaining: whole.then_some(remaining) }
+    let remaining = whole.then_some(remaining);
+    ListAnswer { entries, revision, continue_token: place.encode(), remaining, fetched, cached: false }
 }

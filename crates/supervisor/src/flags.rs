@@ -38,6 +38,18 @@ pub(crate) struct Flag {
     pub(crate) help: &'static str,
 }
 
+impl Flag {
+    /// The value that the help text tells as the default, in brackets at its end.
+    pub(crate) fn usual(&self) -> &'static str {
+        let inner = self.help.strip_suffix(']').and_then(|text| text.rsplit_once('['));
+        match (inner, self.effect) {
+            (Some((_, usual)), _) => usual,
+            (None, Effect::RefusedUnless(off, _)) => off,
+            _ => "",
+        }
+    }
+}
+
 /// One row of a table.
 pub(crate) const fn flag(name: &'static str, takes: Takes, effect: Effect, help: &'static str) -> Flag {
     Flag { name, takes, effect, help }

@@ -163,6 +163,7 @@ async fn start_api_server(plan: &Plan, progress: &Progress) -> Result<Server, Er
         pki.service_account_public_keys().clone(),
     );
     let mut config = ironkeel_apiserver::Config::new(authenticator, issuer);
+    config.features = crate::kube_apiserver::features();
     config.advertise_address = reachable(plan.options.listen(), plan.node_ip).ip();
     config.secure_port = plan.options.secure_port;
     config.service_cidr = (plan.ranges.service_cidr.network().into(), plan.ranges.service_cidr.prefix_len());

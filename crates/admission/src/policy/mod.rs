@@ -12,6 +12,7 @@ mod type_check;
 mod validating;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_registry::{ApiError, Attributes};
@@ -19,6 +20,7 @@ use parking_lot::Mutex;
 
 use crate::Cluster;
 use crate::matching::{View, exempt};
+use crate::observer::{AdmissionObserver, PolicyCall};
 
 use compiled::{Binding, Policy, Sort};
 pub use type_check::{ExpressionWarning, type_warnings};
@@ -34,13 +36,28 @@ struct Compiled(Mutex<Option<(Versions, Arc<Vec<Policy>>)>>);
 pub(crate) struct Policies {
     validating: Compiled,
     mutating: Compiled,
+    observer: Option<Arc<dyn AdmissionObserver>>,
+}
+
+impl Policies {
+    pub(crate) fn new(observer: Option<Arc<dyn AdmissionObserver>>) -> Self {
+        Policies { observer, ..Policies::default() }
+    }
+
+    /// Tells of a run; `took` is the share of one expression.
+    fn observe(&self, run: &Run<'_>, mutating: bool, error: &'static str, action: &'static str, took: Duration) {
+        if let Some(observer) = &self.observer {
+            let (policy, binding) = (run.policy.name.as_str(), run.binding.name.as_str());
+            observer.policy(&PolicyCall { mutating, policy, binding, error, action, took });
+        }
+    }
 }
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
 impl Compiled {
     /// The policies with their bindings, in order of names. A policy that nothing binds is left out.
-    fn get(&self, c: &Cluster, sort: Sort) -> Arc<Vec<Policy>> {
+    fn get(&self, c: &Cluster, sort: Sort, observer: Option<&dyn AdmissionObserver>) -> Arc<Vec<Policy>> {
         let (policies, bindings) = sort.plurals();
         let resource = |plural: &str| ironkeel_schema::resource(GROUP, "v1", plural);
         let (Some(policies), Some(bindings)) = (resource(policies), resource(bindings)) else {
@@ -61,7 +78,12 @@ impl Compiled {
             .iter()
             .filter_map(|p| {
                 let own: Vec<Binding> = bound.iter().filter(|b| b.policy == p.name()).cloned().collect();
-                (!own.is_empty()).then(|| Policy::compile(p, own, sort))
+                let started = Instant::now();
+                let made = (!own.is_empty()).then(|| Policy::compile(p, own, sort))?;
+                if let Some(observer) = observer {
+                    observer.compiled(started.elapsed());
+                }
+                Some(made)
             })
             .collect();
         let compiled = Arc::new(compiled);

@@ -1,5 +1,7 @@
 //! MutatingAdmissionPolicy: apply configurations and JSON patches that expressions make.
 
+use std::time::Instant;
+
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_registry::{ApiError, Attributes, Cause};
 
@@ -8,6 +10,7 @@ use super::evaluate::{self, Data};
 use super::{Policies, Run, namespace_object, runs};
 use crate::Cluster;
 use crate::matching::{settle, shown, taken_back};
+use crate::observer::error_type;
 use crate::reinvocation::Rounds;
 
 impl Policies {
@@ -20,7 +23,7 @@ impl Policies {
         old: Option<&Value>,
         rounds: &mut Rounds,
     ) -> Result<(), ApiError> {
-        let policies = self.mutating.get(c, Sort::Mutating);
+        let policies = self.mutating.get(c, Sort::Mutating, self.observer.as_deref());
         if policies.is_empty() {
             return Ok(());
         }
@@ -53,7 +56,13 @@ impl Policies {
             }
             let Some(before) = shown(c, a, &run.view, Some(object)).await? else { continue };
             let old = shown(c, a, &run.view, old).await?;
-            match mutated(c, a, run, before.clone(), old.as_ref(), namespace.as_deref())? {
+            let started = Instant::now();
+            let made = mutated(c, a, run, before.clone(), old.as_ref(), namespace.as_deref())?;
+            match &made {
+                Ok(_) => self.observe(run, true, "no_error", "allow", started.elapsed()),
+                Err(why) => self.observe(run, true, error_type(why), "deny", started.elapsed()),
+            }
+            match made {
                 Ok(after) => {
                     if after != before {
                         taken_back(c, a, &run.view, after, object).await?;

@@ -1,6 +1,7 @@
 //! ValidatingAdmissionPolicy: deny, warn, note.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use ironkeel_object::{Map, Value};
 use ironkeel_registry::{ApiError, Attributes, Cause, Reason};
@@ -10,6 +11,7 @@ use super::evaluate::{self, Data, Denial};
 use super::{Policies, namespace_object, runs};
 use crate::Cluster;
 use crate::matching::shown;
+use crate::observer::error_type;
 
 const FAILURE_KEY: &str = "validation.policy.admission.k8s.io/validation_failure";
 
@@ -22,7 +24,7 @@ impl Policies {
         object: Option<&Value>,
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
-        let policies = self.validating.get(c, Sort::Validating);
+        let policies = self.validating.get(c, Sort::Validating, self.observer.as_deref());
         if policies.is_empty() {
             return Ok(());
         }
@@ -39,10 +41,22 @@ impl Policies {
         for run in &runs {
             let (object, old) = (shown(c, a, &run.view, object).await?, shown(c, a, &run.view, old).await?);
             let data = Data { object: object.as_ref(), old: old.as_ref(), namespace: namespace.as_deref() };
+            let started = Instant::now();
             let outcome = evaluate::validate(c, a, run, &data);
             let (policy, binding) = (run.policy, run.binding);
+            let each = started.elapsed() / u32::try_from(policy.validations.len().max(1)).unwrap_or(1);
+            for _ in outcome.denials.len()..policy.validations.len() {
+                self.observe(run, false, "no_error", "allow", each);
+            }
             for d in &outcome.denials {
+                let error = error_type(&d.message);
                 for action in &binding.actions {
+                    match action.as_str() {
+                        "Deny" => self.observe(run, false, error, "deny", each),
+                        "Audit" => self.observe(run, false, error, "audit", each),
+                        "Warn" => self.observe(run, false, error, "warn", each),
+                        _ => {}
+                    }
                     match action.as_str() {
                         "Deny" => {
                             denied.get_or_insert_with(|| {

@@ -9,7 +9,6 @@ mod mutating;
 mod review;
 mod validating;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +21,7 @@ use parking_lot::Mutex;
 use crate::Cluster;
 use crate::cel::{self, Verdict};
 use crate::matching::{View, exempt, shown};
+use crate::observer::AdmissionObserver;
 
 use hook::Hook;
 use review::{Answer, Body};
@@ -50,16 +50,10 @@ pub struct WebhookCall<'a> {
     pub took: Duration,
 }
 
-/// Is told of every call.
-pub trait WebhookObserver: fmt::Debug + Send + Sync {
-    /// One call is over.
-    fn called(&self, call: &WebhookCall<'_>);
-}
-
 /// Calls webhooks.
 pub(crate) struct Webhooks {
     client: Arc<WebhookClient>,
-    observer: Option<Arc<dyn WebhookObserver>>,
+    observer: Option<Arc<dyn AdmissionObserver>>,
     mutating: Compiled,
     validating: Compiled,
 }
@@ -77,7 +71,7 @@ fn calling(hook: &Hook, why: impl std::fmt::Display) -> Failure {
 }
 
 impl Webhooks {
-    pub(crate) fn new(client: Arc<WebhookClient>, observer: Option<Arc<dyn WebhookObserver>>) -> Self {
+    pub(crate) fn new(client: Arc<WebhookClient>, observer: Option<Arc<dyn AdmissionObserver>>) -> Self {
         Webhooks { client, observer, mutating: Compiled::default(), validating: Compiled::default() }
     }
 
@@ -125,7 +119,11 @@ impl Webhooks {
     /// Asks one webhook.
     async fn ask(&self, a: &Attributes<'_>, hook: &Hook, seen: &Seen, mutating: bool) -> Result<Answer, Failure> {
         let started = Instant::now();
-        let answer = self.talk(a, hook, seen, mutating).await;
+        let what = if mutating { "Call mutating webhook" } else { "Call validating webhook" };
+        let mut span = ironkeel_trace::span(what).outgoing();
+        span.attribute("webhook", hook.name.as_str());
+        let answer = span.hold(self.talk(a, hook, seen, mutating)).await;
+        drop(span);
         if let Some(observer) = &self.observer {
             let (code, rejection) = match &answer {
                 Ok(_) => (200, None),
@@ -137,7 +135,7 @@ impl Webhooks {
             };
             let failed_open = hook.ignores && matches!(answer, Err(Failure::Calling(_)));
             let (name, operation, took) = (hook.name.as_str(), a.operation, started.elapsed());
-            observer.called(&WebhookCall { name, mutating, operation, code, rejection, failed_open, took });
+            observer.webhook(&WebhookCall { name, mutating, operation, code, rejection, failed_open, took });
         }
         answer
     }

@@ -10,6 +10,7 @@ use futures::future::join_all;
 use ironkeel_registry::{Registry, Selection, WatchStart, WatchedEvent, Watcher};
 
 use super::{Aggregator, autoregister, availability};
+use crate::hooks::{Hook, Hooks};
 
 /// Time between two checks of an available APIService, in seconds (upstream's resync).
 const RESYNC_SECONDS: u64 = 30;
@@ -62,7 +63,7 @@ impl Followed {
 type Due = HashMap<String, Instant>;
 
 /// Runs until it is dropped.
-pub(crate) async fn run(registry: Arc<Registry>, aggregator: Arc<Aggregator>) {
+pub(crate) async fn run(registry: Arc<Registry>, aggregator: Arc<Aggregator>, hooks: Hooks) {
     let followed = |group, plural| Followed::new(&registry, group, plural);
     let mut services = followed("", "services");
     let mut slices = followed("discovery.k8s.io", "endpointslices");
@@ -70,17 +71,26 @@ pub(crate) async fn run(registry: Arc<Registry>, aggregator: Arc<Aggregator>) {
     let mut definitions = followed("apiextensions.k8s.io", "customresourcedefinitions");
     let mut due = Due::new();
     let (mut starting, mut register) = (true, true);
+    hooks.finished(&[Hook::ApiServices]);
     loop {
         if register {
             match autoregister::sync(&registry, starting).await {
-                Ok(()) => (starting, register) = (false, false),
+                Ok(()) => {
+                    (starting, register) = (false, false);
+                    hooks.finished(&[Hook::LocalAvailability, Hook::Autoregistration, Hook::AutoregistrationDone]);
+                }
                 Err(error) => {
                     tracing::info!(%error, "APIServices were not written; trying again")
                 }
             }
         }
         aggregator.reload(&registry);
+        hooks.finished(&[Hook::Registration]);
         look(&registry, &aggregator, &mut due).await;
+        hooks.finished(&[Hook::RemoteAvailability, Hook::Discovery, Hook::OpenApi, Hook::OpenApiV3]);
+        if !starting {
+            hooks.finished(&[Hook::FirstSync]);
+        }
         let next = due.values().min().copied();
         let wake = async {
             match (register, next) {

@@ -247,3 +247,67 @@ async fn what_admission_notes_reaches_the_log() {
         "would violate PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)"
     );
 }
+
+/// A webhook for audit events that refuses the first `failures` requests; the lists that it got.
+async fn flaky_webhook(failures: usize) -> (std::net::SocketAddr, Arc<parking_lot::Mutex<Vec<Value>>>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let lists: Arc<parking_lot::Mutex<Vec<Value>>> = Arc::default();
+    let kept = lists.clone();
+    tokio::spawn(async move {
+        let mut asked = 0;
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let (mut seen, mut buffer) = (Vec::new(), [0; 8192]);
+            let list = loop {
+                let n = socket.read(&mut buffer).await.unwrap();
+                seen.extend_from_slice(&buffer[..n]);
+                let text = String::from_utf8_lossy(&seen);
+                let body = text.split_once("\r\n\r\n").map(|(_, b)| b.to_owned()).unwrap_or_default();
+                if let Ok(list) = serde_json::from_str::<Value>(&body) {
+                    break list;
+                }
+            };
+            asked += 1;
+            let status = if asked > failures { "200 OK" } else { "500 No" };
+            if asked > failures {
+                kept.lock().push(list);
+            }
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    (address, lists)
+}
+
+#[tokio::test]
+async fn a_blocking_webhook_has_the_event_before_the_answer_goes_out() {
+    let (address, lists) = flaky_webhook(2).await;
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let (policy, kubeconfig) = (dir.path().join("policy.yaml"), dir.path().join("webhook.yaml"));
+    std::fs::write(&policy, POLICY).unwrap();
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "contexts": [{ "name": "c", "context": { "cluster": "k" } }],
+        "clusters": [{ "name": "k", "cluster": { "server": format!("http://{address}/audit") } }],
+    });
+    std::fs::write(&kubeconfig, config.to_string()).unwrap();
+    let mut webhook = ironkeel_audit::WebhookConfig::new(kubeconfig);
+    webhook.mode = ironkeel_audit::Mode::Blocking;
+    webhook.initial_backoff = std::time::Duration::from_millis(20);
+    webhook.truncate = Some(ironkeel_audit::Truncate { event_bytes: 2000, batch_bytes: 10_000 });
+    let config = AuditConfig { policy_file: Some(policy), log: None, webhook: Some(webhook) };
+    let c = start_tuned(dir, ironkeel_embedded::Options::default(), |c| c.audit = config).await;
+    c.admin().get("/version").await.expect(200);
+    let stages: Vec<String> =
+        lists.lock().iter().map(|l| l["items"][0]["stage"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(stages, ["RequestReceived", "ResponseComplete"], "what failed is sent again");
+    // Too large with its bodies: it goes without them.
+    let mut object = config_map("large");
+    object["data"]["a"] = "x".repeat(5000).into();
+    c.admin().post("/api/v1/namespaces/default/configmaps", &object).await.expect(201);
+    let last = lists.lock().last().unwrap()["items"][0].clone();
+    assert_eq!(last["annotations"]["audit.k8s.io/truncated"], "true");
+    assert!(last["requestObject"].is_null() && last["responseObject"].is_null(), "{last}");
+    assert_eq!(last["objectRef"]["name"], "large");
+}

@@ -2,8 +2,13 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod audit;
+mod documented;
+mod gated;
 mod fairness;
+mod health;
+mod limits;
 mod observing;
 mod stopping;
+mod tracing;
 #[path = "../support/mod.rs"]
 mod support;

@@ -40,6 +40,15 @@ pub async fn start_with(dir: Arc<tempfile::TempDir>, options: Options) -> Cluste
 /// With a configuration of one's own.
 pub async fn start_tuned(dir: Arc<tempfile::TempDir>, options: Options, tune: impl FnOnce(&mut Config)) -> Cluster {
     let store = Embedded::open(dir.path().join("store"), options).unwrap();
+    start_over(dir, store, tune).await
+}
+
+/// Over a store of one's own.
+pub async fn start_over(
+    dir: Arc<tempfile::TempDir>,
+    store: Arc<dyn ironkeel_store::Store>,
+    tune: impl FnOnce(&mut Config),
+) -> Cluster {
     let node_ips = vec![[127, 0, 0, 1].into()];
     let config = PkiConfig { node_name: "node-1".into(), node_ips, ..PkiConfig::default() };
     let pki = Arc::new(Pki::load_or_create(&dir.path().join("pki"), config).unwrap());

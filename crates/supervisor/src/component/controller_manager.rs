@@ -9,9 +9,11 @@ use ironkeel_controllers::{Config, NodeIpam};
 use tokio_util::sync::CancellationToken;
 
 use super::service_accounts::Accounts;
-use super::{Component, election, read, required};
+use super::serving::{self, ServingOptions, Told};
+use super::{CONTROLLER_MANAGER_PORT, Component, election, read, required};
 use crate::Error;
-use crate::flags::{FlagError, Given, invalid};
+use crate::flags::{Flag, FlagError, Given, invalid};
+use crate::kube_apiserver::shown;
 
 /// Prefix length of a Node's range where no flag says it.
 const NODE_MASK: u8 = 24;
@@ -21,9 +23,11 @@ pub(super) struct ControllerManagerOptions {
     kubeconfig: PathBuf,
     own_accounts: bool,
     config: Config,
+    serving: Option<ServingOptions>,
+    told: Arc<Told>,
 }
 
-pub(super) fn options(given: &Given) -> Result<ControllerManagerOptions, FlagError> {
+pub(super) fn options(given: &Given, table: &[Flag]) -> Result<ControllerManagerOptions, FlagError> {
     let kubeconfig = required(given, "kubeconfig")?;
     let root_ca = read(given, "root-ca-file")?.map(String::from_utf8).transpose();
     let root_ca = root_ca
@@ -39,7 +43,10 @@ pub(super) fn options(given: &Given) -> Result<ControllerManagerOptions, FlagErr
         terminated_pod_threshold: given.parsed("terminated-pod-gc-threshold", defaults.terminated_pod_threshold)?,
         ..defaults
     };
+    let name = Component::ControllerManager.name();
     Ok(ControllerManagerOptions {
+        serving: serving::options(given, name, CONTROLLER_MANAGER_PORT)?,
+        told: Told::new(name, false, shown(given, table)),
         kubeconfig,
         own_accounts: given.switch("use-service-account-credentials", false),
         config,
@@ -67,6 +74,7 @@ fn node_ipam(given: &Given) -> Result<Option<NodeIpam>, FlagError> {
 
 pub(super) async fn run(options: ControllerManagerOptions, shutdown: CancellationToken) -> Result<(), Error> {
     let client = ironkeel_client::from_kubeconfig(&options.kubeconfig).await?;
+    serving::start(options.serving, options.told, &shutdown).await?;
     let mut config = options.config;
     if options.own_accounts {
         let accounts = Accounts::new(&options.kubeconfig, client.clone()).await?;

@@ -4,12 +4,14 @@
 
 mod controller_manager;
 mod controller_manager_flags;
+mod delegated;
 mod kubelet;
 mod kubelet_flags;
 mod kubelet_options;
 mod proxy;
 mod scheduler;
 mod service_accounts;
+mod serving;
 mod shared_flags;
 
 use std::path::PathBuf;
@@ -106,9 +108,9 @@ impl Component {
         feature_gates(&given, &mut notes)?;
         let options = match self {
             Component::Kubelet => Options::Kubelet(Box::new(kubelet_options::options(&given)?)),
-            Component::Proxy => Options::Proxy(proxy::options(&given)?),
-            Component::ControllerManager => Options::ControllerManager(Box::new(controller_manager::options(&given)?)),
-            Component::Scheduler => Options::Scheduler(scheduler::options(&given)?),
+            Component::Proxy => Options::Proxy(proxy::options(&given, &table)?),
+            Component::ControllerManager => Options::ControllerManager(Box::new(controller_manager::options(&given, &table)?)),
+            Component::Scheduler => Options::Scheduler(scheduler::options(&given, &table)?),
         };
         Ok(ComponentArguments::Run(ComponentCommand { component: self, options, notes }))
     }
@@ -225,10 +227,15 @@ fn election(given: &Given, component: Component) -> Result<Option<LeaderElectorC
     Ok(Some(config))
 }
 
+/// Upstream's ports.
+const CONTROLLER_MANAGER_PORT: u16 = 10257;
+const SCHEDULER_PORT: u16 = 10259;
+
 /// Runs `work` while this process leads; losing the lease is an error, so that the process starts anew.
 async fn lead<F>(
     client: kube::Client,
     election: Option<LeaderElectorConfig>,
+    told: &serving::Told,
     shutdown: CancellationToken,
     work: impl FnOnce(CancellationToken) -> F,
 ) -> Result<(), Error>
@@ -246,7 +253,9 @@ where
         let _ = acquired.send(token);
     }));
     let Ok(leading) = leading.await else { return Ok(()) };
+    told.leads.store(true, std::sync::atomic::Ordering::Relaxed);
     work(leading).await;
+    told.leads.store(false, std::sync::atomic::Ordering::Relaxed);
     if shutdown.is_cancelled() {
         // Gives the elector the time to release the lease.
         let _ = election.await;

@@ -1,20 +1,29 @@
 //! `ironkeel kube-proxy`.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
 use ipnet::Ipv4Net;
 use ironkeel_cni::NodeRoutesConfig;
 use ironkeel_journal::Journal;
 use tokio_util::sync::CancellationToken;
 
-use super::required;
+use super::serving::{self, Told};
+use super::{Component, required};
 use crate::flags::Effect::{Honoured, Nothing, Refused, RefusedUnless};
 use crate::flags::Takes::{Bool, Commas, Value};
-use crate::flags::{Flag, FlagError, Given, flag};
+use crate::flags::{Flag, FlagError, Given, flag, invalid};
 use crate::instance::host_name;
+use crate::kube_apiserver::shown;
 use crate::{Error, Instance, preflight};
 
-const NO_SERVER: &str = "the proxy has no server of its own: neither /healthz nor /metrics";
+/// Upstream's ports.
+const HEALTH_PORT: u16 = 10256;
+const METRICS_PORT: u16 = 10249;
 const NFTABLES: &str = "nftables is the only mode";
 const CONNTRACK: &str = "the kernel's connection tracking is left as it is";
 
@@ -30,7 +39,7 @@ pub(super) const TABLE: &[Flag] = &[
     flag("proxy-mode", Value, RefusedUnless("nftables", NFTABLES), ""),
     flag("detect-local-mode", Value, RefusedUnless("ClusterCIDR", "--cluster-cidr tells who is local"), ""),
     flag("bind-address", Value, Nothing("node ports are open on every address"), ""),
-    flag("bind-address-hard-fail", Bool, Nothing(NO_SERVER), ""),
+    flag("bind-address-hard-fail", Bool, Nothing("a port that is taken ends the process"), ""),
     flag("cleanup", Bool, RefusedUnless("false", "`ironkeel reset --data-dir …` cleans up"), ""),
     flag("config-sync-period", Value, Nothing("changes are watched"), ""),
     flag("conntrack-max-per-core", Value, Nothing(CONNTRACK), ""),
@@ -40,10 +49,15 @@ pub(super) const TABLE: &[Flag] = &[
     flag("conntrack-tcp-timeout-established", Value, Nothing(CONNTRACK), ""),
     flag("conntrack-udp-timeout", Value, Nothing(CONNTRACK), ""),
     flag("conntrack-udp-timeout-stream", Value, Nothing(CONNTRACK), ""),
-    flag("healthz-bind-address", Value, Nothing(NO_SERVER), ""),
-    flag("healthz-port", Value, Nothing(NO_SERVER), ""),
-    flag("metrics-bind-address", Value, Nothing(NO_SERVER), ""),
-    flag("metrics-port", Value, Nothing(NO_SERVER), ""),
+    flag(
+        "healthz-bind-address",
+        Value,
+        Honoured,
+        "Where /healthz and /livez are served; empty for nowhere [0.0.0.0:10256]",
+    ),
+    flag("healthz-port", Value, Honoured, "Its port; 0 for none [10256]"),
+    flag("metrics-bind-address", Value, Honoured, "Where /metrics is served; empty for nowhere [127.0.0.1:10249]"),
+    flag("metrics-port", Value, Honoured, "Its port; 0 for none [10249]"),
     flag("init-only", Bool, RefusedUnless("false", "nothing has to be prepared"), ""),
     flag("iptables-localhost-nodeports", Bool, Nothing(NFTABLES), ""),
     flag("iptables-masquerade-bit", Value, Nothing(NFTABLES), ""),
@@ -63,7 +77,7 @@ pub(super) const TABLE: &[Flag] = &[
     flag("pod-bridge-interface", Value, Refused("--cluster-cidr tells who is local"), ""),
     flag("pod-interface-name-prefix", Value, Refused("--cluster-cidr tells who is local"), ""),
     flag("profiling", Bool, Nothing("there is no /debug/pprof"), ""),
-    flag("show-hidden-metrics-for-version", Value, Nothing(NO_SERVER), ""),
+    flag("show-hidden-metrics-for-version", Value, Nothing("no metric is hidden"), ""),
 ];
 
 /// What the command was given.
@@ -74,9 +88,31 @@ pub(super) struct ProxyOptions {
     service_cidr: Option<Ipv4Net>,
     cluster_cidr: Option<Ipv4Net>,
     node_routes: bool,
+    health: Option<SocketAddr>,
+    metrics: Option<SocketAddr>,
+    told: Arc<Told>,
 }
 
-pub(super) fn options(given: &Given) -> Result<ProxyOptions, FlagError> {
+/// Where one of the plain servers listens: `host:port`, `host`, or nothing at all.
+fn address(
+    given: &Given,
+    flags: (&'static str, &'static str),
+    usual: (IpAddr, u16),
+) -> Result<Option<SocketAddr>, FlagError> {
+    let port = given.parsed(flags.1, usual.1)?;
+    let address = match given.all(flags.0).last().map(String::as_str) {
+        Some("") => return Ok(None),
+        Some(text) => match (text.parse::<SocketAddr>(), text.parse::<IpAddr>()) {
+            (Ok(address), _) => address,
+            (Err(_), Ok(ip)) => SocketAddr::new(ip, port),
+            (Err(_), Err(_)) => return Err(invalid(flags.0, text, "must be an IP address with a port")),
+        },
+        None => SocketAddr::new(usual.0, port),
+    };
+    Ok(Some(address).filter(|a| a.port() != 0))
+}
+
+pub(super) fn options(given: &Given, table: &[Flag]) -> Result<ProxyOptions, FlagError> {
     let range = |flag: &'static str| {
         given.text(flag).map(|_| given.parsed(flag, Ipv4Net::default()).map(|net| net.trunc())).transpose()
     };
@@ -87,6 +123,9 @@ pub(super) fn options(given: &Given) -> Result<ProxyOptions, FlagError> {
         service_cidr: range("service-cluster-ip-range")?,
         cluster_cidr: range("cluster-cidr")?,
         node_routes: given.switch("node-routes", false),
+        health: address(given, ("healthz-bind-address", "healthz-port"), ([0, 0, 0, 0].into(), HEALTH_PORT))?,
+        metrics: address(given, ("metrics-bind-address", "metrics-port"), ([127, 0, 0, 1].into(), METRICS_PORT))?,
+        told: Told::new(Component::Proxy.name(), false, shown(given, table)),
     })
 }
 
@@ -96,6 +135,17 @@ pub(super) async fn run(options: ProxyOptions, shutdown: CancellationToken) -> R
     ironkeel_auth::pki::create_private_dir(&instance.dir)?;
     let _lock = preflight::lock(&instance.dir)?;
     let journal = Journal::open(&instance.journal())?;
+    let told = options.told.clone();
+    if let Some(address) = options.health {
+        serving::start_plain(address, health, &shutdown).await?;
+    }
+    if let Some(address) = options.metrics {
+        let answer = move |request: &Request<Incoming>| match request.uri().path() {
+            "/proxyMode" => serving::text(StatusCode::OK, "nftables"),
+            _ => serving::respond(&told, request),
+        };
+        serving::start_plain(address, answer, &shutdown).await?;
+    }
     let client = ironkeel_client::from_kubeconfig(&options.kubeconfig).await?;
     let config = ironkeel_proxy::Config {
         node_name: options.node_name.clone(),
@@ -115,4 +165,17 @@ pub(super) async fn run(options: ProxyOptions, shutdown: CancellationToken) -> R
         ironkeel_cni::follow_nodes(config, client.clone(), shutdown.clone()).await.map_err(Error::from)
     };
     tokio::try_join!(proxy, routes).map(drop)
+}
+
+/// `/healthz` and `/livez`, in upstream's JSON: the proxy is well as long as it runs, since a failure to write its rules
+/// ends it.
+fn health(request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    if !matches!(request.uri().path(), "/healthz" | "/livez") {
+        return serving::text(StatusCode::NOT_FOUND, "404 page not found\n");
+    }
+    let now = jiff::Timestamp::now().to_string();
+    let body = serde_json::json!({ "lastUpdated": now, "currentTime": now, "nodeEligible": true, "healthy": true });
+    let mut response = serving::text(StatusCode::OK, body.to_string());
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response
 }

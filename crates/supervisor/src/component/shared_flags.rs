@@ -1,11 +1,12 @@
-//! Flags that several components have: logging, the client, leader election, the server that is not here.
+//! Flags that several components have: logging, the client, leader election, the server.
 
 use crate::flags::Effect::{Honoured, Nothing, Refused, RefusedUnless};
 use crate::flags::Takes::{Bool, Commas, List, Value};
 use crate::flags::{Flag, flag};
 
 const GO: &str = "it tunes Go's runtime or its logging";
-const NO_SERVER: &str = "this component has no server of its own: neither /healthz nor /metrics";
+const ASKED: &str = "every request is asked about";
+const PROXIES: &str = "front proxies may not name users here";
 
 /// Logging and gates.
 pub(super) const LOGGING: &[Flag] = &[
@@ -44,35 +45,40 @@ pub(super) const LEADING: &[Flag] = &[
     flag("unsupported-kube-api-over-localhost", Bool, RefusedUnless("false", "the kubeconfig names the server"), ""),
 ];
 
-/// Upstream's own server of a component.
+/// The server of a component.
 pub(super) const SERVING: &[Flag] = &[
-    flag("authentication-kubeconfig", Value, Nothing(NO_SERVER), ""),
-    flag("authentication-skip-lookup", Bool, Nothing(NO_SERVER), ""),
-    flag("authentication-token-webhook-cache-ttl", Value, Nothing(NO_SERVER), ""),
-    flag("authentication-tolerate-lookup-failure", Bool, Nothing(NO_SERVER), ""),
-    flag("authorization-always-allow-paths", Commas, Nothing(NO_SERVER), ""),
-    flag("authorization-kubeconfig", Value, Nothing(NO_SERVER), ""),
-    flag("authorization-webhook-cache-authorized-ttl", Value, Nothing(NO_SERVER), ""),
-    flag("authorization-webhook-cache-unauthorized-ttl", Value, Nothing(NO_SERVER), ""),
-    flag("bind-address", Value, Nothing(NO_SERVER), ""),
-    flag("secure-port", Value, Nothing(NO_SERVER), ""),
-    flag("cert-dir", Value, Nothing(NO_SERVER), ""),
-    flag("client-ca-file", Value, Nothing(NO_SERVER), ""),
-    flag("disable-http2-serving", Bool, Nothing(NO_SERVER), ""),
-    flag("http2-max-streams-per-connection", Value, Nothing(NO_SERVER), ""),
-    flag("permit-address-sharing", Bool, Nothing(NO_SERVER), ""),
-    flag("permit-port-sharing", Bool, Nothing(NO_SERVER), ""),
-    flag("requestheader-allowed-names", Commas, Nothing(NO_SERVER), ""),
-    flag("requestheader-client-ca-file", Value, Nothing(NO_SERVER), ""),
-    flag("requestheader-extra-headers-prefix", Commas, Nothing(NO_SERVER), ""),
-    flag("requestheader-group-headers", Commas, Nothing(NO_SERVER), ""),
-    flag("requestheader-uid-headers", Commas, Nothing(NO_SERVER), ""),
-    flag("requestheader-username-headers", Commas, Nothing(NO_SERVER), ""),
-    flag("tls-cert-file", Value, Nothing(NO_SERVER), ""),
-    flag("tls-private-key-file", Value, Nothing(NO_SERVER), ""),
-    flag("tls-cipher-suites", Commas, Nothing(NO_SERVER), ""),
-    flag("tls-curve-preferences", Commas, Nothing(NO_SERVER), ""),
-    flag("tls-min-version", Value, Nothing(NO_SERVER), ""),
-    flag("tls-sni-cert-key", List, Nothing(NO_SERVER), ""),
-    flag("show-hidden-metrics-for-version", Value, Nothing(NO_SERVER), ""),
+    flag("authentication-kubeconfig", Value, Honoured, "Who reviews tokens; without it tokens are nobody's"),
+    flag(
+        "authentication-skip-lookup",
+        Bool,
+        Honoured,
+        "Do not look for the authorities of clients in the cluster [false]",
+    ),
+    flag("authentication-token-webhook-cache-ttl", Value, Nothing(ASKED), ""),
+    flag("authentication-tolerate-lookup-failure", Bool, Honoured, "Go on where they are not found [true]"),
+    flag("authorization-always-allow-paths", Commas, Honoured, "Paths for everybody [/healthz,/readyz,/livez]"),
+    flag("authorization-kubeconfig", Value, Honoured, "Who reviews accesses; without it only those paths are served"),
+    flag("authorization-webhook-cache-authorized-ttl", Value, Nothing(ASKED), ""),
+    flag("authorization-webhook-cache-unauthorized-ttl", Value, Nothing(ASKED), ""),
+    flag("bind-address", Value, Honoured, "Where to listen [0.0.0.0]"),
+    flag("secure-port", Value, Honoured, "Port; 0 for none"),
+    flag("cert-dir", Value, Honoured, "Where a generated certificate is kept; in memory without it"),
+    flag("client-ca-file", Value, Honoured, "Authorities of client certificates"),
+    flag("disable-http2-serving", Bool, RefusedUnless("false", "HTTP/2 is always offered"), ""),
+    flag("http2-max-streams-per-connection", Value, Nothing("hyper's limit holds"), ""),
+    flag("permit-address-sharing", Bool, Nothing("addresses are bound plainly"), ""),
+    flag("permit-port-sharing", Bool, RefusedUnless("false", "the port is this process's own"), ""),
+    flag("requestheader-allowed-names", Commas, Nothing(PROXIES), ""),
+    flag("requestheader-client-ca-file", Value, Nothing(PROXIES), ""),
+    flag("requestheader-extra-headers-prefix", Commas, Nothing(PROXIES), ""),
+    flag("requestheader-group-headers", Commas, Nothing(PROXIES), ""),
+    flag("requestheader-uid-headers", Commas, Nothing(PROXIES), ""),
+    flag("requestheader-username-headers", Commas, Nothing(PROXIES), ""),
+    flag("tls-cert-file", Value, Honoured, "Serving certificate"),
+    flag("tls-private-key-file", Value, Honoured, "Its key"),
+    flag("tls-cipher-suites", Commas, Honoured, "Allowed TLS 1.2 cipher suites"),
+    flag("tls-curve-preferences", Commas, Nothing("rustls' groups are offered"), ""),
+    flag("tls-min-version", Value, Honoured, "VersionTLS12 or VersionTLS13"),
+    flag("tls-sni-cert-key", List, Refused("there is one serving certificate"), ""),
+    flag("show-hidden-metrics-for-version", Value, Nothing("no metric is hidden"), ""),
 ];

@@ -5,6 +5,7 @@ mod authentication;
 mod authorization;
 mod dynamic;
 mod gates;
+mod observing;
 mod options;
 mod reload;
 mod serving;
@@ -21,6 +22,7 @@ use crate::at_rest::Configured;
 use crate::engine::Engine;
 use crate::flags::{self, FlagError};
 use crate::{Error, Stop, notify};
+pub(crate) use observing::{features, shown};
 use options::Options;
 pub(crate) use options::feature_gates;
 

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ironkeel_apiserver::{ClientIdentity, Config, DelegatesConfig, WebhookConfig};
-use ironkeel_audit::LogConfig;
+use ironkeel_apiserver::{ClientIdentity, Config, DelegatesConfig, InFlightLimits, WebhookConfig};
 use ironkeel_auth::{
     AuthenticatorConfig, RequestHeaderConfig, ServiceAccountIssuer,
 };
 
 use super::dynamic::{Files, service_account_keys};
 use super::gates::GATES;
+use super::observing;
 use super::reload::Reload;
 use crate::engine::StoreOptions;
 use crate::flags::{FlagError, Given, invalid};
@@ -72,13 +72,19 @@ pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
         None if !listen.ip().is_unspecified() => listen.ip(),
         None => network::node_ip().unwrap_or(IpAddr::from([127, 0, 0, 1])),
     };
-    let (service_cidr, first) = service_range(given)?;
+    let (service_cidr, secondary, first) = service_ranges(given)?;
     let tls = super::serving::tls(given, advertise, first, &mut notes, &mut reload)?;
     let (authenticator, issuer) = tokens(given)?;
     let mut config = Config::new(authenticator, issuer);
     config.advertise_address = advertise;
     config.secure_port = listen.port();
     config.service_cidr = service_cidr;
+    config.secondary_service_cidr = secondary;
+    let on = |pair: &&String| pair.rsplit_once('=').is_some_and(|(name, v)| {
+        name.rsplit_once(':').map_or(name, |n| n.1).trim() == CBOR_GATE && matches!(v.trim(), "true" | "1" | "t")
+    });
+    config.cbor = given.all("feature-gates").iter().any(|pair| on(&pair));
+    config.route_to_endpoints = given.switch("enable-aggregator-routing", false);
     config.node_ports = node_ports(given)?;
     config.client_ca_pem = optional(given, "client-ca-file")?.unwrap_or_default();
     config.request_header = front_proxies(given)?;
@@ -98,6 +104,9 @@ pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
     let (on, off) = (given.all("enable-admission-plugins"), given.all("disable-admission-plugins"));
     config.admission.plugins =
         plugins.with_flags(on, off).map_err(|e| invalid("enable-admission-plugins", &on.join(","), e.to_string()))?;
+    let file = given.text("admission-control-config-file");
+    let unusable = |e: &dyn std::fmt::Display| invalid("admission-control-config-file", file.unwrap_or_default(), e.to_string());
+    config.admission.configure(file.map(std::path::Path::new)).map_err(|e| unusable(&e))?;
     config.request_timeout = given.duration("request-timeout", Duration::from_secs(60))?;
     config.shutdown_delay = given.duration("shutdown-delay-duration", Duration::ZERO)?;
     config.goaway_chance = given.parsed("goaway-chance", 0.0)?;
@@ -105,8 +114,19 @@ pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
         let value = given.text("goaway-chance").unwrap_or_default();
         return Err(invalid("goaway-chance", value, "must be within [0, 0.02]"));
     }
-    config.seats = given.parsed("max-requests-inflight", ironkeel_apiserver::MAX_READING_IN_FLIGHT)?
-        + given.parsed("max-mutating-requests-inflight", ironkeel_apiserver::MAX_MUTATING_IN_FLIGHT)?;
+    let reading = given.parsed("max-requests-inflight", ironkeel_apiserver::MAX_READING_IN_FLIGHT)?;
+    let mutating = given.parsed("max-mutating-requests-inflight", ironkeel_apiserver::MAX_MUTATING_IN_FLIGHT)?;
+    if given.switch("enable-priority-and-fairness", true) {
+        if reading + mutating == 0 {
+            let why = "--max-requests-inflight and --max-mutating-requests-inflight must not both be 0 with priority and fairness";
+            return Err(invalid("max-requests-inflight", "0", why));
+        }
+        config.seats = reading + mutating;
+    } else {
+        config.in_flight_limits = Some(InFlightLimits { reading, mutating });
+    }
+    let seconds = given.parsed("min-request-timeout", config.min_request_timeout.as_secs())?;
+    config.min_request_timeout = Duration::from_secs(seconds);
     config.external_host = given.text("external-hostname").map(|h| format!("{h}:{}", listen.port()));
     config.reconcile_endpoints = match given.text("endpoint-reconciler-type") {
         None | Some("lease" | "master-count") => true,
@@ -114,7 +134,10 @@ pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
         Some(other) => return Err(invalid("endpoint-reconciler-type", other, "must be lease or none")),
     };
     config.hostname = nix::unistd::gethostname().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    config.audit = audit(given)?;
+    config.audit = observing::audit(given)?;
+    config.tracing = observing::tracing(given, &config.hostname)?;
+    config.features = observing::features();
+    config.flags = observing::shown(given, super::table::TABLE);
     Ok(Options {
         store: store(given)?,
         listen,
@@ -157,19 +180,28 @@ fn store(given: &Given) -> Result<StoreOptions, FlagError> {
     }))
 }
 
-type Range = ((IpAddr, u8), IpAddr);
+/// The range of ClusterIPs, one of the other family where there is, and the first address.
+type Ranges = ((IpAddr, u8), Option<(IpAddr, u8)>, IpAddr);
 
-fn service_range(given: &Given) -> Result<Range, FlagError> {
+fn service_ranges(given: &Given) -> Result<Ranges, FlagError> {
     const FLAG: &str = "service-cluster-ip-range";
     let all = given.all(FLAG);
-    if all.len() > 1 {
-        return Err(invalid(FLAG, &all.join(","), "dual-stack Services are not supported; give one range"));
+    let wrong = |why: &str| invalid(FLAG, &all.join(","), why);
+    let range = |text: &str| {
+        let net: ipnet::IpNet = text.parse().map_err(|_| wrong("must be a CIDR such as 10.96.0.0/12"))?;
+        Ok(net.trunc())
+    };
+    let net = range(all.first().map_or(SERVICE_RANGE, String::as_str))?;
+    let second = match all {
+        [] | [_] => None,
+        [_, second] => Some(range(second)?),
+        _ => return Err(wrong("must be one range, or one of each family")),
+    };
+    if second.is_some_and(|s| s.addr().is_ipv4() == net.addr().is_ipv4()) {
+        return Err(wrong("must be one range, or one of each family"));
     }
-    let text = all.first().map_or(SERVICE_RANGE, String::as_str);
-    let net: ipnet::IpNet = text.parse().map_err(|_| invalid(FLAG, text, "must be a CIDR such as 10.96.0.0/12"))?;
-    let net = net.trunc();
     let first = net.hosts().next().unwrap_or_else(|| net.network());
-    Ok(((net.network(), net.prefix_len()), first))
+    Ok(((net.network(), net.prefix_len()), second.map(|s| (s.network(), s.prefix_len())), first))
 }
 
 fn node_ports(given: &Given) -> Result<std::ops::RangeInclusive<u16>, FlagError> {
@@ -263,25 +295,10 @@ fn token_webhook(given: &Given) -> Result<Option<WebhookConfig>, FlagError> {
     Ok(Some(config))
 }
 
-fn audit(given: &Given) -> Result<ironkeel_audit::Config, FlagError> {
-    let log = match given.text("audit-log-path") {
-        Some(path) => {
-            let mut log = LogConfig::new(path);
-            log.max_size_mib = given.parsed("audit-log-maxsize", 0)?;
-            log.max_age_days = given.parsed("audit-log-maxage", 0)?;
-            log.max_backups = given.parsed("audit-log-maxbackup", 0)?;
-            Some(log)
-        }
-        None => None,
-    };
-    Ok(ironkeel_audit::Config {
-        policy_file: given.text("audit-policy-file").map(PathBuf::from),
-        log,
-        ..ironkeel_audit::Config::default()
-    })
-}
-
 /// Known gates are taken note of; a change of a default is said to have no effect.
+/// The one gate that changes anything.
+const CBOR_GATE: &str = "CBORServingAndStorage";
+
 pub(crate) fn feature_gates(given: &Given, notes: &mut Vec<String>) -> Result<(), FlagError> {
     const FLAG: &str = "feature-gates";
     for pair in given.all(FLAG) {
@@ -299,14 +316,14 @@ pub(crate) fn feature_gates(given: &Given, notes: &mut Vec<String>) -> Result<()
             continue;
         }
         let gate = GATES.binary_search_by(|g| g.0.cmp(name)).ok().map(|i| GATES[i]);
-        let Some((_, default, locked)) = gate else {
+        let Some((_, default, locked, _)) = gate else {
             return Err(invalid(FLAG, pair, format!("unrecognized feature gate: {name}")));
         };
         if on != default && locked {
             let why = format!("cannot set feature gate {name} to {on}, feature is locked to {default}");
             return Err(invalid(FLAG, pair, why));
         }
-        if on != default {
+        if on != default && name != CBOR_GATE {
             notes.push(format!("--feature-gates={pair} has no effect: what is here is always on, the rest absent"));
         }
     }
