@@ -23,7 +23,7 @@ pub(crate) use files::{read as read_file, read_private as read_private_file, wri
 pub use kubeconfig::{kubeconfig, kubeconfig_with_token};
 pub use node::{NodeCertificates, issue_node};
 pub use serving::{ReplaceableCertificates, ServingCertificates, self_signed, self_signed_pem};
-pub use tls::{api_server_tls, api_server_tls_with};
+pub use tls::{AnyCertificate, api_server_tls, api_server_tls_with};
 
 use crate::PkiError;
 use crate::token::{KeySet, SigningKey};

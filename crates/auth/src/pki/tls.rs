@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use rustls::client::danger::HandshakeSignatureValid;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{ClientConfig, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use super::{CertificateKey, Identity, Pki};
 use crate::PkiError;
@@ -27,12 +27,46 @@ fn http_protocols() -> Vec<Vec<u8>> {
     vec![b"h2".to_vec(), b"http/1.1".to_vec()]
 }
 
-/// Asks for a client certificate and has the peer prove that it owns it. Chains are verified by
-/// [`crate::ClientCertificates`], so that a certificate of nobody is answered 401, not cut off.
+/// Has the peer prove that it owns the certificate that it shows, whosever that is. As a server's, it asks
+/// for a client certificate: chains are verified by [`crate::ClientCertificates`], so that a certificate of
+/// nobody is answered 401, not cut off. As a client's, it believes any server.
 #[derive(Debug)]
-struct AskForCertificate(WebPkiSupportedAlgorithms);
+pub struct AnyCertificate(WebPkiSupportedAlgorithms);
 
-impl ClientCertVerifier for AskForCertificate {
+impl Default for AnyCertificate {
+    fn default() -> Self {
+        AnyCertificate(provider().signature_verification_algorithms)
+    }
+}
+
+/// What both kinds of verifier have in common.
+macro_rules! signatures {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0)
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.0.supported_schemes()
+        }
+    };
+}
+
+impl ClientCertVerifier for AnyCertificate {
     fn client_auth_mandatory(&self) -> bool {
         false
     }
@@ -50,27 +84,22 @@ impl ClientCertVerifier for AskForCertificate {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
+    signatures!();
+}
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
         &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0)
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
-    }
+    signatures!();
 }
 
 /// An API server's TLS with one serving certificate.
@@ -95,7 +124,6 @@ pub fn api_server_tls_with(
     versions: &[&'static rustls::SupportedProtocolVersion],
     cipher_suites: &[String],
 ) -> Result<Arc<ServerConfig>, PkiError> {
-    let ask = AskForCertificate(provider().signature_verification_algorithms);
     let mut provider = CryptoProvider::clone(&provider());
     if !cipher_suites.is_empty() {
         // rustls writes suites of TLS 1.3 as `TLS13_…`; Go knows two of 1.2 by short names besides.
@@ -114,7 +142,7 @@ pub fn api_server_tls_with(
     }
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(versions)?
-        .with_client_cert_verifier(Arc::new(ask))
+        .with_client_cert_verifier(Arc::new(AnyCertificate::default()))
         .with_cert_resolver(certificates);
     config.alpn_protocols = http_protocols();
     Ok(Arc::new(config))
