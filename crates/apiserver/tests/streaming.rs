@@ -70,7 +70,7 @@ fn old_kubelet(mut request: Incoming) -> Response<Full<Bytes>> {
     if request.headers()["upgrade"] != "SPDY/3.1" {
         return Response::builder().status(403).body(Full::default()).unwrap();
     }
-    assert_eq!(request.headers()["x-stream-protocol-version"], "v4.remotecommand.k8s.io");
+    assert_eq!(request.headers()["x-stream-protocol-version"], "v4.channel.k8s.io");
     assert!(!request.headers().contains_key("sec-websocket-protocol"));
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
@@ -90,7 +90,7 @@ fn old_kubelet(mut request: Incoming) -> Response<Full<Bytes>> {
         connection.close().await;
     });
     let response = Response::builder().status(101).header("connection", "Upgrade").header("upgrade", "SPDY/3.1");
-    response.header("x-stream-protocol-version", "v4.remotecommand.k8s.io").body(Full::default()).unwrap()
+    response.header("x-stream-protocol-version", "v4.channel.k8s.io").body(Full::default()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,7 +58,7 @@
 //! speaks only SPDY.
 //!
 //! Not served: `v2`/`v3` names of the WebSocket protocol (there are none upstream), SPDY's flow control
-//! (upstream has none, see [`spdy`]), `v5.remotecommand.k8s.io` over SPDY.
+//! (upstream has none, see [`spdy`]), `v5.channel.k8s.io` over SPDY.
 //!
 //! What does not live here: anything that knows a container, and authentication — the server listens on
 //! loopback only, and the unguessable token is the permission.

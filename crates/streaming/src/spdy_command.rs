@@ -13,11 +13,11 @@ use crate::remote_command::{CHUNK_BYTES, RemoteCommand, Resizer, SizeSplitter, u
 use crate::spdy::{Connection, SpdyStream, StreamWriter};
 use crate::{Backend, STREAM_CREATION_TIMEOUT, status};
 
-const V4: &str = "v4.remotecommand.k8s.io";
+const V4: &str = "v4.channel.k8s.io";
 const V1: &str = "channel.k8s.io";
 
 /// The versions of the protocol that are served.
-pub(crate) const PROTOCOLS: &[&str] = &[V4, "v3.remotecommand.k8s.io", "v2.remotecommand.k8s.io", V1];
+pub(crate) const PROTOCOLS: &[&str] = &[V4, "v3.channel.k8s.io", "v2.channel.k8s.io", V1];
 
 /// Serves one remote command until it, or for an attach its client, has ended.
 pub(crate) async fn serve<S>(socket: S, protocol: &'static str, command: RemoteCommand, backend: Arc<dyn Backend>)
@@ -67,7 +67,7 @@ where
 
 /// The streams that the client has to open.
 fn expected(command: &RemoteCommand, protocol: &str) -> Vec<&'static str> {
-    let resize = command.tty() && protocol != V1 && protocol != "v2.remotecommand.k8s.io";
+    let resize = command.tty() && protocol != V1 && protocol != "v2.channel.k8s.io";
     let all = [
         ("error", true),
         ("stdin", command.stdin()),

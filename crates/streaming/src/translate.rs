@@ -77,7 +77,7 @@ pub fn accept<B: Default>(headers: &HeaderMap, translation: Translation) -> Opti
 /// The headers that ask a server for SPDY.
 pub fn spdy_headers(translation: Translation) -> HeaderMap {
     let protocol = match translation {
-        Translation::Command(_) => "v4.remotecommand.k8s.io",
+        Translation::Command(_) => "v4.channel.k8s.io",
         Translation::PortForward => "portforward.k8s.io",
     };
     let mut out = HeaderMap::new();

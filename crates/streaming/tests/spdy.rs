@@ -13,7 +13,7 @@ use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-const V4: &str = "v4.remotecommand.k8s.io";
+const V4: &str = "v4.channel.k8s.io";
 
 async fn run(connection: &mut Connection, input: &[u8]) -> [Vec<u8>; 3] {
     let mut reads = Vec::new();

@@ -47,7 +47,7 @@ async fn run(socket: &mut WebSocketStream<DuplexStream>, input: &[u8]) -> [Vec<u
 async fn a_command_keeps_its_streams_and_its_status() {
     let (server, _guard) = server().await;
     let url = server.exec_url(sh("cat; echo err >&2; exit 7")).unwrap();
-    let mut socket = client(&url, "v4.remotecommand.k8s.io", Translation::Command(ALL)).await;
+    let mut socket = client(&url, "v4.channel.k8s.io", Translation::Command(ALL)).await;
     let input = vec![b'x'; 3 << 20];
     let [_, stdout, stderr, error, _] = run(&mut socket, &input).await;
     assert!(stdout == input, "{} bytes", stdout.len());
@@ -62,7 +62,7 @@ async fn sizes_of_a_terminal_arrive() {
     let request = ExecRequest { container_id: "c".into(), cmd, tty: true, stdin: true, stdout: true, stderr: false };
     let url = server.exec_url(request).unwrap();
     let streams = CommandStreams { tty: true, ..ALL };
-    let mut socket = client(&url, "v4.remotecommand.k8s.io", Translation::Command(streams)).await;
+    let mut socket = client(&url, "v4.channel.k8s.io", Translation::Command(streams)).await;
     socket.send(Message::Binary([&[4], &br#"{"Width":9,"Height":5}"#[..]].concat().into())).await.unwrap();
     let [_, stdout, _, error, _] = run(&mut socket, b"").await;
     assert_eq!(stdout, b"9x5;");
@@ -84,7 +84,7 @@ async fn a_server_that_breaks_off_is_told_as_a_failure() {
 async fn a_client_that_leaves_ends_the_servers_connection() {
     let (server, _guard) = server().await;
     let url = server.exec_url(sh("cat")).unwrap();
-    let server = upgrade(&url, "v4.remotecommand.k8s.io").await;
+    let server = upgrade(&url, "v4.channel.k8s.io").await;
     let (ours, theirs) = tokio::io::duplex(64 << 10);
     let translating = tokio::spawn(translate(theirs, server, Translation::Command(ALL)));
     let mut socket = WebSocketStream::from_raw_socket(ours, Role::Client, None).await;
