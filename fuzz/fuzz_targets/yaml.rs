@@ -12,7 +12,8 @@ fuzz_target!(|data: &[u8]| {
     let value = parse_json(&json).expect("own JSON is read");
     let mut out = Vec::new();
     encode_yaml(&value, &mut out);
-    let (again, problems) = decode_yaml(&out, None).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&out)));
+    let (again, problems) =
+        decode_yaml(&out, None).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&out)));
     assert!(problems.is_empty());
     let mut text = Vec::new();
     encode_yaml(&again, &mut text);

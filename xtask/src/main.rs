@@ -1,10 +1,11 @@
-//! Code generation, tidiness, images, conformance.
+//! Code generation, tidiness, images, conformance, fuzzing.
 
 mod codegen;
 mod codegen_columns;
 mod codegen_grpc;
 mod codegen_rbac;
 mod conformance;
+mod fuzz;
 mod images;
 mod tidy;
 
@@ -38,6 +39,8 @@ enum Task {
     },
     /// Run upstream's end-to-end suite against a cluster of ours, and write docs/conformance.md
     Conformance(conformance::Conformance),
+    /// Run the coverage-guided fuzzers of fuzz/ for a time each
+    Fuzz(fuzz::Fuzz),
 }
 
 fn root() -> PathBuf {
@@ -50,5 +53,6 @@ fn main() -> Result<()> {
         Task::Tidy => tidy::run(&root()),
         Task::Images { out } => images::run(&root(), &out),
         Task::Conformance(task) => conformance::run(&root(), &task),
+        Task::Fuzz(task) => fuzz::run(&root(), &task),
     }
 }
