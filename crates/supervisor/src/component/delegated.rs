@@ -86,7 +86,7 @@ impl Delegated {
 
     async fn who(&self, token: &str) -> Option<UserInfo> {
         let client = self.authentication.clone()?;
-        let spec = TokenReviewSpec { token: Some(token.to_owned()), ..TokenReviewSpec::default() };
+        let spec = TokenReviewSpec { token: token.to_owned(), ..TokenReviewSpec::default() };
         let review = TokenReview { spec, ..TokenReview::default() };
         let answer = match Api::<TokenReview>::all(client).create(&PostParams::default(), &review).await {
             Ok(answer) => answer,
