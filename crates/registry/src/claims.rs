@@ -44,6 +44,9 @@ const REPAIR_INTERVAL_SECONDS: u64 = 180;
 /// A claim younger than this may be of a Service that is being written, in seconds (upstream: as long).
 const CLAIM_GRACE_SECONDS: i64 = 60;
 
+/// A Service's key, and the addresses and ports that it holds.
+type Held = (String, Vec<IpAddr>, HashSet<u16>);
+
 /// What a claim left in the store, to be taken back when the Service is not written.
 #[derive(Debug)]
 pub(crate) struct Undo {
@@ -290,7 +293,7 @@ impl Registry {
     }
 
     /// What every Service holds, by its key.
-    fn held_by_services(&self) -> Result<Vec<(String, Vec<IpAddr>, HashSet<u16>)>, ApiError> {
+    fn held_by_services(&self) -> Result<Vec<Held>, ApiError> {
         let home = self.row("", "v1", "services").and_then(|r| r.stored.clone());
         let entries = home.iter().flat_map(|h| h.cache.snapshot("", "", |_| true).entries);
         entries
