@@ -51,17 +51,22 @@ async fn until<F: Future<Output = bool>>(what: &str, mut done: impl FnMut() -> F
 fn component(component: Component, arguments: Vec<String>) -> (oneshot::Sender<()>, tokio::task::JoinHandle<()>) {
     let Ok(ComponentArguments::Run(command)) = component.arguments(arguments) else { panic!("{component:?}") };
     let (stop, stopped) = oneshot::channel::<()>();
-    let task = tokio::spawn(async move {
+    let task = tokio::task::spawn_local(async move {
         let stop = async {
             let _ = stopped.await;
         };
-        command.run("/nonexistent".into(), stop).await.unwrap();
+        command.run("/nonexistent".into(), Box::pin(stop)).await.unwrap();
     });
     (stop, task)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn components_are_asked_by_whom_the_api_server_allows() {
+    // Commands run where they were made.
+    tokio::task::LocalSet::new().run_until(ask_components()).await;
+}
+
+async fn ask_components() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path();
     let (tokens, key) = (dir.join("tokens.csv"), dir.join("sa.key"));
@@ -78,11 +83,11 @@ async fn components_are_asked_by_whom_the_api_server_allows() {
     let arguments = line.split_whitespace().map(str::to_owned).collect();
     let Ok(ApiServerArguments::Serve(command)) = api_server_arguments(arguments) else { panic!("the API server") };
     let (stop_server, stopped) = oneshot::channel::<()>();
-    let server = tokio::spawn(async move {
+    let server = tokio::task::spawn_local(async move {
         let stop = async {
             let _ = stopped.await;
         };
-        command.run(stop).await.unwrap();
+        command.run(Box::pin(stop)).await.unwrap();
     });
     until("the API server", || async { get(dir, port, "t-admin", "/readyz").await.0 == 200 }).await;
     let flags = get(dir, port, "t-monitor", "/flagz").await;
@@ -119,7 +124,7 @@ async fn components_are_asked_by_whom_the_api_server_allows() {
                 let page = get(dir, own, "t-monitor", "/metrics").await.1;
                 page.lines().any(|l| {
                     let adds = l.strip_prefix("workqueue_adds_total{name=\"");
-                    adds.is_some_and(|rest| rest.starts_with("rootca\"") && !rest.ends_with(" 0"))
+                    adds.is_some_and(|rest| rest.starts_with("serviceaccount\"") && !rest.ends_with(" 0"))
                 })
             })
             .await;
