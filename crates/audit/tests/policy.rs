@@ -191,7 +191,10 @@ async fn batches_are_delivered_when_the_auditor_stops() {
     let (policy_file, path) = (dir.path().join("policy.yaml"), dir.path().join("audit.log"));
     std::fs::write(&policy_file, POLICY).unwrap();
     let mut log = LogConfig::new(&path);
-    (log.mode, log.batch) = (Mode::Batch, BatchConfig { batch_events: 100, max_wait_ms: 60_000, buffer_events: 1_000 });
+    (log.mode, log.batch) = (
+        Mode::Batch,
+        BatchConfig { batch_events: 100, max_wait_ms: 60_000, buffer_events: 1_000, ..BatchConfig::log() },
+    );
     let auditor = Auditor::from_config(&Config { policy_file: Some(policy_file), log: Some(log), webhook: None })
         .unwrap()
         .unwrap();

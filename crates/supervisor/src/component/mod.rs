@@ -112,7 +112,7 @@ impl Component {
             Component::ControllerManager => Options::ControllerManager(Box::new(controller_manager::options(&given, &table)?)),
             Component::Scheduler => Options::Scheduler(scheduler::options(&given, &table)?),
         };
-        Ok(ComponentArguments::Run(ComponentCommand { component: self, options, notes }))
+        Ok(ComponentArguments::Run(Box::new(ComponentCommand { component: self, options, notes })))
     }
 }
 
@@ -121,7 +121,7 @@ pub enum ComponentArguments {
     /// The text of `--help`.
     Help(String),
     /// To run.
-    Run(ComponentCommand),
+    Run(Box<ComponentCommand>),
 }
 
 impl std::fmt::Debug for ComponentArguments {
