@@ -11,8 +11,11 @@ use ironkeel_registry::{ApiError, Attributes, Chain, KindRow, Operation, Reason,
 use ironkeel_schema::{Resource, resources};
 use parking_lot::Mutex;
 
+/// Resource, namespace and name.
+type Key = (&'static str, String, String);
+
 #[derive(Default)]
-struct Memory(Mutex<BTreeMap<(&'static str, String, String), Arc<Value>>>);
+struct Memory(Mutex<BTreeMap<Key, Arc<Value>>>);
 
 impl Memory {
     fn put(&self, object: Value) {

@@ -85,7 +85,7 @@ async fn defaults_must_pass_their_own_rules() {
         json!({ "e": { "type": "object", "x-kubernetes-embedded-resource": true, "properties": {
             "metadata": { "type": "object", "default": meta, "properties": { "name": { "type": "string" } } } } } })
     };
-    let mut other = |properties: Value| {
+    let other = |properties: Value| {
         let mut d = with(properties);
         d["metadata"]["name"] = "gadgets.shop.example.com".into();
         d["spec"]["names"] = json!({ "plural": "gadgets", "kind": "Gadget" });
