@@ -18,9 +18,10 @@ use crate::policy::Policies;
 use crate::reinvocation::Rounds;
 use crate::webhook::Webhooks;
 use crate::{
-    Cluster, Config, certificates, creates_pod, declared_features, default_toleration_seconds, deny_service_external_ips, ingress_class,
-    limit_ranger, namespace_lifecycle, node_restriction, owner_references, pod_node_selector, pod_policies, pod_resize, pod_security,
-    pod_toleration_restriction, pod_topology_labels, priority, resource_quota, runtime_class, service_account, storage, taint_nodes,
+    Cluster, Config, certificates, creates_pod, declared_features, default_toleration_seconds,
+    deny_service_external_ips, ingress_class, limit_ranger, namespace_lifecycle, node_restriction, owner_references,
+    pod_node_selector, pod_policies, pod_resize, pod_security, pod_toleration_restriction, pod_topology_labels,
+    priority, resource_quota, runtime_class, service_account, storage, taint_nodes,
 };
 
 /// The chain of plugins.
@@ -102,7 +103,13 @@ impl Plugins {
     }
 
     /// The built-in plugins that change objects; again after webhooks or policies changed one.
-    async fn built_in(&self, a: &Attributes<'_>, object: &mut Value, old: Option<&Value>, turns: &mut Turns<'_>) -> Result<(), ApiError> {
+    async fn built_in(
+        &self,
+        a: &Attributes<'_>,
+        object: &mut Value,
+        old: Option<&Value>,
+        turns: &mut Turns<'_>,
+    ) -> Result<(), ApiError> {
         let c = &self.cluster;
         if turns.of(Plugin::NamespaceAutoProvision) {
             namespace_lifecycle::provide(c, a).await?;

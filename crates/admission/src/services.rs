@@ -22,7 +22,8 @@ impl ClusterServices {
 
     /// An address behind a Service; each call may answer another one.
     fn endpoint(&self, namespace: &str, name: &str, service_port: &Value) -> Option<SocketAddr> {
-        let slices = self.source.list(ironkeel_schema::resource("discovery.k8s.io", "v1", "endpointslices")?, namespace);
+        let slices =
+            self.source.list(ironkeel_schema::resource("discovery.k8s.io", "v1", "endpointslices")?, namespace);
         let port_name = service_port.str_at(&["name"]).unwrap_or_default();
         let mut ready = Vec::new();
         for slice in slices.iter().filter(|s| s.label("kubernetes.io/service-name") == Some(name)) {

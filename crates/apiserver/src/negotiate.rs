@@ -139,7 +139,9 @@ pub(crate) fn not_acceptable(watch: bool) -> ApiError {
 /// client likes best of what there is.
 pub(crate) fn instead_of(accept: &str, wanted: &[&str]) -> Option<String> {
     let known = |c: &Clause<'_>| {
-        wanted.contains(&c.media) || matches!(c.media, "*/*" | "application/*") || Format::from_media_type(c.media).is_some()
+        wanted.contains(&c.media)
+            || matches!(c.media, "*/*" | "application/*")
+            || Format::from_media_type(c.media).is_some()
     };
     let first = clauses(accept).into_iter().find(known).filter(|c| wanted.contains(&c.media))?;
     let mut out = Format::Json.media_type().to_owned();

@@ -14,8 +14,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use ironkeel_audit::Auditor;
 use ironkeel_auth::{
-    AbacPolicies, Authenticator, AuthenticatorConfig, AuthorizationMode, Authorizer, ClientCertificates, RequestHeaderConfig,
-    ServiceAccountIssuer, UserInfo,
+    AbacPolicies, Authenticator, AuthenticatorConfig, AuthorizationMode, Authorizer, ClientCertificates,
+    RequestHeaderConfig, ServiceAccountIssuer, UserInfo,
 };
 use ironkeel_fairness::Controller;
 use ironkeel_object::{ObjectSource, Value};

@@ -3,12 +3,12 @@
 
 mod audit;
 mod documented;
-mod gated;
 mod fairness;
+mod gated;
 mod health;
 mod limits;
 mod observing;
 mod stopping;
-mod tracing;
 #[path = "../support/mod.rs"]
 mod support;
+mod tracing;

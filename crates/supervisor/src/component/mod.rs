@@ -109,7 +109,9 @@ impl Component {
         let options = match self {
             Component::Kubelet => Options::Kubelet(Box::new(kubelet_options::options(&given)?)),
             Component::Proxy => Options::Proxy(proxy::options(&given, &table)?),
-            Component::ControllerManager => Options::ControllerManager(Box::new(controller_manager::options(&given, &table)?)),
+            Component::ControllerManager => {
+                Options::ControllerManager(Box::new(controller_manager::options(&given, &table)?))
+            }
             Component::Scheduler => Options::Scheduler(scheduler::options(&given, &table)?),
         };
         Ok(ComponentArguments::Run(Box::new(ComponentCommand { component: self, options, notes })))

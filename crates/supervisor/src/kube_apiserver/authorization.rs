@@ -49,7 +49,8 @@ pub(super) fn chain(given: &Given, config: &mut Config) -> Result<Option<Vec<Aut
     let chain = match given.text(FILE) {
         Some(path) => {
             if !given.all(MODE).is_empty() || WEBHOOK_FLAGS.iter().any(|f| given.text(f).is_some()) {
-                let why = "can not be specified when --authorization-mode or --authorization-webhook-* flags are defined";
+                let why =
+                    "can not be specified when --authorization-mode or --authorization-webhook-* flags are defined";
                 return Err(invalid(FILE, path, why));
             }
             file(Path::new(path)).map_err(|e| invalid(FILE, path, e))?

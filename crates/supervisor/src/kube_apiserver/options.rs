@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ironkeel_apiserver::{ClientIdentity, Config, DelegatesConfig, InFlightLimits, WebhookConfig};
-use ironkeel_auth::{
-    AuthenticatorConfig, RequestHeaderConfig, ServiceAccountIssuer,
-};
+use ironkeel_auth::{AuthenticatorConfig, RequestHeaderConfig, ServiceAccountIssuer};
 
 use super::dynamic::{Files, service_account_keys};
 use super::gates::GATES;
@@ -80,9 +78,11 @@ pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
     config.secure_port = listen.port();
     config.service_cidr = service_cidr;
     config.secondary_service_cidr = secondary;
-    let on = |pair: &&String| pair.rsplit_once('=').is_some_and(|(name, v)| {
-        name.rsplit_once(':').map_or(name, |n| n.1).trim() == CBOR_GATE && matches!(v.trim(), "true" | "1" | "t")
-    });
+    let on = |pair: &&String| {
+        pair.rsplit_once('=').is_some_and(|(name, v)| {
+            name.rsplit_once(':').map_or(name, |n| n.1).trim() == CBOR_GATE && matches!(v.trim(), "true" | "1" | "t")
+        })
+    };
     config.cbor = given.all("feature-gates").iter().any(|pair| on(&pair));
     config.route_to_endpoints = given.switch("enable-aggregator-routing", false);
     config.node_ports = node_ports(given)?;
@@ -105,7 +105,8 @@ pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
     config.admission.plugins =
         plugins.with_flags(on, off).map_err(|e| invalid("enable-admission-plugins", &on.join(","), e.to_string()))?;
     let file = given.text("admission-control-config-file");
-    let unusable = |e: &dyn std::fmt::Display| invalid("admission-control-config-file", file.unwrap_or_default(), e.to_string());
+    let unusable =
+        |e: &dyn std::fmt::Display| invalid("admission-control-config-file", file.unwrap_or_default(), e.to_string());
     config.admission.configure(file.map(std::path::Path::new)).map_err(|e| unusable(&e))?;
     config.request_timeout = given.duration("request-timeout", Duration::from_secs(60))?;
     config.shutdown_delay = given.duration("shutdown-delay-duration", Duration::ZERO)?;

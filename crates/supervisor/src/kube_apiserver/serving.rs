@@ -66,8 +66,7 @@ pub(super) fn tls(
     let named: Vec<Named> = given.all(SNI).iter().map(|pair| named(pair)).collect::<Result<_, _>>()?;
     let all = Arc::new(ReplaceableCertificates::new(certificates(&certificate, &key, &named)?));
     let files = [certificate.clone(), key.clone()].into_iter();
-    let files: Vec<PathBuf> =
-        files.chain(named.iter().flat_map(|n| [n.certificate.clone(), n.key.clone()])).collect();
+    let files: Vec<PathBuf> = files.chain(named.iter().flat_map(|n| [n.certificate.clone(), n.key.clone()])).collect();
     let into = all.clone();
     reload.watch("serving certificates", files, move || {
         into.replace(certificates(&certificate, &key, &named).map_err(|e| e.to_string())?);
