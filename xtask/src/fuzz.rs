@@ -45,6 +45,10 @@ pub(crate) struct Fuzz {
     /// How many run at once
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+    /// Try the same inputs as any other run with this number: from the committed seeds alone, without what
+    /// earlier runs found
+    #[arg(long)]
+    seed: Option<u32>,
     /// Folder of the build and of what was found so far
     #[arg(long, env = "IRONKEEL_FUZZ_TARGET", default_value = "fuzz/target")]
     target_dir: PathBuf,
@@ -80,7 +84,7 @@ pub(crate) fn run(root: &Path, task: &Fuzz) -> Result<()> {
                 loop {
                     let next = queue.lock().pop_front();
                     let Some(name) = next else { return };
-                    let outcome = attack(&fuzz, &target_dir, &name, task.seconds).unwrap_or_else(|error| {
+                    let outcome = attack(&fuzz, &target_dir, &name, task).unwrap_or_else(|error| {
                         let failure = Some(format!("{error:#}"));
                         Outcome { name, runs: 0, edges: 0, memory_mib: 0, seconds: 0, failure }
                     });
@@ -134,9 +138,11 @@ fn build(root: &Path, fuzz: &Path, target_dir: &Path, wanted: &VecDeque<String>)
 }
 
 /// Runs one target for its time.
-fn attack(fuzz: &Path, target_dir: &Path, name: &str, seconds: u64) -> Result<Outcome> {
-    let corpus = target_dir.join("corpus").join(name);
-    if fs::read_dir(&corpus).is_ok_and(|entries| entries.count() > KEPT_INPUTS) {
+fn attack(fuzz: &Path, target_dir: &Path, name: &str, task: &Fuzz) -> Result<Outcome> {
+    let seconds = task.seconds;
+    let corpus = target_dir.join(if task.seed.is_some() { "seeded" } else { "corpus" }).join(name);
+    let kept = if task.seed.is_some() { 0 } else { KEPT_INPUTS };
+    if fs::read_dir(&corpus).is_ok_and(|entries| entries.count() > kept) {
         fs::remove_dir_all(&corpus).context("forgetting what was found")?;
     }
     fs::create_dir_all(&corpus).context("making the corpus' folder")?;
@@ -157,6 +163,9 @@ fn attack(fuzz: &Path, target_dir: &Path, name: &str, seconds: u64) -> Result<Ou
         "-print_final_stats=1".to_owned(),
         format!("-artifact_prefix={}/", findings.display()),
     ]);
+    if let Some(seed) = task.seed {
+        command.arg(format!("-seed={seed}"));
+    }
     let words = fuzz.join("dictionaries").join(format!("{name}.dict"));
     if words.is_file() {
         command.arg(format!("-dict={}", words.display()));
