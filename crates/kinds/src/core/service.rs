@@ -1,6 +1,8 @@
 //! Service: types, ports, addresses. Cluster IPs and node ports are allocated by the registry,
 //! between `prepare_create` and `validate`; here is what needs no allocator.
 
+use std::collections::HashSet;
+
 use ironkeel_object::{ObjectMeta, Value};
 
 use crate::error::Errors;
@@ -382,7 +384,7 @@ fn validate_traffic(o: &Value, s: &Value, kind: &str, spec: &Path, e: &mut Error
 }
 
 fn validate_ports(ports: &[Value], kind: &str, path: &Path, e: &mut Errors) {
-    let mut seen_names: Vec<&str> = Vec::new();
+    let (mut seen_names, mut seen_node_ports, mut seen_ports) = (HashSet::new(), HashSet::new(), HashSet::new());
     for (i, p) in ports.iter().enumerate() {
         let at = path.index(i);
         let name = p.str_at(&["name"]).unwrap_or_default();
@@ -392,10 +394,9 @@ fn validate_ports(ports: &[Value], kind: &str, path: &Path, e: &mut Errors) {
             }
         } else {
             e.invalid_each(&at.child("name"), name, names::label(name));
-            if seen_names.contains(&name) {
+            if !seen_names.insert(name) {
                 e.duplicate(&at.child("name"), name);
             }
-            seen_names.push(name);
         }
         let port = p.i64_at(&["port"]).unwrap_or(0);
         for m in names::port_number(port) {
@@ -410,16 +411,15 @@ fn validate_ports(ports: &[Value], kind: &str, path: &Path, e: &mut Errors) {
         if kind == "ClusterIP" && node_port != 0 {
             e.forbidden(&at.child("nodePort"), "may not be used when `type` is 'ClusterIP'");
         }
-        for q in &ports[..i] {
-            if node_port != 0 && q.i64_at(&["nodePort"]) == Some(node_port) && q["protocol"] == p["protocol"] {
-                e.duplicate(&at.child("nodePort"), node_port);
-            }
-            if q["port"] == p["port"] && q["protocol"] == p["protocol"] {
-                let mut key = ironkeel_object::Map::new();
-                key.insert("port", port);
-                key.insert("protocol", p["protocol"].clone());
-                e.duplicate(&at, key);
-            }
+        let spoken = p.str_at(&["protocol"]);
+        if node_port != 0 && !seen_node_ports.insert((spoken, node_port)) {
+            e.duplicate(&at.child("nodePort"), node_port);
+        }
+        if !seen_ports.insert((spoken, port)) {
+            let mut key = ironkeel_object::Map::new();
+            key.insert("port", port);
+            key.insert("protocol", p["protocol"].clone());
+            e.duplicate(&at, key);
         }
     }
 }
