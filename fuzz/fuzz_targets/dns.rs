@@ -53,7 +53,7 @@ fn fixture() -> Fixture {
         let config = Config { cluster_domain: "cluster.local".into(), upstreams: Vec::new(), stub_domains: Vec::new() };
         let client = kube::Client::new(tower::service_fn(api), "default");
         let (ready, is_ready) = tokio::sync::oneshot::channel();
-        let say = Box::new(move || drop(ready.send(())));
+        let say = Box::new(move || _ = ready.send(()));
         tokio::spawn(ironkeel_dns::run(config, vec![bound], client, say, CancellationToken::new()));
         tokio::time::timeout(PATIENCE, is_ready).await.expect("DNS is ready in time").expect("DNS is ready");
         let socket = UdpSocket::bind(("127.0.0.1", 0)).await.expect("a socket");

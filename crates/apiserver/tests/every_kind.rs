@@ -67,7 +67,7 @@ fn minimal(r: &Resource) -> Value {
             "signerName": "example.com/s", "podName": "p", "podUID": "7e1c2d8a-0000-4000-8000-000000000001",
             "serviceAccountName": "a", "serviceAccountUID": "7e1c2d8a-0000-4000-8000-000000000002",
             "nodeName": "n", "nodeUID": "7e1c2d8a-0000-4000-8000-000000000003",
-            "maxExpirationSeconds": 3600, "stubPKCS10Request": csr(),
+            "maxExpirationSeconds": 3600, "stubPKCS10Request": stub_csr(),
         }}),
         "Ingress" => json!({"spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}}}),
         "IngressClass" => json!({"spec": {"controller": "example.com/c"}}),
@@ -135,6 +135,14 @@ fn csr() -> String {
     let key = rcgen::KeyPair::generate().unwrap();
     let pem = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
     base64::engine::general_purpose::STANDARD.encode(pem)
+}
+
+/// The same as DER, which is what a PodCertificateRequest wants.
+fn stub_csr() -> String {
+    use base64::Engine;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+    base64::engine::general_purpose::STANDARD.encode(request.der())
 }
 
 fn name_of(r: &Resource) -> &'static str {

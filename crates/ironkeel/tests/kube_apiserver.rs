@@ -28,7 +28,10 @@ fn refused(arguments: &[&str], words: &str) {
 #[test]
 fn flags_that_cannot_be_honoured_are_named() {
     refused(&["--no-such-flag=1"], "unknown flag: --no-such-flag");
-    refused(&["--tracing-config-file=x"], "--tracing-config-file is not supported: traces are not exported");
+    refused(
+        &["--etcd-servers-overrides=x"],
+        "--etcd-servers-overrides is not supported: all resources live in one store",
+    );
     refused(&["--feature-gates=NoSuchGate=true"], "unrecognized feature gate: NoSuchGate");
     refused(&["--secure-port=many"], "invalid argument \"many\" for \"--secure-port\" flag");
     refused(&["--runtime-config=nobody.example.com/v1=true"], "unknown api groups or versions");
