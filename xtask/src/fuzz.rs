@@ -164,7 +164,8 @@ fn attack(fuzz: &Path, target_dir: &Path, name: &str, task: &Fuzz) -> Result<Out
         format!("-artifact_prefix={}/", findings.display()),
     ]);
     if let Some(seed) = task.seed {
-        command.arg(format!("-seed={seed}"));
+        let inputs = inputs_of(fuzz, name)?;
+        command.args([format!("-seed={seed}"), format!("-runs={inputs}")]);
     }
     let words = fuzz.join("dictionaries").join(format!("{name}.dict"));
     if words.is_file() {
@@ -220,6 +221,15 @@ fn attack(fuzz: &Path, target_dir: &Path, name: &str, task: &Fuzz) -> Result<Out
     }
     let seconds = begun.elapsed().as_secs();
     Ok(Outcome { name: name.to_owned(), runs, edges, memory_mib, seconds, failure })
+}
+
+/// How many inputs a run with a seed tries of a target, by `fuzz/inputs.txt`: on a faster machine no more than on
+/// the one where they were counted.
+fn inputs_of(fuzz: &Path, name: &str) -> Result<u64> {
+    let counts = fs::read_to_string(fuzz.join("inputs.txt")).context("reading fuzz/inputs.txt")?;
+    let count = counts.lines().filter_map(|line| line.split_once(' ')).find(|(target, _)| *target == name);
+    let count = count.and_then(|(_, count)| count.trim().parse().ok());
+    count.with_context(|| format!("fuzz/inputs.txt does not say how many inputs {name} gets"))
 }
 
 /// Lines that libFuzzer writes while it runs.

@@ -23,11 +23,15 @@ fn in_time<T>(what: &str, work: impl FnOnce() -> T) -> T {
 
 #[test]
 fn a_text_alone_is_not_taken_for_the_documents_end() {
-    for text in ["... &=\n\n'", "---\n", "a\n...\nb", "%TAG\n---"] {
-        let mut out = Vec::new();
-        encode_yaml(&Value::from(text), &mut out);
-        let (again, _) = decode_yaml(&out, None).unwrap();
-        assert_eq!(again, Value::from(text), "{}", String::from_utf8_lossy(&out));
+    for text in ["... &=\n\n'", "---\n", "a\n...\nb", "%TAG\n---", "... a", "..."] {
+        let mut named = ironkeel_object::Map::new();
+        named.insert(text, "x");
+        for value in [Value::from(text), Value::Object(named)] {
+            let mut out = Vec::new();
+            encode_yaml(&value, &mut out);
+            let (again, _) = decode_yaml(&out, None).unwrap();
+            assert_eq!(again, value, "{}", String::from_utf8_lossy(&out));
+        }
     }
 }
 

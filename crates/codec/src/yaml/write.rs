@@ -122,6 +122,8 @@ fn text(text: &str, out: &mut Vec<u8>) {
     let first_ok = text.starts_with(|c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '_' | '.'));
     let plain = first_ok
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b" -_./+=@:,()%<>;$^".contains(&b))
+        // At the start of a line it would be the document's end.
+        && !text.starts_with("...")
         && !text.contains(": ")
         && !text.ends_with([' ', ':'])
         && !matches!(text, "y" | "Y" | "n" | "N")
