@@ -333,7 +333,11 @@ impl Registry {
             }
             tracing::warn!(%address, service = key.as_str(), "the IPAddress of a ClusterIP was not the Service's; repaired");
             let at = Registry::store_key(&home, entry.key());
-            self.store.delete(at, Condition::ModRevision(entry.revision)).await?;
+            let deleted = self.store.delete(at, Condition::ModRevision(entry.revision)).await?;
+            // Whoever asks next sees it gone.
+            if let ironkeel_store::WriteAnswer::Done { revision, .. } = deleted {
+                self.feed.reached(revision).await?;
+            }
             self.claim_address(key, address).await?;
         }
         let now = self.clock.now().as_second();
@@ -349,7 +353,11 @@ impl Registry {
             }
             tracing::warn!(address = entry.name(), "an IPAddress had no Service; given back");
             let at = Registry::store_key(&home, entry.key());
-            self.store.delete(at, Condition::ModRevision(entry.revision)).await?;
+            let deleted = self.store.delete(at, Condition::ModRevision(entry.revision)).await?;
+            // Whoever asks next sees it gone.
+            if let ironkeel_store::WriteAnswer::Done { revision, .. } = deleted {
+                self.feed.reached(revision).await?;
+            }
         }
         Ok(())
     }
