@@ -71,6 +71,7 @@ fn statuses(conversation: &str) -> Vec<u16> {
 
 /// That others are served as ever.
 async fn serves(c: &Cluster) {
+    c.ready().await;
     let all = converse(c, b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
     assert!(all.starts_with("HTTP/1.1 200"), "{all}");
     assert_eq!(c.admin().get("/api/v1/namespaces/default").await.status, 200);

@@ -379,6 +379,7 @@ async fn discovery_health_and_metrics_answer() {
     let all = http.send(Method::GET, "/apis", &aggregated, "").await;
     assert_eq!(all.headers["content-type"], "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
     assert_eq!(all.expect(200)["kind"], "APIGroupDiscoveryList");
+    c.ready().await;
     for path in ["/healthz", "/livez", "/readyz", "/readyz/ping"] {
         assert_eq!(&http.get(path).await.bytes[..], b"ok");
     }

@@ -34,6 +34,7 @@ async fn a_hook_fails_its_check_until_its_work_is_done() {
     let c = start_over(dir, store, |_| {}).await;
     let admin = c.admin();
     let waiting = ["poststarthook/kube-apiserver-autoregistration", "autoregister-completion"];
+    until(&admin, "/readyz/poststarthook/rbac/bootstrap-roles", 200).await;
     for family in ["healthz", "livez", "readyz"] {
         for name in waiting {
             let one = admin.get(&format!("/{family}/{name}")).await;

@@ -112,12 +112,7 @@ async fn metrics_have_upstreams_names_and_labels() {
 async fn health_is_told_check_by_check() {
     let c = cluster().await;
     let admin = c.admin();
-    for _ in 0..500 {
-        if admin.get("/readyz").await.status == 200 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    c.ready().await;
     for family in ["healthz", "livez", "readyz"] {
         let plain = admin.get(&format!("/{family}")).await;
         assert_eq!((plain.status.as_u16(), text(&plain).as_str()), (200, "ok"));

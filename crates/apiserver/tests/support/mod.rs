@@ -110,6 +110,19 @@ impl Cluster {
         kube::Client::try_from(config).unwrap()
     }
 
+    /// Waits until every check passes: the server serves before its hooks have done their work.
+    pub async fn ready(&self) {
+        let until = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+        loop {
+            let answer = self.admin().get("/readyz").await;
+            if answer.status == StatusCode::OK {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < until, "{}", String::from_utf8_lossy(&answer.bytes));
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
     /// Stops everything and starts again on the same directory.
     pub async fn restart(self) -> Cluster {
         self.shutdown.cancel();
