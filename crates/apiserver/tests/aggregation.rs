@@ -146,7 +146,14 @@ async fn registered(c: &Cluster) -> Http {
     http.post(SERVICES, &object).await.expect(201);
     let passed = condition(&http, "v1alpha1.wardle.example.com", "Passed").await;
     assert_eq!(passed["status"], "True");
-    http
+    // What serves requests hears of it a moment after the object has it.
+    for _ in 0..1000 {
+        if http.get(&format!("/apis/{GROUP}/v1alpha1")).await.status == 200 {
+            return http;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{GROUP} is not served although it is available")
 }
 
 #[tokio::test(flavor = "multi_thread")]
