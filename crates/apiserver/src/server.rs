@@ -515,7 +515,9 @@ where
             goaway.cancel();
         }
         let (goaway, version) = (goaway.clone(), request.version());
-        async move {
+        // A stream's task lives as long as its answer, which may be a watch of hours: what answers is large, and
+        // must not be a part of it.
+        Box::pin(async move {
             let response = layers::respond(server, &caller, request).await;
             // Strangers get one answer a connection, so that floods of streams cost them handshakes
             // (CVE-2023-44487; upstream's gate UnauthenticatedHTTP2DOSMitigation).
@@ -523,7 +525,7 @@ where
                 goaway.cancel();
             }
             Ok::<_, Infallible>(response)
-        }
+        })
     });
     let mut builder = auto::Builder::new(tasks);
     builder
