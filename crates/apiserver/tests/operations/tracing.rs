@@ -306,18 +306,21 @@ async fn the_log_names_the_slow_step_of_a_slow_request() {
     let maps = "/api/v1/namespaces/default/configmaps";
     let post = async |name: &str| {
         let object = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name } }).to_string();
-        let headers = [("content-type", "application/json"), ("audit-id", "id-slow"), ("user-agent", "t/1")];
+        let id = format!("id-{name}");
+        let headers = [("content-type", "application/json"), ("audit-id", &*id), ("user-agent", "t/1")];
         admin.send(http::Method::POST, &format!("{maps}?fieldManager=m"), &headers, object).await.expect(201)
     };
+    post("quick").await;
     let opening = tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        tokio::time::sleep(Duration::from_millis(900)).await;
         gate.send(true).unwrap();
         gate
     });
-    post("quick").await;
     post("slow").await;
     drop(opening.await.unwrap());
-    let told: Vec<String> = lines.0.lock().iter().filter(|l| l.contains("slow request")).cloned().collect();
+    // On a busy machine the quick one may be slow as well.
+    let slow = |line: &&String| line.contains("slow request") && line.contains("id-slow");
+    let told: Vec<String> = lines.0.lock().iter().filter(slow).cloned().collect();
     assert_eq!(told.len(), 1, "{told:?}");
     for part in [
         "verb=\"create\"",
@@ -326,8 +329,8 @@ async fn the_log_names_the_slow_step_of_a_slow_request() {
         "agent=\"t/1\"",
         "audit_id=\"id-slow\"",
         "slowest=\"store\"",
-        "authenticate 0ms",
-        "decode 0ms",
+        "authenticate ",
+        "decode ",
         "validating admission ",
     ] {
         assert!(told[0].contains(part), "{part} is not in {}", told[0]);
