@@ -8,6 +8,7 @@ pub(crate) mod namespace;
 pub(crate) mod node;
 pub(crate) mod pod;
 pub(crate) mod pod_cells;
+mod pod_resize;
 pub(crate) mod pod_update;
 pub(crate) mod quota;
 pub(crate) mod replication_controller;

@@ -3,6 +3,7 @@
 
 use ironkeel_object::{ObjectMeta, Value};
 
+use super::pod_resize;
 use crate::error::Errors;
 use crate::{Path, equality, names, pod_spec, status, strategy};
 
@@ -41,22 +42,7 @@ pub(crate) fn prepare(o: &mut Value, old: &Value, subresource: Option<&str>) {
                 }
             }
         }
-        Some("resize") => {
-            let asked = o.get("spec").cloned().unwrap_or_default();
-            strategy::keep(o, old, "spec");
-            strategy::keep(o, old, "status");
-            strategy::keep_metadata_for_status(o, old);
-            for list in ["containers", "initContainers"] {
-                let from = asked.items_at(&[list]).to_vec();
-                let to = o.get_mut("spec").and_then(|s| s.get_mut(list)).and_then(Value::as_array_mut);
-                for c in to.into_iter().flatten() {
-                    let Some(new) = from.iter().find(|f| f["name"] == c["name"]) else { continue };
-                    for member in ["resources", "resizePolicy"] {
-                        strategy::keep(c, new, member);
-                    }
-                }
-            }
-        }
+        Some("resize") => pod_resize::prepare(o, old),
         // The registry sets the node and a condition itself; a bind is no change of the spec.
         Some("binding") => return,
         _ => {
@@ -114,7 +100,8 @@ pub(crate) fn validate(o: &Value, old: &Value, subresource: Option<&str>, e: &mu
     match subresource {
         Some("status") => validate_status(o, old, e),
         Some("ephemeralcontainers") => validate_ephemeral(o, old, e),
-        Some("resize") | Some("binding") => {}
+        Some("resize") => pod_resize::validate(o, old, e),
+        Some("binding") => {}
         _ => validate_spec(o, old, e),
     }
 }
