@@ -33,8 +33,9 @@ impl Environment {
     /// Declares one more field of a composed variable (`variables`), which is declared with its first.
     /// Give [`Program::output_type`]; later programs see the fields declared before they compile.
     pub fn composed(mut self, name: &str, field: &str, ty: Type) -> Self {
-        let mut object = match self.variables.get(name) {
-            Some(Type::Object(known)) => (**known).clone(),
+        // Taken out, so that nothing is copied as long as no program holds it.
+        let mut object = match self.variables.remove(name) {
+            Some(Type::Object(known)) => Arc::unwrap_or_clone(known),
             _ => ObjectType::new("kubernetes.variables"),
         };
         object.add_field(field, ty);

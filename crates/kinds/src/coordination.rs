@@ -16,7 +16,7 @@ impl rules::Rules for Lease {
         if let Some(d) = o.i64_at(&["spec", "leaseDurationSeconds"]).filter(|d| *d <= 0) {
             e.invalid(&at.child("leaseDurationSeconds"), d, "must be greater than 0");
         }
-        let strategy = string(&o["spec"], "strategy");
+        let strategy = o.str_at(&["spec", "strategy"]);
         if let Some(s) = strategy {
             validate_strategy(s, &at.child("strategy"), e);
         }

@@ -3,8 +3,8 @@
 use ironkeel_object::Value;
 
 use crate::core::endpoints::{endpoint_ip, limited};
-use crate::core::service::protocol;
 use crate::error::Errors;
+use crate::repeats::repeated_text;
 use crate::rules::Generation;
 use crate::structural::Depth;
 use crate::{Path, TableContext, names, print, rules};
@@ -98,16 +98,21 @@ impl rules::Rules for Rules {
         if ports.len() > PORTS_MAX {
             e.too_many(&Path::new("ports"), ports.len(), PORTS_MAX);
         }
+        let twice = repeated_text(ports, "name");
         for (i, p) in ports.iter().enumerate() {
             let at = Path::new("ports").index(i);
             let name = p.str_at(&["name"]).unwrap_or_default();
             if !name.is_empty() {
                 e.invalid_each(&at.child("name"), name, names::label(name));
             }
-            if ports[..i].iter().any(|x| x.str_at(&["name"]).unwrap_or_default() == name) {
+            if twice[i] {
                 e.duplicate(&at.child("name"), name);
             }
-            protocol(p, &at, e);
+            match p.str_at(&["protocol"]) {
+                None => e.required(&at.child("protocol"), ""),
+                Some("TCP" | "UDP" | "SCTP") => {}
+                Some(other) => e.not_supported(&at.child("protocol"), other, &["SCTP", "TCP", "UDP"]),
+            }
             if let Some(a) = p.str_at(&["appProtocol"]) {
                 e.invalid_each(&at.child("appProtocol"), a, names::qualified(a));
             }

@@ -41,7 +41,7 @@ impl fmt::Display for Path {
 }
 
 /// What is wrong with a field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FieldErrorKind {
     /// A value is missing.
     Required,
@@ -61,6 +61,8 @@ pub enum FieldErrorKind {
     TooMany,
     /// Of the wrong type.
     TypeInvalid,
+    /// A check could not be made.
+    Internal,
     /// Wrong, and let pass: it was so before, or is a matter of taste. The client is warned.
     Tolerated,
 }
@@ -78,6 +80,7 @@ impl FieldErrorKind {
             Self::TooLong => "FieldValueTooLong",
             Self::TooMany => "FieldValueTooMany",
             Self::TypeInvalid => "FieldValueTypeInvalid",
+            Self::Internal => "InternalError",
             Self::Tolerated => "",
         }
     }
@@ -101,19 +104,41 @@ impl fmt::Display for FieldError {
     }
 }
 
+/// How much text of violations is kept, in bytes. Each may show a whole list, or all names that would be fine, so that an
+/// object as large as a request's body could be answered with gigabytes; what comes after this much is counted only.
+const TEXT_MAX_BYTES: usize = 2 << 20;
+
 /// Collects violations in upstream's words.
 #[derive(Debug, Default)]
-pub(crate) struct Errors(Vec<FieldError>);
+pub(crate) struct Errors {
+    list: Vec<FieldError>,
+    count: usize,
+    text_bytes: usize,
+}
 
 impl Errors {
+    /// Whether one more is counted only.
+    fn full(&mut self) -> bool {
+        let full = self.text_bytes > TEXT_MAX_BYTES;
+        self.count += usize::from(full);
+        full
+    }
     fn add(&mut self, path: &Path, kind: FieldErrorKind, head: String, detail: &str) {
+        if self.full() {
+            return;
+        }
+        self.count += 1;
         let message = if detail.is_empty() { head } else { format!("{head}: {detail}") };
-        self.0.push(FieldError { path: path.clone(), kind, message });
+        self.text_bytes += path.as_str().len() + message.len();
+        self.list.push(FieldError { path: path.clone(), kind, message });
     }
     pub(crate) fn required(&mut self, path: &Path, detail: &str) {
         self.add(path, FieldErrorKind::Required, "Required value".into(), detail);
     }
     pub(crate) fn invalid(&mut self, path: &Path, value: impl Into<Value>, detail: &str) {
+        if self.full() {
+            return;
+        }
         self.add(path, FieldErrorKind::Invalid, format!("Invalid value: {}", shown(&value.into())), detail);
     }
     /// One `Invalid value` a message, as upstream does for name rules.
@@ -139,6 +164,9 @@ impl Errors {
     }
     pub(crate) fn not_found(&mut self, path: &Path, value: impl Into<Value>) {
         self.add(path, FieldErrorKind::NotFound, format!("Not found: {}", shown(&value.into())), "");
+    }
+    pub(crate) fn internal(&mut self, path: &Path, detail: &str) {
+        self.add(path, FieldErrorKind::Internal, "Internal error".into(), detail);
     }
     pub(crate) fn too_long(&mut self, path: &Path, max_bytes: usize) {
         let unit = if max_bytes == 1 { "byte" } else { "bytes" };
@@ -167,7 +195,7 @@ impl Errors {
     }
     /// How many violations there are.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.count
     }
     /// An `Invalid value` that does not show the value.
     pub(crate) fn invalid_bare(&mut self, path: &Path, detail: &str) {
@@ -183,22 +211,23 @@ impl Errors {
     }
     /// An `Invalid value` whose value upstream shows in a form of its own.
     pub(crate) fn invalid_as(&mut self, path: &Path, shown: &str, detail: &str) {
+        if self.full() {
+            return;
+        }
         self.add(path, FieldErrorKind::Invalid, format!("Invalid value: {shown}"), detail);
     }
     /// [`Errors::not_found`] with a reason.
     pub(crate) fn not_found_because(&mut self, path: &Path, value: &str, detail: &str) {
         self.add(path, FieldErrorKind::NotFound, format!("Not found: {}", quoted(value)), detail);
     }
-    /// Whether this field has an error of this kind already.
-    pub(crate) fn has(&self, path: &Path, kind: FieldErrorKind) -> bool {
-        self.0.iter().any(|e| e.kind == kind && e.path == *path)
-    }
     /// Takes over what was found elsewhere.
     pub(crate) fn extend(&mut self, found: Vec<FieldError>) {
-        self.0.extend(found);
+        self.count += found.len();
+        self.text_bytes += found.iter().map(|e| e.path.as_str().len() + e.message.len()).sum::<usize>();
+        self.list.extend(found);
     }
     pub(crate) fn into_vec(self) -> Vec<FieldError> {
-        self.0
+        self.list
     }
 }
 

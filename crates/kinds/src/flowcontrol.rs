@@ -4,6 +4,7 @@ use ironkeel_object::{Map, ObjectMeta, Value};
 
 use crate::error::Errors;
 use crate::pod_spec::{present, string};
+use crate::repeats::repeated_text;
 use crate::rules::Generation;
 use crate::structural::Depth;
 use crate::{Path, TableContext, names, print, rules, strategy};
@@ -87,10 +88,11 @@ fn fill(map: &mut Map, field: &'static str, value: i64) {
 
 fn conditions(o: &Value, e: &mut Errors) {
     let list = o.items_at(&["status", "conditions"]);
+    let twice = repeated_text(list, "type");
     for (i, c) in list.iter().enumerate() {
         let at = Path::new("status").child("conditions").index(i).child("type");
         let kind = c.str_at(&["type"]).unwrap_or_default();
-        if list[..i].iter().any(|x| x.str_at(&["type"]).unwrap_or_default() == kind) {
+        if twice[i] {
             e.duplicate(&at, kind);
         }
         if kind.is_empty() {

@@ -36,6 +36,7 @@ mod policy;
 mod print;
 mod rbac;
 mod registration;
+mod repeats;
 mod resources;
 mod rules;
 mod scheduling;

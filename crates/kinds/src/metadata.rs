@@ -1,5 +1,7 @@
 //! `metadata`, for every kind: what may stand there, and what may change.
 
+use std::collections::HashSet;
+
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_schema::Scope;
 
@@ -31,6 +33,14 @@ pub fn validate_metadata(object: &Value, kind: &Kind) -> Vec<FieldError> {
         Scope::Cluster => {}
     }
     free_metadata(object, &path, &mut e);
+    if kind.custom.is_none() && !FREE_FINALIZERS.contains(&kind.resource.group) {
+        for (i, f) in object.finalizers().iter().enumerate().filter(|(_, f)| !f.contains('/')) {
+            if !STANDARD_FINALIZERS.contains(f) {
+                let text = "name is neither a standard finalizer name nor is it fully qualified";
+                e.invalid(&path.child("finalizers").index(i), *f, text);
+            }
+        }
+    }
     e.into_vec()
 }
 
@@ -48,6 +58,12 @@ pub(crate) fn validate_embedded(object: &Value, path: &Path, e: &mut Errors) {
     }
     free_metadata(object, path, e);
 }
+
+/// Finalizers without a domain.
+const STANDARD_FINALIZERS: &[&str] = &["foregroundDeletion", "kubernetes", "orphan"];
+/// Groups whose finalizers may have any name.
+const FREE_FINALIZERS: &[&str] =
+    &["admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io", "coordination.k8s.io"];
 
 /// The rules that hold in a pod template's metadata too.
 pub(crate) fn free_metadata(object: &Value, path: &Path, e: &mut Errors) {
@@ -78,10 +94,24 @@ pub(crate) fn annotations(value: Option<&Value>, path: &Path, e: &mut Errors) {
     }
 }
 
+/// A reference in the order of upstream's members.
+fn shown_owner(owner: &Value) -> String {
+    let mut members: Vec<String> = Vec::new();
+    for name in ["apiVersion", "kind", "name", "uid"] {
+        members.push(format!("\"{name}\":{}", shown(&owner.str_at(&[name]).unwrap_or_default().into())));
+    }
+    for name in ["controller", "blockOwnerDeletion"] {
+        members.extend(owner.get(name).filter(|v| !v.is_null()).map(|v| format!("\"{name}\":{}", shown(v))));
+    }
+    format!("{{{}}}", members.join(","))
+}
+
 fn owner_references(object: &Value, path: &Path, e: &mut Errors) {
-    let mut controller: Option<String> = None;
-    for o in object.owner_references() {
-        if o.api_version.split('/').next_back().unwrap_or_default().is_empty() {
+    let (mut controller, mut whole): (Option<String>, Option<String>) = (None, None);
+    let all = object.items_at(&["metadata", "ownerReferences"]);
+    for (i, o) in object.owner_references().into_iter().enumerate() {
+        let parts: Vec<&str> = o.api_version.split('/').collect();
+        if parts.len() > 2 || parts.last().is_none_or(|version| version.is_empty()) {
             e.invalid(&path.child("apiVersion"), o.api_version.as_str(), "version must not be empty");
         }
         for (field, value) in [("kind", &o.kind), ("name", &o.name), ("uid", &o.uid)] {
@@ -90,17 +120,17 @@ fn owner_references(object: &Value, path: &Path, e: &mut Errors) {
             }
         }
         if o.api_version == "v1" && o.kind == "Event" {
-            e.invalid(path, o.name.as_str(), "/v1, Kind=Event is disallowed from being an owner");
+            e.invalid_as(path, &shown_owner(&all[i]), "/v1, Kind=Event is disallowed from being an owner");
         }
         if o.controller {
             let this = format!("{}/{}", o.kind, o.name);
             match &controller {
                 Some(first) => {
-                    let all = object.at(&["metadata", "ownerReferences"]).cloned().unwrap_or_default();
+                    let list = whole.get_or_insert_with(|| all.iter().map(shown_owner).collect::<Vec<_>>().join(","));
                     let text = format!(
                         "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {this}"
                     );
-                    e.invalid(path, all, &text);
+                    e.invalid_as(path, &format!("[{list}]"), &text);
                 }
                 None => controller = Some(this),
             }
@@ -113,7 +143,7 @@ pub fn validate_metadata_update(new: &Value, old: &Value) -> Vec<FieldError> {
     let mut e = Errors::default();
     let path = Path::new("metadata");
     if old.deletion_timestamp().is_some() {
-        let before = old.finalizers();
+        let before: HashSet<&str> = old.finalizers().into_iter().collect();
         let mut extra: Vec<&str> = new.finalizers().into_iter().filter(|f| !before.contains(f)).collect();
         extra.sort_unstable();
         extra.dedup();

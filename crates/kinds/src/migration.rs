@@ -1,9 +1,12 @@
 //! `storagemigration.k8s.io` and `internal.apiserver.k8s.io`: what is stored in which version.
 
+use std::collections::{HashMap, HashSet};
+
 use ironkeel_object::{ObjectMeta, Value};
 
 use crate::core::endpoints::limited;
 use crate::error::Errors;
+use crate::repeats::repeated_text;
 use crate::structural::Depth;
 use crate::{Path, TableContext, equality, names, print, rules, status};
 
@@ -125,9 +128,10 @@ fn reports(o: &Value, e: &mut Errors) {
     let list = o.items_at(&["status", "storageVersions"]);
     let text = |v: &Value, f: &str| v.str_at(&[f]).unwrap_or_default().to_owned();
     let path = at.child("storageVersions");
+    let twice = repeated_text(list, "apiServerID");
     for (i, v) in list.iter().enumerate() {
         let (at, id, encoding) = (path.index(i), text(v, "apiServerID"), text(v, "encodingVersion"));
-        if list[..i].iter().any(|x| text(x, "apiServerID") == id) {
+        if twice[i] {
             e.duplicate(&at.child("apiServerID"), id.as_str());
         }
         e.invalid_each(&at.child("apiServerID"), &id, names::subdomain(&id));
@@ -136,7 +140,8 @@ fn reports(o: &Value, e: &mut Errors) {
         for (j, d) in decodable.iter().filter_map(Value::as_str).enumerate() {
             joined(&at.child("decodableVersions").index(j), d, api_version(d), e);
         }
-        if !decodable.iter().any(|d| d.as_str() == Some(&encoding)) {
+        let known: HashSet<&str> = decodable.iter().filter_map(Value::as_str).collect();
+        if !known.contains(encoding.as_str()) {
             let detail = format!("decodableVersions must include encodingVersion {encoding}");
             let shown = if decodable.is_empty() { Value::Null } else { decodable.to_vec().into() };
             e.invalid(&at.child("decodableVersions"), shown, &detail);
@@ -144,7 +149,7 @@ fn reports(o: &Value, e: &mut Errors) {
         for (j, s) in v.items_at(&["servedVersions"]).iter().enumerate() {
             let (at, name) = (at.child("servedVersions").index(j), s.as_str().unwrap_or_default());
             joined(&at, name, api_version(name), e);
-            if !decodable.contains(s) {
+            if !known.contains(name) {
                 let all: Vec<&str> = decodable.iter().filter_map(Value::as_str).collect();
                 let detail = format!(
                     "individual served version : {name} must be included in decodableVersions : [{}]",
@@ -171,9 +176,10 @@ fn reports(o: &Value, e: &mut Errors) {
         _ => {}
     }
     let list = o.items_at(&["status", "conditions"]);
+    let mut places: HashMap<String, usize> = HashMap::new();
     for (i, c) in list.iter().enumerate() {
         let (at, kind) = (at.index(i), text(c, "type"));
-        if let Some(first) = list[..i].iter().rposition(|x| text(x, "type") == kind) {
+        if let Some(first) = places.insert(kind.clone(), i) {
             let detail = format!("the type of the condition is not unique, it also appears in conditions[{first}]");
             e.invalid(&at.child("type"), kind.as_str(), &detail);
         }

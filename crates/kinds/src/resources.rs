@@ -1,6 +1,6 @@
 //! Requests and limits: names of resources, quantities, and the pod's quality of service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use ironkeel_object::{Map, Quantity, Value};
 
@@ -193,7 +193,9 @@ pub(crate) fn validate(requirements: &Value, owner: Owner, claims: &[&str], path
     claim_names(requirements.items_at(&["claims"]), claims, &path.child("claims"), e);
 }
 
+/// `known` is sorted.
 fn claim_names(list: &[Value], known: &[&str], path: &Path, e: &mut Errors) {
+    let (mut seen, mut seen_names) = (HashSet::new(), HashSet::new());
     for (i, c) in list.iter().enumerate() {
         let at = path.index(i);
         let (name, request) = (c.str_at(&["name"]).unwrap_or_default(), c.str_at(&["request"]).unwrap_or_default());
@@ -201,22 +203,21 @@ fn claim_names(list: &[Value], known: &[&str], path: &Path, e: &mut Errors) {
             e.required(&at, "");
             continue;
         }
-        let before = &list[..i];
-        let same_name = |x: &&Value| x.str_at(&["name"]) == Some(name);
-        let request_of = |x: &Value| x.str_at(&["request"]).unwrap_or_default().to_owned();
-        if before.iter().filter(same_name).any(|x| request_of(x).is_empty()) {
+        if seen.contains(&(name, "")) {
             e.duplicate(&at, name);
         } else {
             if !request.is_empty() {
                 e.invalid_each(&at.child("request"), request, names::label(request));
-                if before.iter().filter(same_name).any(|x| request_of(x) == request) {
+                if seen.contains(&(name, request)) {
                     e.duplicate(&at, format!("{name}/{request}"));
                 }
-            } else if before.iter().any(|x| same_name(&x)) {
+            } else if seen_names.contains(name) {
                 e.duplicate(&at, name);
             }
         }
-        if !known.contains(&name) {
+        seen.insert((name, request));
+        seen_names.insert(name);
+        if known.binary_search(&name).is_err() {
             let list = if known.is_empty() { " which is empty".to_owned() } else { format!(": {}", known.join(", ")) };
             e.not_found_because(&at, name, &format!("must be one of the names in pod.spec.resourceClaims{list}"));
         }

@@ -5,6 +5,7 @@ use ironkeel_object::Value;
 
 use crate::error::Errors;
 use crate::pod_spec::string;
+use crate::repeats::repeated_text;
 use crate::{Path, names};
 
 /// `status.loadBalancer` of a Service or an Ingress; the modes of its addresses are a Service's only.
@@ -39,11 +40,12 @@ const REASON: &str = "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?";
 
 /// A list of `meta/v1.Condition`.
 pub(crate) fn conditions(list: &[Value], path: &Path, e: &mut Errors) {
+    let twice = repeated_text(list, "type");
     for (i, c) in list.iter().enumerate() {
         let at = path.index(i);
         let text = |f: &str| c.str_at(&[f]).unwrap_or_default();
         let kind = text("type");
-        if list[..i].iter().any(|x| x.str_at(&["type"]).unwrap_or_default() == kind) {
+        if twice[i] {
             e.duplicate(&at.child("type"), kind);
         }
         e.invalid_each(&at.child("type"), kind, names::qualified(kind));

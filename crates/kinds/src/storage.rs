@@ -4,6 +4,7 @@ use ironkeel_object::{ObjectMeta, Value};
 
 use crate::error::Errors;
 use crate::pod_spec::storage_sources;
+use crate::repeats::{identity, repeated, repeated_by, repeated_text, repeated_whole};
 use crate::structural::Depth;
 use crate::{Path, TableContext, names, pod_spec, print, resources, rules, strategy};
 
@@ -94,13 +95,15 @@ fn parameters(o: &Value, may_be_empty: bool, e: &mut Errors) {
 }
 
 fn topologies(list: &[Value], path: &Path, e: &mut Errors) {
+    let repeated_terms = repeated_by(list, |t| identity(&t["matchLabelExpressions"]));
     for (i, t) in list.iter().enumerate() {
         let at = path.index(i).child("matchLabelExpressions");
         let all = t.items_at(&["matchLabelExpressions"]);
+        let twice = repeated(all, "key");
         for (j, x) in all.iter().enumerate() {
             let at = at.index(j);
             let key = x.str_at(&["key"]).unwrap_or_default();
-            if all[..j].iter().any(|y| y["key"] == x["key"]) {
+            if twice[j] {
                 e.duplicate(&at.child("key"), key);
             }
             e.invalid_each(&at.child("key"), key, names::qualified(key));
@@ -108,12 +111,12 @@ fn topologies(list: &[Value], path: &Path, e: &mut Errors) {
             if values.is_empty() {
                 e.required(&at.child("values"), "");
             }
-            for (k, v) in values.iter().enumerate().filter(|(k, v)| values[..*k].contains(v)) {
+            let twice = repeated_whole(values);
+            for (k, v) in values.iter().enumerate().filter(|(k, _)| twice[*k]) {
                 e.duplicate(&at.child("values").index(k), v.clone());
             }
         }
-        let same = |x: &Value| x.items_at(&["matchLabelExpressions"]) == all;
-        if all.is_empty() || list[..i].iter().any(same) {
+        if all.is_empty() || repeated_terms[i] {
             e.duplicate(&at, "");
         }
     }
@@ -257,6 +260,7 @@ impl rules::Rules for Driver {
         vec![
             "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes".into(),
         ]
+        let twice = repeated_text(list, "audience");
     }
     fn validate(&self, o: &Value, e: &mut Errors) {
         let at = Path::new("spec");
@@ -270,7 +274,7 @@ impl rules::Rules for Driver {
         for (i, t) in list.iter().enumerate() {
             let at = at.child("tokenRequests").index(i);
             let audience = |v: &Value| v.str_at(&["audience"]).unwrap_or_default().to_owned();
-            if list[..i].iter().any(|x| audience(x) == audience(t)) {
+            if twice[i] {
                 e.duplicate(&at.child("audience"), audience(t));
                 continue;
             }
@@ -323,6 +327,7 @@ impl rules::Rules for Driver {
         ]
     }
 }
+        let twice = repeated_text(list, "name");
 
 /// Characters of a node's name at its driver.
 const NODE_ID_MAX: usize = 256;
@@ -339,13 +344,14 @@ impl rules::Rules for Node {
             storage_sources::csi_driver_name(name, &at.child("name"), e);
             match d.str_at(&["nodeID"]).unwrap_or_default() {
                 "" => e.required(&at.child("nodeID"), ""),
+            let twice = repeated_whole(keys);
                 id if id.len() > NODE_ID_MAX => {
                     e.invalid(&at.child("nodeID"), id, &format!("must be {NODE_ID_MAX} characters or less"));
                 }
                 _ => {}
             }
             e.non_negative(&at.child("allocatable").child("count"), d.i64_at(&["allocatable", "count"]));
-            if list[..i].iter().any(|x| x.str_at(&["name"]).unwrap_or_default() == name) {
+            if twice[i] {
                 e.duplicate(&at.child("name"), name);
             }
             let keys = d.items_at(&["topologyKeys"]);
@@ -354,7 +360,7 @@ impl rules::Rules for Node {
                 if key.is_empty() {
                     e.required(&at, "");
                 }
-                if keys[..j].contains(k) {
+                if twice[j] {
                     e.duplicate(&at, key);
                 }
                 e.invalid_each(&at, key, names::qualified(key));
@@ -426,7 +432,8 @@ impl rules::Rules for Runtime {
         let at = Path::new("scheduling").child("tolerations");
         let list = o.items_at(&["scheduling", "tolerations"]);
         pod_spec::tolerations(list, &at, e);
-        for (i, t) in list.iter().enumerate().filter(|(i, t)| list[..*i].contains(t)) {
+        let twice = repeated_whole(list);
+        for (i, t) in list.iter().enumerate().filter(|(i, _)| twice[*i]) {
             e.duplicate(&at.index(i), t.clone());
         }
         if let Some(p) = o.at(&["overhead", "podFixed"]).and_then(Value::as_object) {

@@ -1,6 +1,8 @@
 //! The generic strategy: what upstream's registry strategies have in common, driven by the schema,
 //! with one kind's [`Rules`] on top.
 
+use std::collections::HashSet;
+
 use ironkeel_object::{Map, ObjectMeta, Value};
 use ironkeel_schema::Resource;
 
@@ -154,11 +156,9 @@ impl Hooks for Strategy {
         self.rules.validate_update(object, old, subresource, &mut change);
         let mut all = change.into_vec();
         if self.rules.revalidates(subresource) {
-            for e in self.own_errors(object) {
-                if !all.contains(&e) {
-                    all.push(e);
-                }
-            }
+            let told = |e: &FieldError| (e.path.as_str().to_owned(), e.kind, e.message.clone());
+            let mut seen: HashSet<_> = all.iter().map(told).collect();
+            all.extend(self.own_errors(object).into_iter().filter(|e| seen.insert(told(e))));
         }
         all
     }

@@ -1,7 +1,7 @@
 //! What the schema's rows alone tell: declared defaults, required fields, closed enums, keys of
 //! lists. Rules that need code stand in the kind's own file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use ironkeel_object::Value;
@@ -142,17 +142,16 @@ fn unique(list: ListType, items: &[Value], path: &Path, e: &mut Errors) {
             _ => None,
         }
     };
-    let mut seen: Vec<String> = Vec::with_capacity(items.len());
+    let mut seen: HashSet<String> = HashSet::new();
     for (i, v) in items.iter().enumerate() {
         let Some(k) = key(v) else { return };
-        if seen.contains(&k) {
+        if !seen.insert(k) {
             let mut shown_value = v.clone();
             if let (ListType::Map(keys), Some(m)) = (list, shown_value.as_object_mut()) {
                 m.retain(|name, _| keys.contains(&name));
             }
             e.duplicate(&path.index(i), shown_value);
         }
-        seen.push(k);
     }
 }
 
@@ -183,15 +182,13 @@ fn shape(s: &Shape, value: &Value, path: &Path, depth: Depth, e: &mut Errors) {
 /// Joins a kind's own findings with the schema's: a field that has an error of the same kind
 /// already does not get a second one.
 pub(crate) fn join(own: Errors, schema: Errors) -> Vec<FieldError> {
-    let mut extra: Vec<FieldError> = Vec::new();
-    for s in schema.into_vec() {
-        let covered = own.has(&s.path, s.kind)
-            || (s.kind == FieldErrorKind::NotSupported && own.has(&s.path, FieldErrorKind::Invalid));
-        if !covered {
-            extra.push(s);
-        }
-    }
     let mut all = own.into_vec();
+    let told: HashSet<(&str, FieldErrorKind)> = all.iter().map(|e| (e.path.as_str(), e.kind)).collect();
+    let covered = |s: &FieldError| {
+        let told = |kind| told.contains(&(s.path.as_str(), kind));
+        told(s.kind) || (s.kind == FieldErrorKind::NotSupported && told(FieldErrorKind::Invalid))
+    };
+    let extra: Vec<FieldError> = schema.into_vec().into_iter().filter(|s| !covered(s)).collect();
     all.extend(extra);
     all
 }

@@ -167,7 +167,7 @@ pub(crate) fn percent_at_most_100(value: Option<&Value>, at: &Path, e: &mut Erro
 
 pub(crate) fn is_zero(value: Option<&Value>) -> bool {
     match value {
-        Some(Value::String(s)) => s.strip_suffix('%').and_then(|n| n.parse::<i64>().ok()) == Some(0),
+        Some(Value::String(s)) => s.strip_suffix('%').and_then(|n| n.parse::<i64>().ok()).unwrap_or(0) == 0,
         Some(v) => v.as_i64() == Some(0),
         None => true,
     }

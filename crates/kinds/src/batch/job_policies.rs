@@ -4,6 +4,7 @@ use ironkeel_object::Value;
 
 use crate::error::Errors;
 use crate::pod_spec::{present, string};
+use crate::repeats::repeated_whole;
 use crate::{Path, names};
 
 const RULES_MAX: usize = 20;
@@ -83,11 +84,12 @@ fn exit_codes(spec: &Value, c: &Value, at: &Path, e: &mut Errors) {
         e.too_many(&path, values.len(), EXIT_CODES_MAX);
     }
     let number = |v: &Value| v.as_i64().unwrap_or(0);
+    let twice = repeated_whole(values);
     for (j, v) in values.iter().enumerate() {
         if operator == "In" && number(v) == 0 {
             e.invalid(&path.index(j), 0_i64, "must not be 0 for the In operator");
         }
-        if values[..j].contains(v) {
+        if twice[j] {
             e.duplicate(&path.index(j), v.clone());
         }
     }

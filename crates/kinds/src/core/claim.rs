@@ -1,6 +1,6 @@
 //! PersistentVolumeClaim.
 
-use ironkeel_object::Value;
+use ironkeel_object::{Quantity, Value};
 
 use crate::error::Errors;
 use crate::pod_spec::{present, string};
@@ -52,16 +52,13 @@ pub(crate) fn validate_spec(spec: &Value, at: &Path, e: &mut Errors) {
     let far = new.is_some_and(|n| string(n, "namespace").is_some());
     match (old, new) {
         (Some(_), Some(_)) if far => {
-            e.invalid_as(
-                at,
-                &format!("\"{at}.dataSource\""),
-                "may not be specified when dataSourceRef.namespace is specified",
-            );
+            // Upstream shows a path there, of which nothing is left.
+            e.invalid_as(at, "{}", "may not be specified when dataSourceRef.namespace is specified");
         }
         (Some(o), Some(n)) => {
             let text = |v: &Value, f: &str| v.str_at(&[f]).unwrap_or_default().to_owned();
             if ["apiGroup", "kind", "name"].iter().any(|f| text(o, f) != text(n, f)) {
-                e.invalid_as(at, &format!("\"{at}.dataSource\""), "must match dataSourceRef");
+                e.invalid_as(at, "{}", "must match dataSourceRef");
             }
         }
         _ => {}
@@ -127,7 +124,7 @@ fn validate_status(o: &Value, e: &mut Errors) {
 
 /// The two ways to name a source follow each other, except across namespaces; what the elder cannot
 /// name is dropped from it.
-fn sources(spec: &mut ironkeel_object::Map) {
+fn sources(spec: &mut ironkeel_object::Map, had: bool) {
     let names = |v: &Value, f: &str| v.str_at(&[f]).unwrap_or_default().to_owned();
     let known = |v: &Value| {
         matches!(
@@ -135,7 +132,9 @@ fn sources(spec: &mut ironkeel_object::Map) {
             ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
         )
     };
-    if spec.get("dataSource").is_some_and(|d| !d.is_null() && !known(d)) {
+    // Who names the newer member, or had a source before, gets told of what is wrong with it.
+    let kept = had || spec.get("dataSourceRef").is_some_and(|d| !d.is_null());
+    if !kept && spec.get("dataSource").is_some_and(|d| !d.is_null() && !known(d)) {
         spec.remove("dataSource");
     }
     let (old, new) = (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned());
@@ -161,7 +160,13 @@ impl rules::Rules for Rules {
     fn prepare_create(&self, o: &mut Value) {
         *o.slot(&["status", "phase"]) = "Pending".into();
         if let Some(spec) = strategy::spec(o) {
-            sources(spec);
+            sources(spec, false);
+        }
+    }
+    fn prepare_update(&self, o: &mut Value, old: &Value, subresource: Option<&str>) {
+        let had = ["dataSource", "dataSourceRef"].iter().any(|f| present(&old["spec"], f).is_some());
+        if let (None, Some(spec)) = (subresource, strategy::spec(o)) {
+            sources(spec, had);
         }
     }
     fn validate(&self, o: &Value, e: &mut Errors) {
@@ -183,10 +188,15 @@ impl rules::Rules for Rules {
         if string(&before, "volumeName").is_none() {
             strategy::keep(&mut new, &before, "volumeName");
         }
-        if let (true, Some(r), Some(b)) = (bound, new.get_mut("resources"), before.get("resources")) {
-            strategy::keep(r, b, "requests");
+        if let (true, Some(Value::Object(m))) = (bound, new.get_mut("resources").and_then(|r| r.get_mut("requests"))) {
+            match before.at(&["resources", "requests", "storage"]) {
+                Some(size) => _ = m.insert("storage", size.clone()),
+                None => _ = m.remove("storage"),
+            }
         }
-        strategy::keep(&mut new, &before, "volumeAttributesClassName");
+        if bound {
+            strategy::keep(&mut new, &before, "volumeAttributesClassName");
+        }
         if present(&before, "storageClassName").is_none() {
             strategy::keep(&mut new, &before, "storageClassName");
         }
@@ -195,12 +205,10 @@ impl rules::Rules for Rules {
             e.forbidden(&path, text);
         }
         e.immutable(&Path::new("volumeMode"), o.at(&["spec", "volumeMode"]), old.at(&["spec", "volumeMode"]));
-        let size = |v: &Value| resources::quantity(v.at(&["spec", "resources", "requests", "storage"]));
-        let granted = resources::quantity(old.at(&["status", "capacity", "storage"]));
-        if let (Some(n), Some(b)) = (size(o), size(old))
-            && n < b
-            && granted.is_none_or(|g| n <= g)
-        {
+        let size = |v: Option<&Value>| resources::quantity(v).unwrap_or(Quantity::ZERO);
+        let wanted = |v: &Value| size(v.at(&["spec", "resources", "requests", "storage"]));
+        let granted = size(old.at(&["status", "capacity", "storage"]));
+        if wanted(o) < wanted(old) && wanted(o) <= granted {
             let at = path.child("resources").child("requests").child("storage");
             e.forbidden(&at, "field can not be less than status.capacity");
         }

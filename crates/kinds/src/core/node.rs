@@ -3,6 +3,7 @@
 use ironkeel_object::{ObjectMeta, Value};
 
 use crate::error::Errors;
+use crate::repeats::{identity, repeated_by, repeated_whole};
 use crate::structural::Depth;
 use crate::{Path, TableContext, equality, names, pod_spec, print, resources, rules, strategy};
 
@@ -32,6 +33,7 @@ impl rules::Rules for Rules {
     fn validate(&self, o: &Value, e: &mut Errors) {
         let at = Path::new("metadata").child("taints");
         let taints = o.items_at(&["spec", "taints"]);
+        let twice = repeated_by(taints, |t| (identity(&t["key"]), identity(&t["effect"])));
         for (i, t) in taints.iter().enumerate() {
             let at = at.index(i);
             let key = t.str_at(&["key"]).unwrap_or_default();
@@ -42,7 +44,7 @@ impl rules::Rules for Rules {
                 e.invalid(&at.child("value"), value, &messages.join(";"));
             }
             pod_spec::taint_effect(t, false, &at, e);
-            if taints[..i].iter().any(|x| x["key"] == t["key"] && x["effect"] == t["effect"]) {
+            if twice[i] {
                 let text = |f: &str| crate::error::shown(&t.str_at(&[f]).unwrap_or_default().into());
                 let shown = format!(
                     "{{\"Key\":{},\"Value\":{},\"Effect\":{},\"TimeAdded\":null}}",
@@ -58,6 +60,14 @@ impl rules::Rules for Rules {
         for (i, c) in cidrs.iter().enumerate() {
             let c = c.as_str().unwrap_or_default();
             e.invalid_each(&at.index(i), c, names::cidr(c));
+        }
+        let wrong = |c: &&Value| !names::cidr(c.as_str().unwrap_or_default()).is_empty();
+        if cidrs.len() > 1
+            && let Some(i) = cidrs.iter().position(|c| wrong(&c))
+        {
+            let c = cidrs[i].as_str().unwrap_or_default();
+            let why = format!("invalid CIDR[{i}]: <nil> (invalid CIDR address: {c})");
+            e.internal(&at, &format!("invalid PodCIDRs. failed to check with dual stack with error:{why}"));
         }
         let families = cidrs.iter().filter_map(Value::as_str).filter(|c| c.contains(':')).count();
         if cidrs.len() > 2 || families > 1 || cidrs.len() > families + 1 {
@@ -78,6 +88,10 @@ impl rules::Rules for Rules {
             && !equality::same(o.at(&["spec", "podCIDRs"]), old.at(&["spec", "podCIDRs"]))
         {
             e.forbidden(&at.child("podCIDRs"), "node updates may not change podCIDR except from \"\" to valid");
+        }
+        let text = |v: &Value, f: &str| v.str_at(&["spec", f]).unwrap_or_default().to_owned();
+        if text(o, "externalID") != text(old, "externalID") {
+            e.forbidden(&at.child("externalID"), "may not be updated");
         }
         let provider = |v: &Value| v.str_at(&["spec", "providerID"]).unwrap_or_default().to_owned();
         if !provider(old).is_empty() && provider(o) != provider(old) {
@@ -156,7 +170,8 @@ fn validate_status(o: &Value, e: &mut Errors) {
         }
     }
     let all = o.items_at(&["status", "addresses"]);
-    for (i, a) in all.iter().enumerate().filter(|(i, a)| all[..*i].contains(a)) {
+    let twice = repeated_whole(all);
+    for (i, a) in all.iter().enumerate().filter(|(i, _)| twice[*i]) {
         e.duplicate(&at.child("addresses").index(i), a.clone());
     }
 }
@@ -169,7 +184,7 @@ fn one_of_pod_cidrs(o: &mut Value) {
         // The kubelet's configuration of long ago: dropped.
         spec.remove("configSource");
     }
-    if first.is_empty() && !single.is_empty() {
+    if !single.is_empty() && first != single {
         *o.slot(&["spec", "podCIDRs"]) = vec![single].into();
     } else if single.is_empty() && !first.is_empty() {
         *o.slot(&["spec", "podCIDR"]) = first.into();

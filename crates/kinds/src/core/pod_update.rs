@@ -1,10 +1,13 @@
 //! What may change of a Pod: its image, deadline, gates and more tolerations; by `status`,
 //! `ephemeralcontainers`, `resize` and `binding` their own parts.
 
+use std::collections::{HashMap, HashSet};
+
 use ironkeel_object::{ObjectMeta, Value};
 
 use super::pod_resize;
 use crate::error::Errors;
+use crate::repeats::{identity, members, texts};
 use crate::{Path, equality, names, pod_spec, status, strategy};
 
 const POD_SPEC: &str = "core/v1.PodSpec";
@@ -85,10 +88,14 @@ fn keep_observed_generations(o: &mut Value, old: &Value) {
     {
         *o.slot(&["status", "observedGeneration"]) = g;
     }
-    let before = old.items_at(&["status", "conditions"]).to_vec();
+    let mut before: HashMap<&str, &Value> = HashMap::new();
+    for c in old.items_at(&["status", "conditions"]) {
+        before.entry(c.str_at(&["type"]).unwrap_or_default()).or_insert(c);
+    }
     let now = o.get_mut("status").and_then(|s| s.get_mut("conditions")).and_then(Value::as_array_mut);
     for c in now.into_iter().flatten().filter(|c| blank(c)) {
-        let had = before.iter().find(|b| b["type"] == c["type"]).and_then(|b| b.get("observedGeneration")).cloned();
+        let had =
+            before.get(c.str_at(&["type"]).unwrap_or_default()).and_then(|b| b.get("observedGeneration")).cloned();
         if let (Some(g), Some(m)) = (had, c.as_object_mut()) {
             m.insert("observedGeneration", g);
         }
@@ -194,12 +201,13 @@ fn validate_tolerations(o: &Value, old: &Value, at: &Path, e: &mut Errors) {
         let mut t = t.clone();
         if let Some(m) = t.as_object_mut() {
             m.remove("tolerationSeconds");
+            m.retain(|_, v| !v.is_empty());
         }
         t
     };
-    let now = o.items_at(&["spec", "tolerations"]);
+    let now: HashSet<String> = o.items_at(&["spec", "tolerations"]).iter().map(|t| identity(&strip(t))).collect();
     for t in old.items_at(&["spec", "tolerations"]) {
-        if !now.iter().any(|n| equality::equal(&strip(n), &strip(t))) {
+        if !now.contains(&identity(&strip(t))) {
             e.forbidden(at, "existing toleration can not be modified except its tolerationSeconds");
             return;
         }
@@ -207,9 +215,9 @@ fn validate_tolerations(o: &Value, old: &Value, at: &Path, e: &mut Errors) {
 }
 
 fn validate_gates(o: &Value, old: &Value, path: &Path, e: &mut Errors) {
-    let before = old.items_at(&["spec", "schedulingGates"]);
+    let before = members(old.items_at(&["spec", "schedulingGates"]));
     for (i, g) in o.items_at(&["spec", "schedulingGates"]).iter().enumerate() {
-        if !before.contains(g) {
+        if !before.contains(&identity(g)) {
             let name = g.str_at(&["name"]).unwrap_or_default();
             let at = path.child("schedulingGates").index(i).child("name");
             let text = format!("only deletion is allowed, but found new scheduling gate '{name}'");
@@ -255,9 +263,10 @@ fn validate_status(o: &Value, old: &Value, e: &mut Errors) {
         }
         status::addresses(o, "hostIPs", e);
     }
+    let claims = texts(o.items_at(&["spec", "resourceClaims"]), "name");
     for (i, c) in o.items_at(&["status", "resourceClaimStatuses"]).iter().enumerate() {
-        if !o.items_at(&["spec", "resourceClaims"]).iter().any(|s| s["name"] == c["name"]) {
-            let name = c.str_at(&["name"]).unwrap_or_default();
+        let name = c.str_at(&["name"]).unwrap_or_default();
+        if !claims.contains(name) {
             let text = "must match the name of an entry in `spec.resourceClaims`";
             e.invalid(&at.child("resourceClaimStatuses").index(i).child("name"), name, text);
         }
@@ -271,16 +280,20 @@ fn validate_status(o: &Value, old: &Value, e: &mut Errors) {
     if policy == "Always" {
         return;
     }
+    let mut statuses: HashMap<&str, &Value> = HashMap::new();
+    for c in o.items_at(&["status", "containerStatuses"]) {
+        statuses.entry(c.str_at(&["name"]).unwrap_or_default()).or_insert(c);
+    }
+    let own_policy =
+        o.items_at(&["spec", "containers"]).iter().filter(|c| pod_spec::present(c, "restartPolicy").is_some());
+    let own_policy = texts(own_policy, "name");
     for (i, b) in old.items_at(&["status", "containerStatuses"]).iter().enumerate() {
         let Some(ended) = b.at(&["state", "terminated"]) else { continue };
         if policy == "OnFailure" && ended.i64_at(&["exitCode"]).unwrap_or(0) != 0 {
             continue;
         }
-        let now = o.items_at(&["status", "containerStatuses"]).iter().find(|c| c["name"] == b["name"]);
-        let restarts = o
-            .items_at(&["spec", "containers"])
-            .iter()
-            .any(|c| c["name"] == b["name"] && c.get("restartPolicy").is_some_and(|p| !p.is_null()));
+        let name = b.str_at(&["name"]).unwrap_or_default();
+        let (now, restarts) = (statuses.get(name), own_policy.contains(name));
         if !restarts && now.is_some_and(|n| n.at(&["state", "terminated"]).is_none()) {
             let at = at.child("containerStatuses").index(i).child("state");
             e.forbidden(&at, "may not be transitioned to non-terminated state");
@@ -290,12 +303,15 @@ fn validate_status(o: &Value, old: &Value, e: &mut Errors) {
 
 fn validate_ephemeral(o: &Value, old: &Value, e: &mut Errors) {
     let at = Path::new("spec").child("ephemeralContainers");
-    let now = o.items_at(&["spec", "ephemeralContainers"]);
+    let mut now: HashMap<&str, &Value> = HashMap::new();
+    for c in o.items_at(&["spec", "ephemeralContainers"]) {
+        now.entry(c.str_at(&["name"]).unwrap_or_default()).or_insert(c);
+    }
     let around = pod_spec::Surroundings::trusted(&o["spec"], pod_spec::Place::Pod);
     pod_spec::containers::ephemeral(&around, &Path::new("spec"), e);
     for b in old.items_at(&["spec", "ephemeralContainers"]) {
         let name = b.str_at(&["name"]).unwrap_or_default();
-        match now.iter().find(|n| n["name"] == b["name"]) {
+        match now.get(name) {
             None => e.forbidden(
                 &at,
                 &format!("existing ephemeral containers {} may not be removed\n", crate::error::shown(&name.into())),

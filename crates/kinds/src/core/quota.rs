@@ -1,10 +1,13 @@
 //! ResourceQuota and LimitRange.
 
+use std::collections::BTreeSet;
+
 use ironkeel_object::Value;
 
-use crate::error::Errors;
+use crate::error::{Errors, shown};
+use crate::repeats::repeated;
 use crate::structural::Depth;
-use crate::{Path, TableContext, equality, names, print, resources, rules};
+use crate::{Path, TableContext, names, print, resources, rules};
 
 /// ResourceQuota.
 pub(crate) struct Quota;
@@ -103,6 +106,7 @@ fn conflicts(has: impl Fn(&str) -> bool, path: &Path, scopes: &[Value], e: &mut 
 /// `scopeSelector`; upstream's paths leave out the indexes.
 fn selectors(o: &Value, path: &Path, e: &mut Errors) {
     let list = o.items_at(&["spec", "scopeSelector", "matchExpressions"]);
+    let whole = shown(&o["spec"]["scopeSelector"]);
     for r in list {
         let (scope, operator) =
             (r.str_at(&["scopeName"]).unwrap_or_default(), r.str_at(&["operator"]).unwrap_or_default());
@@ -110,7 +114,7 @@ fn selectors(o: &Value, path: &Path, e: &mut Errors) {
             e.invalid(&path.child("scopeName"), scope, "unsupported scope");
         }
         for _ in members(o, &["spec", "hard"]).filter(|(n, _)| !scope_covers(scope, n)) {
-            e.invalid(path, o["spec"]["scopeSelector"].clone(), "unsupported scope applied to resource");
+            e.invalid_as(path, &whole, "unsupported scope applied to resource");
         }
         let plain = !matches!(scope, "PriorityClass" | "VolumeAttributesClass") && SCOPES.contains(&scope);
         if plain && operator != "Exists" {
@@ -140,14 +144,14 @@ impl rules::Rules for Quota {
         let at = Path::new("spec");
         amounts(o, &["spec", "hard"], &at.child("hard"), e);
         let scopes = o.items_at(&["spec", "scopes"]);
-        let list = || scopes.to_vec();
+        let all = shown(&Value::from(scopes.to_vec()));
         let path = at.child("scopes");
         for s in scopes.iter().filter_map(Value::as_str) {
             if !SCOPES.contains(&s) {
-                e.invalid(&path, list(), "unsupported scope");
+                e.invalid_as(&path, &all, "unsupported scope");
             }
             for _ in members(o, &["spec", "hard"]).filter(|(n, _)| !scope_covers(s, n)) {
-                e.invalid(&path, list(), "unsupported scope applied to resource");
+                e.invalid_as(&path, &all, "unsupported scope applied to resource");
             }
         }
         conflicts(|x| scopes.iter().any(|s| s.as_str() == Some(x)), &path, scopes, e);
@@ -159,7 +163,10 @@ impl rules::Rules for Quota {
                 amounts(o, &["status", f], &Path::new("status").child(f), e);
             }
         }
-        if subresource.is_none() && !equality::same(o.at(&["spec", "scopes"]), old.at(&["spec", "scopes"])) {
+        let scopes = |v: &Value| -> BTreeSet<String> {
+            v.items_at(&["spec", "scopes"]).iter().filter_map(|s| s.as_str().map(str::to_owned)).collect()
+        };
+        if subresource.is_none() && scopes(o) != scopes(old) {
             let new = o.at(&["spec", "scopes"]).cloned().unwrap_or_default();
             e.invalid(&Path::new("spec").child("scopes"), new, "field is immutable");
         }
@@ -253,6 +260,7 @@ impl rules::Rules for Range {
     fn validate(&self, o: &Value, e: &mut Errors) {
         let path = Path::new("spec").child("limits");
         let items = o.items_at(&["spec", "limits"]);
+        let twice = repeated(items, "type");
         for (i, l) in items.iter().enumerate() {
             let at = path.index(i);
             let kind = l.str_at(&["type"]).unwrap_or_default();
@@ -277,7 +285,7 @@ impl rules::Rules for Range {
                     }
                 }
             }
-            if items[..i].iter().any(|x| x["type"] == l["type"]) {
+            if twice[i] {
                 e.duplicate(&at.child("type"), kind);
             }
             if kind == "Pod" {

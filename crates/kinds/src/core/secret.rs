@@ -106,6 +106,10 @@ fn docker(encoded: &str, there: bool, at: &Path, e: &mut Errors) {
     }
     let text = STANDARD.decode(encoded).ok().and_then(|b| String::from_utf8(b).ok()).unwrap_or_default();
     let text = text.trim();
+    if text.is_empty() {
+        e.invalid(at, "<secret contents redacted>", "unexpected end of JSON input");
+        return;
+    }
     if !(text.starts_with('{') && text.ends_with('}')) {
         e.invalid(at, "<secret contents redacted>", "invalid character looking for beginning of value");
     }

@@ -1,12 +1,13 @@
 //! Service: types, ports, addresses. Cluster IPs and node ports are allocated by the registry,
 //! between `prepare_create` and `validate`; here is what needs no allocator.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use ironkeel_object::{ObjectMeta, Value};
 
 use crate::error::Errors;
 use crate::names::NameRule;
+use crate::repeats::{identity, repeated_whole};
 use crate::structural::Depth;
 use crate::{Path, TableContext, core::service_cells, names, rules, selector, strategy};
 
@@ -210,17 +211,20 @@ fn keep_allocated(o: &mut Value, old: &Value) {
         }
     }
     if has_node_port(&now) && has_node_port(&before) {
-        let had = old.items_at(&["spec", "ports"]).to_vec();
-        let mut used: Vec<i64> =
+        let mut had: HashMap<(String, String), &Value> = HashMap::new();
+        for h in old.items_at(&["spec", "ports"]) {
+            had.entry((identity(&h["port"]), identity(&h["protocol"]))).or_insert(h);
+        }
+        let mut used: HashSet<i64> =
             o.items_at(&["spec", "ports"]).iter().filter_map(|p| p.i64_at(&["nodePort"])).collect();
         let ports = o.get_mut("spec").and_then(|s| s.get_mut("ports")).and_then(Value::as_array_mut);
         for p in ports.into_iter().flatten() {
             if p.i64_at(&["nodePort"]).unwrap_or(0) != 0 {
                 continue;
             }
-            let same = had.iter().find(|h| h["port"] == p["port"] && h["protocol"] == p["protocol"]);
+            let same = had.get(&(identity(&p["port"]), identity(&p["protocol"])));
             if let Some(n) = same.and_then(|h| h.i64_at(&["nodePort"])).filter(|n| !used.contains(n)) {
-                used.push(n);
+                used.insert(n);
                 *p.slot(&["nodePort"]) = n.into();
             }
         }
@@ -254,10 +258,10 @@ fn drop_by_type(o: &mut Value, old: &Value) {
         drop(o, &["externalName"]);
     }
     if !matches!(kind.as_str(), "NodePort" | "LoadBalancer") && matches!(was.as_str(), "NodePort" | "LoadBalancer") {
-        let had = old.items_at(&["spec", "ports"]).to_vec();
+        let had: HashSet<String> = old.items_at(&["spec", "ports"]).iter().map(|h| identity(&h["nodePort"])).collect();
         let ports = o.get_mut("spec").and_then(|s| s.get_mut("ports")).and_then(Value::as_array_mut);
         for p in ports.into_iter().flatten() {
-            if had.iter().any(|h| h["nodePort"] == p["nodePort"])
+            if had.contains(&identity(&p["nodePort"]))
                 && let Some(m) = p.as_object_mut()
             {
                 m.remove("nodePort");
@@ -323,6 +327,9 @@ fn validate(o: &Value, e: &mut Errors) {
             }
         }
         "" => e.required(&spec.child("sessionAffinity"), ""),
+    if let ("LoadBalancer", Some(c)) = (kind, s.str_at(&["loadBalancerClass"])) {
+        e.invalid_each(&spec.child("loadBalancerClass"), c, names::qualified(c));
+    }
         "None" => {
             if s.get("sessionAffinityConfig").is_some_and(|c| !c.is_null()) {
                 e.forbidden(&spec.child("sessionAffinityConfig"), "must not be set when session affinity is None");
@@ -432,6 +439,7 @@ pub(crate) fn protocol(p: &Value, at: &Path, e: &mut Errors) {
         other => e.not_supported(&at.child("protocol"), other, &["SCTP", "TCP", "UDP"]),
     }
 }
+    let twice = repeated_whole(families);
 
 /// A port by number or by name.
 pub(crate) fn port_or_name(port: Option<&Value>, at: &Path, e: &mut Errors) {
@@ -466,7 +474,7 @@ fn validate_addresses(s: &Value, headless: bool, spec: &Path, e: &mut Errors) {
         if !matches!(name, "IPv4" | "IPv6") {
             e.not_supported(&at, name, &["IPv4", "IPv6"]);
         }
-        if families[..i].contains(f) {
+        if twice[i] {
             e.duplicate(&at, name);
         }
     }

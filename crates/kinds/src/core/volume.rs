@@ -99,6 +99,29 @@ fn capacity(spec: &Value, at: &Path, e: &mut Errors) {
     }
 }
 
+/// Gives requirements of an older affinity the keys that their labels have today, where the newer one has those.
+fn graduate(old: &mut Value, new: &Value) {
+    const GRADUATED: &[(&str, &str)] = &[
+        ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+        ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+        ("beta.kubernetes.io/os", "kubernetes.io/os"),
+        ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+        ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+    ];
+    let terms = old.get_mut("required").and_then(|r| r.get_mut("nodeSelectorTerms")).and_then(Value::as_array_mut);
+    for (term, newer) in terms.into_iter().flatten().zip(new.items_at(&["required", "nodeSelectorTerms"])) {
+        let list = term.get_mut("matchExpressions").and_then(Value::as_array_mut);
+        for (r, n) in list.into_iter().flatten().zip(newer.items_at(&["matchExpressions"])) {
+            let (was, is) = (r.str_at(&["key"]).unwrap_or_default(), n.str_at(&["key"]).unwrap_or_default());
+            let today = GRADUATED.iter().find(|(beta, _)| *beta == was).map_or("", |(_, today)| today);
+            if is == today {
+                let is = is.to_owned();
+                *r.slot(&["key"]) = is.into();
+            }
+        }
+    }
+}
+
 impl rules::Rules for Rules {
     fn default(&self, o: &mut Value) {
         let Some(spec) = crate::strategy::spec(o) else { return };
@@ -136,7 +159,6 @@ impl rules::Rules for Rules {
         if let Some(c) = string(spec, "storageClassName") {
             e.invalid_each(&at.child("storageClassName"), c, names::subdomain(c));
         }
-        let required = spec.at(&["nodeAffinity", "required"]).filter(|r| !r.is_null());
         if let Some(a) = present(spec, "nodeAffinity") {
             let at = at.child("nodeAffinity").child("required");
             match present(a, "required") {
@@ -144,7 +166,7 @@ impl rules::Rules for Rules {
                 Some(r) => node_selector(r, &at, e),
             }
         }
-        sources(o.name(), spec, required.is_some(), &at, e);
+        sources(o.name(), spec, present(spec, "nodeAffinity").is_some(), &at, e);
         volume_mode(spec, &at, e);
         if let Some(c) = spec.str_at(&["volumeAttributesClassName"]) {
             let path = at.child("volumeAttributesClassName");
@@ -182,8 +204,9 @@ impl rules::Rules for Rules {
         e.immutable(&Path::new("volumeMode"), o.at(&["spec", "volumeMode"]), old.at(&["spec", "volumeMode"]));
         let (new, before) = (o.at(&["spec", "nodeAffinity"]), old.at(&["spec", "nodeAffinity"]));
         let fixed = before.filter(|b| !b.is_null());
-        if let Some(b) = fixed
-            && !equality::equal_as("core/v1.VolumeNodeAffinity", new.unwrap_or(&Value::Null), b)
+        let mut graduated = fixed.cloned().unwrap_or_default();
+        graduate(&mut graduated, new.unwrap_or(&Value::Null));
+        if fixed.is_some() && !equality::equal_as("core/v1.VolumeNodeAffinity", new.unwrap_or(&Value::Null), &graduated)
         {
             let text = "field is immutable, except for updating from beta label to GA";
             e.invalid(&Path::new("nodeAffinity"), new.cloned().unwrap_or_default(), text);

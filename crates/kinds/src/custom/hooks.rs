@@ -1,5 +1,6 @@
 //! The behaviour of a custom resource: upstream's custom resource strategy, driven by its definition.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use ironkeel_object::{Number, ObjectMeta, Value};
@@ -110,7 +111,7 @@ fn int64(value: &Value) -> Option<i64> {
 /// Finalizers that came with this write and could be another writer's too.
 fn finalizer_warnings(object: &Value, old: Option<&Value>) -> Vec<FieldError> {
     const STANDARD: [&str; 3] = ["orphan", "foregroundDeletion", "kubernetes"];
-    let before = old.map(ObjectMeta::finalizers).unwrap_or_default();
+    let before: HashSet<&str> = old.map(ObjectMeta::finalizers).unwrap_or_default().into_iter().collect();
     let mut new: Vec<&str> = object.finalizers().into_iter().filter(|f| !before.contains(f)).collect();
     new.sort_unstable();
     new.dedup();

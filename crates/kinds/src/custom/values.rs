@@ -11,6 +11,7 @@ use super::correlation::Correlated;
 use super::formats;
 use super::schema::{Additional, ListKind, Schema};
 use crate::error::{Errors, shown};
+use crate::repeats::repeated_whole;
 use crate::{FieldError, FieldErrorKind, Path};
 
 /// Findings below one node, and how many checks were passed: of several alternatives that fail, the
@@ -275,7 +276,7 @@ fn array(items: &[Value], old: Option<&Correlated<'_>>, s: &Schema, path: &str, 
     if let Some(max) = s.max_items.filter(|m| size > *m) {
         out.push(path, FieldErrorKind::TooMany, too_many(size, max));
     }
-    if s.unique_items && items.iter().enumerate().any(|(i, v)| items[..i].contains(v)) {
+    if s.unique_items && repeated_whole(items).contains(&true) {
         out.invalid(path, "\"\"", "shouldn't contain duplicates");
     }
 }

@@ -12,6 +12,8 @@ mod spec;
 mod structural;
 mod tolerance;
 
+use std::collections::HashSet;
+
 use ironkeel_object::{ObjectMeta, Value};
 
 pub use names::{Approval, accepted_names, approval};
@@ -133,7 +135,7 @@ impl rules::Rules for Rules {
 
 /// Warns of formats that nothing checks, and that `old` does not have: they are most likely misspelt.
 fn unknown_formats(o: &Value, old: Option<&Value>, e: &mut Errors) {
-    let before = old.map(formats).unwrap_or_default();
+    let before: HashSet<String> = old.map(formats).unwrap_or_default().into_iter().collect();
     for format in formats(o).into_iter().filter(|f| !before.contains(f)) {
         e.tolerated(&Path::default(), format!("unrecognized format {}", crate::error::shown(&format.into())));
     }

@@ -8,6 +8,7 @@ use super::{defaults, structural};
 use crate::Path;
 use crate::custom::Schema;
 use crate::error::Errors;
+use crate::repeats::{self, identity, repeated_whole};
 
 /// The types of OpenAPI v3.
 pub(super) const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
@@ -260,12 +261,12 @@ fn nullable_keys(s: &Value, at: &Path, e: &mut Errors) {
         let detail = format!("cannot be nullable when x-kubernetes-list-type is {list}");
         e.forbidden(&at.child("items").child("nullable"), &detail);
     }
-    let required = items.items_at(&["required"]);
+    let required = repeats::members(items.items_at(&["required"]));
     for key in s.items_at(&["x-kubernetes-list-map-keys"]).iter().filter(|_| list == "map") {
         let name = key.as_str().unwrap_or_default();
         let Some(p) = items.at(&["properties", name]) else { continue };
         let property = at.child("items").child("properties").key(name);
-        if !required.contains(key) && p.get("default").is_none_or(Value::is_null) {
+        if !required.contains(&identity(key)) && p.get("default").is_none_or(Value::is_null) {
             let detail =
                 "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
             e.required(&property.child("default"), detail);
@@ -312,6 +313,7 @@ fn map_list(s: &Value, keys: &[Value], items: Option<&Value>, at: &Path, e: &mut
         e.invalid(&at.child("items").child("type"), kind, detail);
         return;
     }
+    let twice = repeated_whole(keys);
     for (i, key) in keys.iter().enumerate() {
         let name = key.as_str().unwrap_or_default();
         let property = at.child("items").child("properties").key(name);
@@ -324,7 +326,7 @@ fn map_list(s: &Value, keys: &[Value], items: Option<&Value>, at: &Path, e: &mut
                 }
             }
         }
-        if keys[..i].contains(key) {
+        if twice[i] {
             e.invalid(&place, keys.to_vec(), "must not contain duplicate entries");
         }
     }

@@ -1,11 +1,14 @@
 //! Rules of a definition's spec: names, versions, columns, subresources, selectable fields, conversion.
 
+use std::collections::HashSet;
+
 use ironkeel_object::Value;
 
 use super::tolerance::{self, Tolerance};
 use super::{is_true, schema};
 use crate::custom::Schema;
 use crate::error::Errors;
+use crate::repeats::{repeated_text, repeated_whole};
 use crate::{Path, names as rules};
 
 /// Most selectable fields of one version.
@@ -109,12 +112,11 @@ fn versions(spec: &Value, old: Option<&Value>, tolerance: &Tolerance, at: &Path,
     }
     let shared = Shared::of(list);
     let mut storage = 0;
-    let mut unique = true;
+    let unique = !repeated_text(list, "name").contains(&true);
     for (i, v) in list.iter().enumerate() {
         let at = path.index(i);
         let name = v.str_at(&["name"]).unwrap_or_default();
         storage += usize::from(flag(v, "storage"));
-        unique &= !list[..i].iter().any(|x| x.str_at(&["name"]) == Some(name));
         joined(e, &at.child("name"), name, "", rules::label_1035(name));
         version(v, &shared, old, tolerance, &at, e);
     }
@@ -214,7 +216,7 @@ fn selectable_of(v: &Value, before: Option<&Value>, at: &Path, e: &mut Errors) {
 }
 
 fn selectable(fields: &[Value], schema: &Schema, held: bool, at: &Path, e: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen: HashSet<&str> = HashSet::new();
     for (i, f) in fields.iter().enumerate() {
         let place = at.index(i).child("jsonPath");
         let path = f.str_at(&["jsonPath"]).unwrap_or_default();
@@ -245,10 +247,8 @@ fn selectable(fields: &[Value], schema: &Schema, held: bool, at: &Path, e: &mut 
             let detail = "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed.";
             e.invalid(&place, path, detail);
         }
-        if seen.contains(&path) {
+        if !seen.insert(path) {
             e.duplicate(&place, path);
-        } else {
-            seen.push(path);
         }
     }
     if seen.len() > SELECTABLE_FIELDS_MAX && !held {
@@ -381,8 +381,9 @@ fn conversion(spec: &Value, old: Option<&Value>, tolerance: &Tolerance, at: &Pat
         e.required(&place, "");
         return;
     }
+    let twice = repeated_whole(reviews);
     for (i, v) in reviews.iter().filter_map(Value::as_str).enumerate() {
-        if reviews[..i].iter().any(|x| x.as_str() == Some(v)) {
+        if twice[i] {
             e.invalid(&place.index(i), v, "duplicate version");
             continue;
         }
@@ -458,14 +459,16 @@ fn stored_versions(o: &Value, e: &mut Errors) {
         return;
     }
     let versions = o.items_at(&["spec", "versions"]);
+    let in_store: HashSet<&str> = stored.iter().filter_map(Value::as_str).collect();
+    let listed: HashSet<&str> = versions.iter().filter_map(|v| v.str_at(&["name"])).collect();
     for v in versions.iter().filter(|v| flag(v, "storage")) {
         let name = v.str_at(&["name"]).unwrap_or_default();
-        if !stored.iter().any(|s| s.as_str() == Some(name)) {
+        if !in_store.contains(name) {
             e.invalid(&at, stored.to_vec(), &format!("must have the storage version {name}"));
         }
     }
     for (i, name) in stored.iter().filter_map(Value::as_str).enumerate() {
-        if !versions.iter().any(|v| v.str_at(&["name"]) == Some(name)) {
+        if !listed.contains(name) {
             let detail = format!(
                 "missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in {name} and removes {name} from status.storedVersions"
             );

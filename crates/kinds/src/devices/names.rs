@@ -5,6 +5,7 @@ use ironkeel_object::Value;
 use crate::error::Errors;
 use crate::pod_spec::storage_sources::csi_driver_name;
 use crate::pod_spec::string;
+use crate::repeats::{identity, members, repeated_whole};
 use crate::{Path, names};
 
 /// Octets of an identifier of an attribute or a capacity.
@@ -128,13 +129,15 @@ pub(super) fn binding_conditions(device: &Value, at: &Path, e: &mut Errors) {
                 e.invalid_each(&path.index(i), name, names::qualified(name));
             }
         }
+        let twice = repeated_whole(list);
         for (i, c) in list.iter().enumerate() {
-            if list[..i].contains(c) {
+            if twice[i] {
                 e.duplicate(&path.index(i), c.clone());
             }
         }
     }
-    for (i, c) in failures.iter().enumerate().filter(|(_, c)| conditions.contains(c)) {
+    let ready_too = members(conditions);
+    for (i, c) in failures.iter().enumerate().filter(|(_, c)| ready_too.contains(&identity(c))) {
         let at = at.child(failed).index(i);
         e.invalid(&at, c.clone(), "bindingFailureConditions must not overlap with bindingConditions");
     }

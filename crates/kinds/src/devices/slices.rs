@@ -1,5 +1,7 @@
 //! Rules for resource slices: the pool, where its devices are, the devices, shared counters.
 
+use std::collections::HashMap;
+
 use ironkeel_object::{Map, Value};
 
 use super::names::{at_most, binding_conditions, pool, qualified, taint, text};
@@ -8,6 +10,7 @@ use crate::error::Errors;
 use crate::pod_spec::present;
 use crate::pod_spec::scheduling::node_selector;
 use crate::pod_spec::storage_sources::csi_driver_name;
+use crate::repeats::repeated_text;
 use crate::{Path, equality, names};
 
 const DEVICES_MAX: usize = 128;
@@ -69,11 +72,16 @@ pub(super) fn validate(o: &Value, old: Option<&Value>, e: &mut Errors) {
     let max = if devices.iter().any(advanced) { ADVANCED_DEVICES_MAX } else { DEVICES_MAX };
     let path = at.child("devices");
     if at_most(devices, max, &path, e) {
+        let twice = repeated_text(devices, "name");
+        let mut earlier: HashMap<&str, &Value> = HashMap::new();
+        for d in before.map(|b| b.items_at(&["devices"])).unwrap_or_default() {
+            earlier.entry(text(d, "name")).or_insert(d);
+        }
         for (i, d) in devices.iter().enumerate() {
             let (at, name) = (path.index(i), text(d, "name"));
-            let was = before.and_then(|b| b.items_at(&["devices"]).iter().find(|x| text(x, "name") == name));
+            let was = earlier.get(name).copied();
             device(d, was, flag(spec, "perDeviceNodeSelection").unwrap_or(false), &at, e);
-            if devices[..i].iter().any(|x| text(x, "name") == name) {
+            if twice[i] {
                 e.duplicate(&at, name);
             }
         }

@@ -1,5 +1,7 @@
 //! Rules for what status writes report of claims, taint rules and pool requests.
 
+use std::collections::HashSet;
+
 use ironkeel_object::{ObjectMeta, Value};
 
 use super::claims::{configuration, reference, references};
@@ -8,6 +10,7 @@ use crate::error::Errors;
 use crate::pod_spec::present;
 use crate::pod_spec::scheduling::node_selector;
 use crate::pod_spec::storage_sources::csi_driver_name;
+use crate::repeats::repeated_by;
 use crate::status::conditions;
 use crate::{Path, TableContext, equality, names, print};
 
@@ -50,13 +53,14 @@ pub(super) fn claim(o: &Value, old: &Value, e: &mut Errors) {
         }
     }
     let allocation = present(status, "allocation");
-    let allocated: Vec<String> =
+    let allocated: HashSet<String> =
         allocation.map(|a| a.items_at(&["devices", "results"]).iter().map(device_id).collect()).unwrap_or_default();
     let (devices, path) = (status.items_at(&["devices"]), at.child("devices"));
+    let twice = repeated_by(devices, device_id);
     for (i, d) in devices.iter().enumerate() {
         let at = path.index(i);
         device(d, &allocated, &at, e);
-        if devices[..i].iter().any(|x| device_id(x) == device_id(d)) {
+        if twice[i] {
             e.duplicate_as(&at, &device_id(d), "");
         }
     }
@@ -136,7 +140,7 @@ fn share(d: &Value, at: &Path, e: &mut Errors) {
     e.invalid(&at.child("shareID"), id, &text);
 }
 
-fn device(d: &Value, allocated: &[String], at: &Path, e: &mut Errors) {
+fn device(d: &Value, allocated: &HashSet<String>, at: &Path, e: &mut Errors) {
     device_name(d, at, e);
     share(d, at, e);
     let id = device_id(d);

@@ -90,7 +90,10 @@ impl rules::Rules for Rules {
                 let at = at.index(j);
                 let path = p.str_at(&["path"]).unwrap_or_default();
                 match p.str_at(&["pathType"]) {
-                    None => e.required(&at.child("pathType"), "pathType must be specified"),
+                    None => {
+                        e.required(&at.child("pathType"), "pathType must be specified");
+                        continue;
+                    }
                     Some("Exact" | "Prefix") => {
                         if !path.starts_with('/') {
                             e.invalid(&at.child("path"), path, "must be an absolute path");
@@ -108,7 +111,8 @@ impl rules::Rules for Rules {
                         }
                     }
                     Some(t) => {
-                        e.not_supported(&at.child("pathType"), t, &["Exact", "ImplementationSpecific", "Prefix"])
+                        e.not_supported(&at.child("pathType"), t, &["Exact", "ImplementationSpecific", "Prefix"]);
+                        continue;
                     }
                 }
                 backend(&p["backend"], &at.child("backend"), e);

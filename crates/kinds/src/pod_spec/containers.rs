@@ -1,12 +1,13 @@
 //! Containers of a pod: regular, init (with sidecars) and ephemeral ones.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use ironkeel_object::Value;
 
 use crate::core::service::protocol;
 use crate::error::Errors;
-use crate::pod_spec::{Place, Surroundings, env, handlers, one_of, present, repeated, security, string};
+use crate::pod_spec::{Place, Surroundings, env, handlers, one_of, present, security, string};
+use crate::repeats::{repeated, texts};
 use crate::{Path, names, resources};
 
 /// All three lists.
@@ -63,17 +64,20 @@ fn common(around: &Surroundings<'_>, c: &Value, place: Place, at: &Path, e: &mut
 
 /// Environment from files stands in a volume that the pod has for it.
 pub(crate) fn file_keys(spec: &Value, path: &Path, e: &mut Errors) {
+    let mut sources: HashMap<&str, &Value> = HashMap::new();
+    for v in spec.items_at(&["volumes"]) {
+        sources.entry(v.str_at(&["name"]).unwrap_or_default()).or_insert(v);
+    }
     for list in ["initContainers", "containers", "ephemeralContainers"] {
         for (i, c) in spec.items_at(&[list]).iter().enumerate() {
             for (j, v) in c.items_at(&["env"]).iter().enumerate() {
                 let Some(r) = v.at(&["valueFrom", "fileKeyRef"]).filter(|r| !r.is_null()) else { continue };
                 let name = r.str_at(&["volumeName"]).unwrap_or_default();
-                let source = spec.items_at(&["volumes"]).iter().find(|v| v.str_at(&["name"]) == Some(name));
                 let at = || {
                     let env = path.child(list).index(i).child("env").index(j);
                     env.child("valueFrom").child("fileKeyRef").child("volumeName")
                 };
-                match source {
+                match sources.get(name) {
                     None => e.not_found(&at(), name),
                     Some(s) if present(s, "emptyDir").is_none() => {
                         e.invalid(&at(), name, "referenced volume must be of type emptyDir");
@@ -110,7 +114,7 @@ fn ports(list: &[Value], path: &Path, e: &mut Errors) {
 
 /// No two containers of a pod take the same port of the host.
 fn host_ports(list: &[Value], path: &Path, e: &mut Errors) {
-    let mut taken: Vec<String> = Vec::new();
+    let mut taken: HashSet<String> = HashSet::new();
     for (i, c) in list.iter().enumerate() {
         for (j, p) in c.items_at(&["ports"]).iter().enumerate() {
             let port = p.i64_at(&["hostPort"]).unwrap_or(0);
@@ -122,7 +126,7 @@ fn host_ports(list: &[Value], path: &Path, e: &mut Errors) {
             if taken.contains(&key) {
                 e.duplicate(&path.index(i).child("ports").index(j).child("hostPort"), key.as_str());
             }
-            taken.push(key);
+            taken.insert(key);
         }
     }
 }
@@ -170,6 +174,7 @@ fn mounts(around: &Surroundings<'_>, c: &Value, at: &Path, e: &mut Errors) {
     let devices = c.items_at(&["volumeDevices"]);
     let path = at.child("volumeMounts");
     let twice = repeated(list, "mountPath");
+    let (device_names, device_paths) = (texts(devices, "name"), texts(devices, "devicePath"));
     for (i, m) in list.iter().enumerate() {
         let at = path.index(i);
         let name = m.str_at(&["name"]).unwrap_or_default();
@@ -186,10 +191,10 @@ fn mounts(around: &Surroundings<'_>, c: &Value, at: &Path, e: &mut Errors) {
         if twice[i] {
             e.invalid(&at.child("mountPath"), mount, "must be unique");
         }
-        if devices.iter().any(|d| d["name"] == m["name"]) {
+        if device_names.contains(name) {
             e.invalid(&at.child("name"), name, "must not already exist in volumeDevices");
         }
-        if devices.iter().any(|d| d["devicePath"] == m["mountPath"]) {
+        if device_paths.contains(mount) {
             e.invalid(&at.child("mountPath"), mount, "must not already exist as a path in volumeDevices");
         }
         let sub = string(m, "subPath");

@@ -12,10 +12,11 @@ mod volumes;
 mod warnings;
 mod windows;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use ironkeel_object::Value;
 
+use crate::repeats::repeated;
 use crate::error::{Errors, shown};
 use crate::{Path, names, resources, selector};
 
@@ -52,18 +53,18 @@ pub(crate) fn one_of(v: &Value, member: &str, allowed: &[&str], path: &Path, e: 
 pub(crate) struct Surroundings<'a> {
     pub(crate) spec: &'a Value,
     pub(crate) place: Place,
-    /// Well-formed volumes.
-    pub(crate) volumes: Vec<&'a Value>,
+    /// Names of well-formed volumes.
+    pub(crate) volumes: HashMap<&'a str, &'a Value>,
 }
 
 impl<'a> Surroundings<'a> {
     /// Of a spec whose volumes were found good before.
     pub(crate) fn trusted(spec: &'a Value, place: Place) -> Self {
-        Surroundings { spec, place, volumes: spec.items_at(&["volumes"]).iter().collect() }
+        Surroundings { spec, place, volumes: by_name(spec.items_at(&["volumes"])) }
     }
 
     pub(crate) fn volume(&self, name: &str) -> Option<&'a Value> {
-        self.volumes.iter().copied().find(|v| v.str_at(&["name"]) == Some(name))
+        self.volumes.get(name).copied()
     }
 
     fn flag(&self, member: &str) -> Option<bool> {
@@ -82,6 +83,17 @@ impl<'a> Surroundings<'a> {
         all.dedup();
         all
     }
+/// Volumes by their names, the first of each.
+fn by_name<'a>(volumes: impl IntoIterator<Item = &'a Value>) -> HashMap<&'a str, &'a Value> {
+    let mut all = HashMap::new();
+    for v in volumes {
+        if let Some(name) = v.str_at(&["name"]) {
+            all.entry(name).or_insert(v);
+        }
+    }
+    all
+}
+
 }
 
 /// Every rule of a pod spec. `pod_name` is empty in a template.
@@ -91,7 +103,7 @@ pub(crate) fn validate(spec: &Value, pod_name: &str, path: &Path, place: Place, 
         e.required(&at("terminationGracePeriodSeconds"), "");
     }
     let volumes = volumes::validate(spec.items_at(&["volumes"]), pod_name, place, &at("volumes"), e);
-    let around = Surroundings { spec, place, volumes };
+    let around = Surroundings { spec, place, volumes: by_name(volumes) };
     claims(spec, &at("resourceClaims"), e);
     containers::validate(&around, path, e);
     if let Some(r) = present(spec, "resources") {
@@ -189,13 +201,6 @@ fn host_users(around: &Surroundings<'_>, path: &Path, e: &mut Errors) {
             }
         }
     }
-}
-
-/// For each element whether an earlier one has the same member. One walk: a list may be as long as a request's body,
-/// and a search through all earlier elements for each takes minutes then.
-fn repeated<'a>(list: impl IntoIterator<Item = &'a Value>, member: &str) -> Vec<bool> {
-    let mut seen = HashSet::new();
-    list.into_iter().map(|element| !seen.insert(format!("{:?}", element[member]))).collect()
 }
 
 fn claims(spec: &Value, path: &Path, e: &mut Errors) {

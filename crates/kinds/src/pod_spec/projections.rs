@@ -1,5 +1,7 @@
 //! Projected volumes: several sources in one folder, no path twice.
 
+use std::collections::HashSet;
+
 use ironkeel_object::Value;
 
 use crate::error::Errors;
@@ -16,15 +18,13 @@ const TOKEN_MIN_SECONDS: i64 = 600;
 const TOKEN_MAX_SECONDS: i64 = 1 << 32;
 
 struct Paths<'a> {
-    seen: Vec<&'a str>,
+    seen: HashSet<&'a str>,
 }
 
 impl<'a> Paths<'a> {
     fn add(&mut self, path: &'a str, shown: &str, at: &Path, e: &mut Errors) {
-        if self.seen.contains(&path) {
+        if !self.seen.insert(path) {
             e.invalid(at, shown, "conflicting duplicate paths");
-        } else {
-            self.seen.push(path);
         }
     }
 }
@@ -32,7 +32,7 @@ impl<'a> Paths<'a> {
 /// The volume source `projected`.
 pub(crate) fn validate(s: &Value, at: &Path, e: &mut Errors) {
     mode(s, "defaultMode", at, e);
-    let mut paths = Paths { seen: Vec::new() };
+    let mut paths = Paths { seen: HashSet::new() };
     for (i, p) in s.items_at(&["sources"]).iter().enumerate() {
         let path = at.child("sources").index(i);
         let mut found = 0;

@@ -4,6 +4,7 @@ use ironkeel_object::Value;
 
 use crate::error::Errors;
 use crate::pod_spec::{present, string};
+use crate::repeats::{identity, members, repeated_by, texts};
 use crate::{Path, names, selector};
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
@@ -122,7 +123,8 @@ fn pod_term(t: &Value, at: &Path, e: &mut Errors) {
     }
     e.invalid_each(&at.child("topologyKey"), key, names::qualified(key));
     let (same, other) = (t.items_at(&["matchLabelKeys"]), t.items_at(&["mismatchLabelKeys"]));
-    for (i, k) in same.iter().enumerate().filter(|(_, k)| other.contains(k)) {
+    let others = members(other);
+    for (i, k) in same.iter().enumerate().filter(|(_, k)| others.contains(&identity(k))) {
         let text = "exists in both matchLabelKeys and mismatchLabelKeys";
         e.invalid(&at.child("matchLabelKeys").index(i), k.clone(), text);
     }
@@ -141,13 +143,12 @@ fn label_keys(t: &Value, field: &str, at: &Path, e: &mut Errors) {
     if s.is_none() {
         e.forbidden(&at, "must not be specified when labelSelector is not set");
     }
+    let expressions = texts(s.map(|s| s.items_at(&["matchExpressions"])).unwrap_or_default(), "key");
     for (i, k) in keys.iter().enumerate() {
         let k = k.as_str().unwrap_or_default();
         e.invalid_each(&at.index(i), k, names::qualified(k));
-        let selected = s.is_some_and(|s| {
-            s.get("matchLabels").is_some_and(|m| m.get(k).is_some())
-                || s.items_at(&["matchExpressions"]).iter().any(|x| x.str_at(&["key"]) == Some(k))
-        });
+        let selected =
+            s.is_some_and(|s| s.get("matchLabels").is_some_and(|m| m.get(k).is_some()) || expressions.contains(k));
         if field == "matchLabelKeys" && at.as_str().contains("topologySpread") && selected {
             e.invalid(&at.index(i), k, "exists in both matchLabelKeys and labelSelector");
         }
@@ -200,6 +201,9 @@ pub(crate) fn tolerations(list: &[Value], path: &Path, e: &mut Errors) {
 
 /// `topologySpreadConstraints`.
 pub(crate) fn spread(list: &[Value], path: &Path, e: &mut Errors) {
+    let pair = |c: &Value| (identity(&c["topologyKey"]), identity(&c["whenUnsatisfiable"]));
+    let mut repeats_later = repeated_by(list.iter().rev(), pair);
+    repeats_later.reverse();
     for (i, c) in list.iter().enumerate() {
         let at = path.index(i);
         let skew = c.i64_at(&["maxSkew"]).unwrap_or(0);
@@ -213,9 +217,8 @@ pub(crate) fn spread(list: &[Value], path: &Path, e: &mut Errors) {
         if !matches!(unsatisfied, "DoNotSchedule" | "ScheduleAnyway") {
             e.not_supported(&at.child("whenUnsatisfiable"), unsatisfied, &["DoNotSchedule", "ScheduleAnyway"]);
         }
-        let same = |x: &Value| x["topologyKey"] == c["topologyKey"] && x["whenUnsatisfiable"] == c["whenUnsatisfiable"];
-        for (_, later) in list.iter().enumerate().skip(i + 1).filter(|(_, x)| same(x)) {
-            let text = |f: &str| later.str_at(&[f]).unwrap_or_default();
+        if repeats_later[i] {
+            let text = |f: &str| c.str_at(&[f]).unwrap_or_default();
             let pair = format!("{{{}, {}}}", text("topologyKey"), text("whenUnsatisfiable"));
             e.duplicate(&at.child("{topologyKey, whenUnsatisfiable}"), pair);
         }

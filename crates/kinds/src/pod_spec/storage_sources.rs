@@ -245,7 +245,7 @@ fn azure_disk(s: &Value, at: &Path, e: &mut Errors) {
     one_of("kind", &["Dedicated", "Managed", "Shared"], e);
     let uri = s.str_at(&["diskURI"]).unwrap_or_default();
     let at = at.child("diskURI");
-    match s.str_at(&["kind"]) {
+    match Some(s.str_at(&["kind"]).unwrap_or("Shared")) {
         Some("Managed") if !uri.starts_with("/subscriptions/") => {
             let form =
                 "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}";

@@ -1,5 +1,7 @@
 //! Volumes of a pod: which source, and the sources that only pods have.
 
+use std::collections::HashSet;
+
 use ironkeel_object::Value;
 
 use crate::core::claim;
@@ -56,6 +58,7 @@ pub(crate) fn validate<'a>(
     e: &mut Errors,
 ) -> Vec<&'a Value> {
     let mut good: Vec<&Value> = Vec::with_capacity(list.len());
+    let mut taken: HashSet<&str> = HashSet::new();
     for (i, v) in list.iter().enumerate() {
         let at = path.index(i);
         let before = e.len();
@@ -64,7 +67,7 @@ pub(crate) fn validate<'a>(
             None => e.required(&at.child("name"), ""),
             Some(n) => {
                 let messages = names::label(n);
-                if messages.is_empty() && good.iter().any(|x| x["name"] == v["name"]) {
+                if messages.is_empty() && taken.contains(n) {
                     e.duplicate(&at.child("name"), n);
                 }
                 e.invalid_each(&at.child("name"), n, messages);
@@ -72,6 +75,7 @@ pub(crate) fn validate<'a>(
         }
         if e.len() == before {
             good.push(v);
+            taken.extend(string(v, "name"));
         }
     }
     good

@@ -8,6 +8,7 @@ use ironkeel_object::Value;
 use super::expressions;
 use crate::error::Errors;
 use crate::pod_spec::present;
+use crate::repeats::{repeated, repeated_by};
 use crate::{Path, names, selector};
 
 /// Conditions that one webhook or policy may have.
@@ -99,6 +100,7 @@ pub(super) fn match_conditions(holder: &Value, env: &Environment, at: &Path, e: 
     if all.len() > MATCH_CONDITIONS_MAX {
         e.too_many(at, all.len(), MATCH_CONDITIONS_MAX);
     }
+    let twice = repeated(all, "name");
     for (i, condition) in all.iter().enumerate() {
         let at = at.index(i);
         let expression = condition.str_at(&["expression"]).unwrap_or_default().trim();
@@ -113,7 +115,7 @@ pub(super) fn match_conditions(holder: &Value, env: &Environment, at: &Path, e: 
             continue;
         }
         e.invalid_each(&at.child("name"), name, names::qualified(name));
-        if all[..i].iter().any(|c| c.get("name") == condition.get("name")) {
+        if twice[i] {
             e.duplicate(&at.child("name"), name);
         }
     }
@@ -136,10 +138,11 @@ pub(super) fn match_resources(m: &Value, at: &Path, e: &mut Errors) {
         for (i, named) in m.items_at(&[field]).iter().enumerate() {
             let at = at.child(field).index(i);
             let resource_names = texts(named, "resourceNames");
+            let twice = repeated_by(&resource_names, |name| *name);
             for (j, name) in resource_names.iter().enumerate() {
                 let at = at.child("resourceNames").index(j);
                 e.invalid_each(&at, name, names::path_segment(name, false));
-                if resource_names[..j].contains(name) {
+                if twice[j] {
                     e.duplicate(&at, *name);
                 }
             }

@@ -7,6 +7,7 @@ use super::constraints::{default_match_resources, match_conditions, match_resour
 use super::expressions::{self, Variables};
 use crate::error::Errors;
 use crate::pod_spec::present;
+use crate::repeats::{repeated, repeated_whole};
 use crate::rules::Generation;
 use crate::structural::Depth;
 use crate::{Path, TableContext, names, print, rules, selector, status, strategy};
@@ -144,12 +145,13 @@ fn go_selector(s: &Value) -> String {
 
 fn actions(spec: &Value, at: &Path, e: &mut Errors) {
     let all = spec.items_at(&["validationActions"]);
+    let twice = repeated_whole(all);
     for (i, action) in all.iter().enumerate() {
         let text = action.as_str().unwrap_or_default();
         if !["Audit", "Deny", "Warn"].contains(&text) {
             e.not_supported(&at.index(i), text, &["Audit", "Deny", "Warn"]);
         }
-        if all[..i].contains(action) {
+        if twice[i] {
             e.duplicate(&at.index(i), text);
         }
     }
@@ -317,6 +319,7 @@ fn validations(name: &str, spec: &Value, env: &Environment, at: &Path, e: &mut E
         let detail = format!("must not have more than {AUDIT_ANNOTATIONS_MAX} auditAnnotations");
         e.invalid(&path, notes.to_vec(), &detail);
     }
+    let twice = repeated(notes, "key");
     for (i, note) in notes.iter().enumerate() {
         let at = path.index(i);
         let key = note.str_at(&["key"]).unwrap_or_default();
@@ -336,7 +339,7 @@ fn validations(name: &str, spec: &Value, env: &Environment, at: &Path, e: &mut E
             }
             text => expressions::text_or_null(env, text, &at_value, e),
         }
-        if notes[..i].iter().any(|n| n.get("key") == note.get("key")) {
+        if twice[i] {
             e.duplicate(&at.child("key"), key);
         }
     }

@@ -1,5 +1,7 @@
 //! CertificateSigningRequest and ClusterTrustBundle.
 
+use std::collections::{HashMap, HashSet};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ironkeel_object::{ObjectMeta, Value};
@@ -7,6 +9,7 @@ use ironkeel_object::{ObjectMeta, Value};
 use super::x509;
 use crate::error::Errors;
 use crate::pod_spec::string;
+use crate::repeats::{repeated_text, repeated_whole};
 use crate::structural::Depth;
 use crate::{Path, TableContext, names, print, rules, strategy};
 
@@ -160,7 +163,7 @@ impl rules::Rules for SigningRequest {
 fn check(o: &Value, old: Option<&Value>, e: &mut Errors) {
     let (at, spec) = (Path::new("spec"), &o["spec"]);
     if let Some(fault) = x509::signing_request_fault(&octets(spec.str_at(&["request"]))) {
-        let shown = spec.get("request").filter(|r| !r.is_empty()).cloned().unwrap_or_default();
+        let shown = spec.get("request").cloned().unwrap_or_default();
         e.invalid(&at.child("request"), shown, fault);
     }
     let (usages, path) = (spec.items_at(&["usages"]), at.child("usages"));
@@ -169,14 +172,14 @@ fn check(o: &Value, old: Option<&Value>, e: &mut Errors) {
     }
     let before = old.map(|o| o["spec"].items_at(&["usages"])).unwrap_or_default();
     let known = |u: &Value| u.as_str().is_some_and(|u| USAGES.contains(&u));
-    let twice = |list: &[Value], i: usize| list[..i].contains(&list[i]);
     if before.iter().all(known) {
         for (i, u) in usages.iter().enumerate().filter(|(_, u)| !known(u)) {
             e.not_supported(&path.index(i), u.clone(), USAGES);
         }
     }
-    if !(0..before.len()).any(|i| twice(before, i)) {
-        for (i, u) in usages.iter().enumerate().filter(|(i, _)| twice(usages, *i)) {
+    if !repeated_whole(before).contains(&true) {
+        let twice = repeated_whole(usages);
+        for (i, u) in usages.iter().enumerate().filter(|(i, _)| twice[*i]) {
             e.duplicate(&path.index(i), u.clone());
         }
     }
@@ -206,10 +209,11 @@ fn conditions(o: &Value, old: Option<&Value>, e: &mut Errors) {
     let list = o.items_at(&["status", "conditions"]);
     let before = old.map(|o| o.items_at(&["status", "conditions"])).unwrap_or_default();
     let kind = |c: &Value| c.str_at(&["type"]).unwrap_or_default().to_owned();
-    let twice = |list: &[Value], i: usize| list[..i].iter().any(|x| kind(x) == kind(&list[i]));
+    let twice = repeated_text(list, "type");
     let has = |list: &[Value], what: &str| list.iter().any(|c| kind(c) == what);
     let (both, unnamed) = (has(before, "Approved") && has(before, "Denied"), has(before, ""));
-    let repeated = (0..before.len()).any(|i| twice(before, i));
+    let repeated = repeated_text(before, "type").contains(&true);
+    let mut seen: HashSet<String> = HashSet::new();
     for (i, c) in list.iter().enumerate() {
         let (at, name) = (path.index(i), kind(c));
         if name.is_empty() && !unnamed {
@@ -226,12 +230,13 @@ fn conditions(o: &Value, old: Option<&Value>, e: &mut Errors) {
             "Denied" => "Approved",
             _ => "-",
         };
-        if !both && has(&list[..i], other) {
+        if !both && seen.contains(other) {
             e.invalid(&path, name.as_str(), "Approved and Denied conditions are mutually exclusive");
         }
-        if !repeated && twice(list, i) {
-            e.duplicate(&at.child("type"), name);
+        if !repeated && twice[i] {
+            e.duplicate(&at.child("type"), name.as_str());
         }
+        seen.insert(name);
     }
 }
 
@@ -325,9 +330,12 @@ fn bundle(text: &str, e: &mut Errors) {
     if seen.is_empty() {
         e.invalid(&at, "<value omitted>", "at least one trust anchor must be provided");
     }
-    for (i, der) in seen.iter().enumerate().filter(|(i, der)| !seen[..*i].contains(der)) {
-        let all: Vec<String> = (i..seen.len()).filter(|j| seen[*j] == *der).map(|j| j.to_string()).collect();
-        if all.len() > 1 {
+    let mut places: HashMap<&[u8], Vec<String>> = HashMap::new();
+    for (i, der) in seen.iter().enumerate() {
+        places.entry(der).or_default().push(i.to_string());
+    }
+    for der in &seen {
+        if let Some(all) = places.remove(der.as_slice()).filter(|all| all.len() > 1) {
             e.invalid(&at, "<value omitted>", &format!("duplicate trust anchor (indices [{}])", all.join(" ")));
         }
     }

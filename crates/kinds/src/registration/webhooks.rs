@@ -6,6 +6,7 @@ use super::constraints;
 use super::expressions;
 use crate::error::{Errors, shown};
 use crate::pod_spec::{present, string};
+use crate::repeats::{repeated, repeated_text, repeated_whole};
 use crate::rules::Generation;
 use crate::structural::Depth;
 use crate::{Path, TableContext, names, print, rules, selector};
@@ -98,7 +99,7 @@ impl Lenient {
         Lenient {
             side_effects: !old.iter().all(|w| NO_SIDE_EFFECTS.contains(&text(w, "sideEffects").as_str())),
             versions: !old.iter().all(known),
-            names: old.iter().enumerate().any(|(i, w)| old[..i].iter().any(|x| text(x, "name") == text(w, "name"))),
+            names: repeated_text(old, "name").contains(&true),
             conditions: new.len() == old.len()
                 && new.iter().zip(old).all(|(n, o)| n.get("matchConditions") == o.get("matchConditions")),
         }
@@ -109,12 +110,13 @@ impl Webhooks {
     fn check(&self, o: &Value, old: Option<&Value>, e: &mut Errors) {
         let list = o.items_at(&["webhooks"]);
         let lenient = Lenient::of(list, old);
+        let twice = repeated(list, "name");
         for (i, w) in list.iter().enumerate() {
             let at = Path::new("webhooks").index(i);
             self.webhook(w, &lenient, &at, e);
             versions(w, &lenient, &at.child("admissionReviewVersions"), e);
             let name = w.str_at(&["name"]).unwrap_or_default();
-            if !lenient.names && !name.is_empty() && list[..i].iter().any(|x| x["name"] == w["name"]) {
+            if !lenient.names && !name.is_empty() && twice[i] {
                 e.duplicate(&at.child("name"), name);
             }
         }
@@ -173,9 +175,10 @@ fn versions(w: &Value, lenient: &Lenient, at: &Path, e: &mut Errors) {
         return;
     }
     let mut known = false;
+    let twice = repeated_whole(list);
     for (i, v) in list.iter().enumerate() {
         let text = v.as_str().unwrap_or_default();
-        if list[..i].contains(v) {
+        if twice[i] {
             e.invalid(&at.index(i), text, "duplicate version");
             continue;
         }

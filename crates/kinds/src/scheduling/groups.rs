@@ -1,6 +1,8 @@
 //! Workload and PodGroup: pods that are scheduled together. Members of features that are off by
 //! default (topology constraints, claims of groups, disruption modes, priorities) are forgotten.
 
+use std::collections::HashMap;
+
 use ironkeel_object::{Map, Value};
 
 use crate::error::Errors;
@@ -111,9 +113,12 @@ impl rules::Rules for Workload {
         }
     }
     fn prepare_update(&self, o: &mut Value, old: &Value, _subresource: Option<&str>) {
-        let before = old.items_at(&["spec", "podGroupTemplates"]);
+        let mut before: HashMap<&str, &Value> = HashMap::new();
+        for b in old.items_at(&["spec", "podGroupTemplates"]) {
+            before.entry(text(b, "name")).or_insert(b);
+        }
         for t in templates(o) {
-            let was = before.iter().find(|b| text(b, "name") == text(t, "name"));
+            let was = before.get(text(t, "name")).copied();
             drop_disabled(t.as_object_mut(), was);
         }
     }
