@@ -59,7 +59,7 @@ pub(crate) async fn run(
     hooks.finished(&[Hook::Bootstrap]);
     legacy_tokens::track(registry).await?;
     hooks.finished(&[Hook::LegacyTokens]);
-    ensure(registry, vec![client_ca(&config.client_ca_pem, config.request_header.as_ref())], replace_data).await?;
+    publish_authorities(registry, &config.client_ca_pem, config.request_header.as_ref()).await?;
     hooks.finished(&[Hook::ClusterAuthentication]);
     Ok(())
 }
@@ -135,7 +135,6 @@ fn priority_classes() -> Vec<Value> {
             "kind": "PriorityClass",
             "metadata": { "name": name },
             "value": value,
-            "globalDefault": false,
             "description": description,
             "preemptionPolicy": "PreemptLowerPriority",
         })
@@ -155,6 +154,7 @@ fn kubernetes_service(config: &Config, ip: IpAddr) -> Value {
         "spec": {
             "clusterIP": (ip.to_string()),
             "ports": [{ "name": "https", "port": 443i64, "protocol": "TCP", "targetPort": (i64::from(config.secure_port)) }],
+            "ipFamilyPolicy": "SingleStack",
             "sessionAffinity": "None",
             "type": "ClusterIP",
         },
@@ -225,7 +225,12 @@ pub(crate) async fn publish_authorities(
     client_ca_pem: &str,
     request_header: Option<&RequestHeaderConfig>,
 ) -> Result<(), ApiError> {
-    ensure(registry, vec![client_ca(client_ca_pem, request_header)], replace_data).await
+    let object = client_ca(client_ca_pem, request_header);
+    // Without any authority there is nothing to tell.
+    if object["data"].is_empty() {
+        return Ok(());
+    }
+    ensure(registry, vec![object], replace_data).await
 }
 
 /// How extension API servers tell who asks: the authorities and headers of this server.

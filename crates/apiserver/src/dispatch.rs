@@ -49,6 +49,8 @@ fn wants_the_present(c: &Context) -> bool {
     let reads = matches!(c.info.verb, "get" | "list" | "watch");
     !reads || c.query.get("resourceVersion").is_none_or(|v| v.is_empty())
 }
+    } else {
+        c.warnings.lock().extend(ironkeel_kinds::deprecation(&row.kind.resource));
 
 /// The extension API server that this request is for.
 fn aggregated(c: &Context) -> Option<Arc<aggregation::Remote>> {

@@ -70,7 +70,7 @@ impl Document {
 type Generation = (u64, u64);
 
 /// Every served resource, with the schemas of custom ones.
-pub(crate) struct Served(Vec<(Arc<Resource>, Option<serde_json::Value>)>);
+pub(crate) struct Served(Vec<(Arc<Resource>, Option<serde_json::Value>, Option<(String, String)>)>);
 
 impl Served {
     fn of(registry: &Registry) -> Self {
@@ -86,14 +86,25 @@ impl Served {
             }
             Some(schema)
         };
-        let mut all: Vec<_> = registry.rows().iter().map(|r| (r.kind.resource.clone(), schema(r))).collect();
-        let custom = all.partition_point(|(_, schema)| schema.is_none());
-        all[custom..].sort_by_cached_key(|(r, _)| (r.group, openapi::version_rank(r.version), r.plural));
+        let stored = |row: &Row| {
+            let home = row.stored.as_ref()?;
+            let (group, version) = home.api_version.rsplit_once('/').unwrap_or(("", &home.api_version));
+            Some((group.to_owned(), version.to_owned()))
+        };
+        let mut all: Vec<_> = registry.rows().iter().map(|r| (r.kind.resource.clone(), schema(r), stored(r))).collect();
+        let custom = all.partition_point(|(_, schema, _)| schema.is_none());
+        all[custom..].sort_by_cached_key(|(r, ..)| (r.group, openapi::version_rank(r.version), r.plural));
         Served(all)
     }
 
     fn rows(&self) -> Vec<openapi::Row<'_>> {
-        self.0.iter().map(|(resource, schema)| openapi::Row { resource, schema: schema.as_ref() }).collect()
+        fn stored(s: &Option<(String, String)>) -> Option<(&str, &str)> {
+            s.as_ref().map(|(group, version)| (group.as_str(), version.as_str()))
+        }
+        self.0
+            .iter()
+            .map(|(resource, schema, s)| openapi::Row { resource, schema: schema.as_ref(), stored: stored(s) })
+            .collect()
     }
 }
 
@@ -227,17 +238,16 @@ fn discovery(c: &Context, path: &str, parts: &[&str]) -> Result<Response<Body>, 
     let generation = generation(c);
     let served = c.server.documents.served(&c.server.registry);
     let rows = &served.rows()[..];
-    if let (["api"] | ["apis"], Some(version)) = (parts, c.output.aggregated) {
+    if let (["api"] | ["apis"], true) = (parts, c.output.aggregated) {
         let core = parts == ["api"];
-        let document = kept(c, generation, format!("{path} {version}"), || {
-            let mut document = openapi::aggregated(rows, core, version);
+        let document = kept(c, generation, format!("{path} aggregated"), || {
+            let mut document = openapi::aggregated(rows, core);
             if !core {
                 c.server.aggregator.merge_aggregated(&mut document);
             }
             Some(document)
         })?;
-        let content_type = if version == "v2" { openapi::AGGREGATED_V2 } else { openapi::AGGREGATED_V2BETA1 };
-        let mut response = tagged(c, content_type, &document)?;
+        let mut response = tagged(c, openapi::AGGREGATED_V2, &document)?;
         response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
         return Ok(response);
     }
@@ -318,7 +328,7 @@ fn openapi_v3(c: &Context, parts: &[&str]) -> Result<Response<Body>, ApiError> {
         }
         ["api", version] => openapi::openapi_v3(rows, "", version),
         ["apis", group, version] => openapi::openapi_v3(rows, group, version),
-        _ => None,
+        about => openapi::openapi_v3_about(rows, &about.join("/")),
     })?;
     let Some(hash) = c.query.get("hash").filter(|h| !h.is_empty() && !parts.is_empty()) else {
         return tagged(c, "application/json", &document);

@@ -69,6 +69,7 @@ mod zpages;
 
 pub use at_rest::store_prefixes;
 pub use body::{BODY_LIMIT_BYTES, Body};
+mod versions;
 pub use component_status::HostedComponent;
 pub use delegates::{DelegatesConfig, WebhookConfig};
 pub use error::Error;
@@ -82,11 +83,4 @@ pub use measured::features::Feature;
 pub use outbound::{ClientIdentity, kubelet_tls};
 pub use process::render as render_process;
 pub use server::{ApiServer, Config, InProcess, MAX_MUTATING_IN_FLIGHT, MAX_READING_IN_FLIGHT};
-
-/// Whether a built-in group version (`apps/v1`, `v1`), or any of a group (`apps`), is served.
-pub fn serves(group_version: &str) -> bool {
-    ironkeel_kinds::kinds().iter().any(|kind| {
-        let resource = &kind.resource;
-        resource.api_version() == group_version || (!resource.group.is_empty() && resource.group == group_version)
-    })
-}
+pub use versions::ServedVersions;

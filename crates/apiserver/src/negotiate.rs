@@ -28,13 +28,13 @@ pub(crate) struct Output {
     /// Metadata of a list were asked for, not of one object.
     pub(crate) metadata_list: bool,
     /// Aggregated discovery of this version, where the client takes it.
-    pub(crate) aggregated: Option<&'static str>,
+    pub(crate) aggregated: bool,
 }
 
 impl Output {
     /// Compact JSON.
     pub(crate) const JSON: Output =
-        Output { format: Format::Json, shape: Shape::Objects, pretty: false, metadata_list: false, aggregated: None };
+        Output { format: Format::Json, shape: Shape::Objects, pretty: false, metadata_list: false, aggregated: false };
 
     /// Chooses among what the client accepts; 406 when there is nothing to choose.
     pub(crate) fn negotiate(headers: &HeaderMap, pretty: Option<&str>) -> Result<Output, ApiError> {
@@ -83,12 +83,9 @@ impl Output {
                 // Cells have no protobuf form.
                 "Table" if known && format != Format::Protobuf => Shape::Table(beta),
                 "PartialObjectMetadata" | "PartialObjectMetadataList" if known => Shape::Metadata(beta),
+                // Asked for a version that is not there any more, upstream answers in the old form.
                 "APIGroupDiscoveryList" if group == "apidiscovery.k8s.io" => {
-                    out.aggregated = match version {
-                        "v2" => Some("v2"),
-                        "v2beta1" => Some("v2beta1"),
-                        _ => continue,
-                    };
+                    out.aggregated = version == "v2";
                     Shape::Objects
                 }
                 _ => continue,

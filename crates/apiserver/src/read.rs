@@ -255,10 +255,15 @@ pub(crate) fn respond(
             let (api_version, kind) = list_type(row, shape);
             let mut items = Vec::with_capacity(answer.entries.len());
             for entry in &answer.entries {
-                let tree = registry.tree(row, entry)?;
+                let mut tree = registry.tree(row, entry)?;
                 items.push(match shape {
                     Shape::Metadata(beta) => answer::partial_metadata(&tree, beta),
-                    _ => tree,
+                    _ => {
+                        if let Some(members) = tree.as_object_mut().filter(|_| row.kind.custom.is_none()) {
+                            members.retain(|name, _| !matches!(name, "kind" | "apiVersion"));
+                        }
+                        tree
+                    }
                 });
             }
             let mut out = Map::new();
@@ -300,11 +305,23 @@ fn json(
     let write = move |entry: &Entry, out: &mut BytesMut| {
         match shape {
             Shape::Metadata(beta) => out.extend_from_slice(&answer::entry_metadata(entry, beta)?),
-            _ if !row.converts_entry(entry) => entry.json_pieces(|piece| out.extend_from_slice(piece)),
-            _ => out.extend_from_slice(&answer::entry_json(&registry, &row, entry)?),
+            _ if !row.converts_entry(entry) => {
+                let mut begun = false;
+                entry.json_pieces(|piece| {
+                    let piece = if begun { piece } else { untyped(piece, &typed, out) };
+                    begun = true;
+                    out.extend_from_slice(piece);
+                });
+            }
+            _ => {
+                let json = answer::entry_json(&registry, &row, entry)?;
+                let rest = untyped(&json, &typed, out);
+                out.extend_from_slice(rest);
+            }
         }
         Ok(())
     };
+    let typed = item_type(&row);
     let small = entries.iter().map(|e| e.json_len() + 1).sum::<usize>() + head.len() < WHOLE_BYTES;
     let mut pieces = JsonPieces { head: Some(head), entries: entries.into_iter(), first: true, done: false, write };
     let body = if small {
@@ -327,6 +344,27 @@ struct JsonPieces<F> {
     first: bool,
     done: bool,
     write: F,
+}
+
+/// How an object of this row begins in JSON. Items of a list say it no more, but for custom resources', whose
+/// lists upstream writes as they are.
+fn item_type(row: &Row) -> Vec<u8> {
+    let kind = row.kind_name();
+    if row.kind.custom.is_some() {
+        return Vec::new();
+    }
+    format!("{{\"kind\":\"{kind}\",\"apiVersion\":\"{}\",", row.api_version).into_bytes()
+}
+
+/// What follows the type at the head of an object's JSON; the brace before it is written.
+fn untyped<'j>(json: &'j [u8], typed: &[u8], out: &mut BytesMut) -> &'j [u8] {
+    match json.strip_prefix(typed) {
+        Some(rest) if !typed.is_empty() => {
+            out.extend_from_slice(b"{");
+            rest
+        }
+        _ => json,
+    }
 }
 
 impl<F: Fn(&Entry, &mut BytesMut) -> Result<(), ApiError>> JsonPieces<F> {

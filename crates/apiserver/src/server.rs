@@ -93,6 +93,8 @@ pub struct Config {
     /// Webhooks behind Services are reached at endpoints instead of ClusterIPs.
     pub route_to_endpoints: bool,
     /// CBOR is read and written (the gate `CBORServingAndStorage`); objects are stored as ever.
+    /// Which built-in versions are served.
+    pub versions: crate::ServedVersions,
     pub cbor: bool,
     /// Range of NodePorts.
     pub node_ports: RangeInclusive<u16>,
@@ -163,6 +165,7 @@ impl Config {
             secondary_service_cidr: None,
             route_to_endpoints: false,
             cbor: false,
+            versions: crate::ServedVersions::default(),
             node_ports: 30_000..=32_767,
             authenticator,
             issuer,
@@ -267,7 +270,9 @@ impl ApiServer {
         let service_ranges = services.ranges();
         let metrics: Arc<Metrics> = Arc::default();
         let store: Arc<dyn Store> = Arc::new(MeteredStore { inner: store, metrics: metrics.clone() });
-        let registry = Registry::start(store, config.clock.clone(), ironkeel_kinds::kinds(), services).await?;
+        let kinds: Vec<_> =
+            ironkeel_kinds::kinds().iter().filter(|k| config.versions.serves(&k.resource)).cloned().collect();
+        let registry = Registry::start(store, config.clock.clone(), &kinds, services).await?;
         let absent: &[Hook] =
             if config.hostname.is_empty() { &[Hook::IdentityLease, Hook::IdentityLeases] } else { &[] };
         let hooks = Hooks::without(absent);

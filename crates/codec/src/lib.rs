@@ -3,12 +3,13 @@
 //! All four are driven by the tables of `ironkeel_schema`; nobody types a field here. Decoding is
 //! two steps: the bytes become a tree (names that the schema knows are borrowed from it), then
 //! [`conform`] checks the tree against its type as Go's decoder would, canonicalizes the special
-//! scalars and takes out what the type does not have, reporting it. Patches use the second step alone.
+//! scalars and takes out what the type does not have, reporting it. Patches use the second step alone. [`complete`] adds what Go would write besides.
 //!
 //! What does not live here: defaults and validation (`kinds`), patches (`patch`), and which kinds
 //! there are (`schema`, or a CRD's structural schema).
 
 mod cbor;
+mod complete;
 mod conform;
 mod error;
 mod format;
@@ -18,6 +19,7 @@ mod protobuf;
 mod yaml;
 
 pub use cbor::{decode_cbor, encode_cbor, encode_cbor_item};
+pub use complete::complete;
 pub use conform::conform;
 pub use error::{DecodeError, MAX_PROBLEMS, Problem, ProblemKind};
 pub use format::Format;

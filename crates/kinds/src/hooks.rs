@@ -91,8 +91,8 @@ pub trait Hooks: Sync + Send {
     /// Rules for a change, [`Hooks::validate`]'s included.
     fn validate_update(&self, object: &Value, old: &Value, subresource: Option<&str>) -> Vec<FieldError>;
 
-    /// Warnings for the client (deprecated fields), for a create or update.
-    fn warnings(&self, _object: &Value) -> Vec<String> {
+    /// Warnings for the client (deprecated fields, what has no effect), for a create or (with `old`) an update.
+    fn warnings(&self, _object: &Value, _old: Option<&Value>, _subresource: Option<&str>) -> Vec<String> {
         Vec::new()
     }
 

@@ -46,9 +46,11 @@ mod storage;
 mod strategy;
 mod structural;
 mod table;
+mod warnings;
 
 pub use error::{FieldError, FieldErrorKind, Path};
 pub use hooks::{ColumnDefinition, DeletePlan, Hooks, Scale, TableContext};
+pub use lifecycle::deprecation;
 pub use metadata::{ANNOTATIONS_MAX_BYTES, validate_metadata, validate_metadata_update};
 pub use registration::expressions as admission_expressions;
 pub use table::{kind, kind_for_gvk, kinds};

@@ -56,9 +56,6 @@ pub(crate) trait Rules: Sync + Send {
     fn extra_name_rule(&self, _name: &str, _prefix: bool) -> Vec<String> {
         Vec::new()
     }
-    fn warnings(&self, _object: &Value) -> Vec<String> {
-        Vec::new()
-    }
     /// The key of the kind's columns; empty for Name and Created At.
     fn columns(&self) -> &'static str {
         ""

@@ -251,17 +251,6 @@ impl rules::Rules for Driver {
     fn prepare_update(&self, o: &mut Value, old: &Value, _subresource: Option<&str>) {
         forget_scheduling(o, Some(old));
     }
-    fn warnings(&self, o: &Value) -> Vec<String> {
-        let spec = &o["spec"];
-        let unset = spec.get("serviceAccountTokenInSecrets").is_none_or(Value::is_null);
-        if spec.items_at(&["tokenRequests"]).is_empty() || !unset {
-            return Vec::new();
-        }
-        vec![
-            "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes".into(),
-        ]
-        let twice = repeated_text(list, "audience");
-    }
     fn validate(&self, o: &Value, e: &mut Errors) {
         let at = Path::new("spec");
         let spec = &o["spec"];

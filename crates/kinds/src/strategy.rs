@@ -163,10 +163,8 @@ impl Hooks for Strategy {
         all
     }
 
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        let mut all = self.rules.warnings(object);
-        all.extend(crate::lifecycle::deprecation(self.resource));
-        all
+    fn warnings(&self, object: &Value, old: Option<&Value>, subresource: Option<&str>) -> Vec<String> {
+        crate::warnings::of(self.resource, object, old, subresource)
     }
 
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {

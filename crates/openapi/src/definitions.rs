@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use ironkeel_schema::{Field, ListType, Shape, Type, TypeId, type_by_name, type_id_for_kind};
+use ironkeel_schema::{Field, ListType, Shape, Type, TypeId, resources, type_by_name, type_id_for_kind};
 use serde_json::{Map, Value, json};
 
 use crate::names::{self, definition_name};
-use crate::{Row, api_version, custom, descriptions};
+use crate::{Row, custom, descriptions, exceptions};
 
 /// Which OpenAPI.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,36 @@ impl Dialect {
         json!({ "$ref": format!("{}{name}", self.prefix()) })
     }
 }
+
+/// Every group and version that upstream has ever had types of its own in: the shared kinds say that they are of each.
+const REGISTERED: &[(&str, &[&str])] = &[
+    ("", &["v1"]),
+    ("admission.k8s.io", &["v1", "v1beta1"]),
+    ("admissionregistration.k8s.io", &["v1", "v1alpha1", "v1beta1"]),
+    ("apiextensions.k8s.io", &["v1", "v1beta1"]),
+    ("apiregistration.k8s.io", &["v1", "v1beta1"]),
+    ("apps", &["v1", "v1beta1", "v1beta2"]),
+    ("authentication.k8s.io", &["v1", "v1alpha1", "v1beta1"]),
+    ("authorization.k8s.io", &["v1", "v1beta1"]),
+    ("autoscaling", &["v1", "v2"]),
+    ("batch", &["v1", "v1beta1"]),
+    ("certificates.k8s.io", &["v1", "v1alpha1", "v1beta1"]),
+    ("coordination.k8s.io", &["v1", "v1alpha2", "v1beta1"]),
+    ("discovery.k8s.io", &["v1", "v1beta1"]),
+    ("events.k8s.io", &["v1", "v1beta1"]),
+    ("extensions", &["v1beta1"]),
+    ("flowcontrol.apiserver.k8s.io", &["v1", "v1beta1", "v1beta2", "v1beta3"]),
+    ("imagepolicy.k8s.io", &["v1alpha1"]),
+    ("internal.apiserver.k8s.io", &["v1alpha1"]),
+    ("networking.k8s.io", &["v1", "v1beta1"]),
+    ("node.k8s.io", &["v1", "v1alpha1", "v1beta1"]),
+    ("policy", &["v1", "v1beta1"]),
+    ("rbac.authorization.k8s.io", &["v1", "v1alpha1", "v1beta1"]),
+    ("resource.k8s.io", &["v1", "v1alpha3", "v1beta1", "v1beta2"]),
+    ("scheduling.k8s.io", &["v1", "v1alpha2", "v1beta1"]),
+    ("storage.k8s.io", &["v1", "v1alpha1", "v1beta1"]),
+    ("storagemigration.k8s.io", &["v1beta1"]),
+];
 
 /// Collects schemas by name; asking for a type adds all that it refers to.
 pub(crate) struct Definitions {
@@ -55,6 +85,12 @@ impl Definitions {
             self.all.insert(name.clone(), Value::Null);
             let schema = self.schema(t);
             self.all.insert(name.clone(), schema);
+            // A kind is one in every document that it stands in.
+            if let Some(r) = resources().iter().find(|r| r.type_id == id) {
+                self.mark(&name, r.group, r.version, r.kind);
+            } else if matches!(t.name, "meta/v1.APIGroup") {
+                self.mark(&name, "", "v1", t.short_name());
+            }
         }
         self.dialect.reference(&name)
     }
@@ -131,8 +167,9 @@ impl Definitions {
         let mut properties = Map::new();
         let mut required = Vec::new();
         for field in t.fields {
-            properties.insert(field.name.into(), self.property(field));
-            if field.required || !(field.optional || field.omit_empty || field.pointer) {
+            properties.insert(field.name.into(), self.property(t, field));
+            // Where a field is marked as both, it is not required.
+            if !field.optional && (field.required || !field.omit_empty) {
                 required.push(Value::from(field.name));
             }
         }
@@ -145,11 +182,20 @@ impl Definitions {
         if t.atomic {
             schema.insert("x-kubernetes-map-type".into(), "atomic".into());
         }
+        if let Some(unions) = exceptions::unions(t.name) {
+            schema.insert("x-kubernetes-unions".into(), unions);
+        }
         Value::Object(schema)
     }
 
-    fn property(&mut self, field: &Field) -> Value {
+    fn property(&mut self, t: &Type, field: &Field) -> Value {
         let mut extra = Map::new();
+        if let Some((keyword, value)) = exceptions::keyword(t.name, field.name) {
+            extra.insert(keyword.into(), value.into());
+        }
+        if let Some(values) = exceptions::values(t.name, field.name) {
+            extra.insert("enum".into(), json!(values));
+        }
         match field.list {
             ListType::Undeclared => {}
             ListType::Atomic => {
@@ -178,7 +224,7 @@ impl Definitions {
         if let Some(key) = field.merge_key {
             extra.insert("x-kubernetes-patch-merge-key".into(), key.into());
         }
-        if let Some(default) = field.default.and_then(|text| serde_json::from_str::<Value>(text).ok()) {
+        if let Some(default) = default_of(field).filter(|_| self.dialect == Dialect::V3) {
             extra.insert("default".into(), default);
         }
         let schema = self.shape(field.shape);
@@ -211,7 +257,9 @@ impl Definitions {
             Shape::Int64 => json!({ "type": "integer", "format": "int64" }),
             Shape::Float64 => json!({ "type": "number", "format": "double" }),
             Shape::String => json!({ "type": "string" }),
-            Shape::Enum(e) if e.closed => json!({ "type": "string", "enum": e.values }),
+            Shape::Enum(e) if e.closed => {
+                json!({ "type": "string", "enum": e.values })
+            }
             Shape::Enum(_) => json!({ "type": "string" }),
             Shape::Bytes => json!({ "type": "string", "format": "byte" }),
             Shape::Quantity => self.special(names::QUANTITY),
@@ -244,6 +292,7 @@ impl Definitions {
                 names::QUANTITY | names::DURATION => json!({ "type": "string" }),
                 names::INT_OR_STRING => json!({ "type": "string", "format": "int-or-string" }),
                 names::TIME | names::MICRO_TIME => json!({ "type": "string", "format": "date-time" }),
+                names::VERSION_INFO => version_info(self.dialect),
                 names::FIELDS_V1 | names::RAW_EXTENSION | names::PATCH => json!({ "type": "object" }),
                 _ => json!({}),
             };
@@ -256,10 +305,63 @@ impl Definitions {
     pub(crate) fn shared(&mut self, kind: &str, group: &str, version: &str) -> Value {
         let type_name = format!("meta/v1.{kind}");
         let reference = self.of_name(&type_name).unwrap_or_default();
-        self.mark(&definition_name(&type_name), "", "v1", kind);
-        if kind != "Status" && api_version(group, version) != "v1" {
-            self.mark(&definition_name(&type_name), group, version, kind);
+        let name = definition_name(&type_name);
+        self.mark(&name, "", "v1", kind);
+        if matches!(kind, "DeleteOptions" | "WatchEvent") {
+            let all = if self.dialect == Dialect::V2 { REGISTERED } else { &[] };
+            for (group, versions) in all {
+                versions.iter().for_each(|version| self.mark(&name, group, version, kind));
+            }
+            self.mark(&name, group, version, kind);
         }
         reference
     }
+}
+
+/// The declared default, or the zero value of what Go always has.
+fn default_of(field: &Field) -> Option<Value> {
+    if let Some(named) = field.default.and_then(exceptions::named_default) {
+        return Some(named.into());
+    }
+    if let Some(declared) = field.default.and_then(|text| serde_json::from_str::<Value>(text).ok()) {
+        return Some(declared);
+    }
+    match field.shape {
+        _ if field.pointer => None,
+        Shape::Struct(_) => Some(json!({})),
+        _ if field.omit_empty => None,
+        Shape::Bool => Some(false.into()),
+        Shape::Int32 | Shape::Int64 | Shape::Float64 => Some(0.into()),
+        Shape::String | Shape::Enum(_) => Some("".into()),
+        _ => None,
+    }
+}
+
+/// What `/version` answers.
+fn version_info(dialect: Dialect) -> Value {
+    const ALWAYS: [&str; 9] =
+        ["major", "minor", "gitVersion", "gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler", "platform"];
+    const SOMETIMES: [(&str, &str); 4] = [
+        ("emulationMajor", "EmulationMajor is the major version of the emulation version"),
+        ("emulationMinor", "EmulationMinor is the minor version of the emulation version"),
+        ("minCompatibilityMajor", "MinCompatibilityMajor is the major version of the minimum compatibility version"),
+        ("minCompatibilityMinor", "MinCompatibilityMinor is the minor version of the minimum compatibility version"),
+    ];
+    let always = match dialect {
+        Dialect::V2 => json!({ "type": "string" }),
+        Dialect::V3 => json!({ "type": "string", "default": "" }),
+    };
+    let mut properties = Map::new();
+    for name in ALWAYS {
+        properties.insert(name.to_owned(), always.clone());
+    }
+    for (name, text) in SOMETIMES {
+        properties.insert(name.to_owned(), json!({ "type": "string", "description": text }));
+    }
+    json!({
+        "description": "Info contains versioning information.",
+        "type": "object",
+        "required": ALWAYS,
+        "properties": properties,
+    })
 }

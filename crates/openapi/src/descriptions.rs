@@ -55,6 +55,8 @@ pub(crate) fn describe<'d>(definitions: impl Iterator<Item = (&'d String, &'d mu
     for (name, definition) in unknown {
         if name.starts_with("io.k8s.") && name.ends_with("List") {
             of_list(name, definition, references_alone);
+        } else {
+            of_meta(name, definition, references_alone);
         }
     }
 }
@@ -85,6 +87,32 @@ fn of_list(name: &str, definition: &mut Map<String, Value>, references_alone: bo
             "items" => put(property, items(kind).into(), references_alone),
             _ => {}
         }
+    }
+}
+
+/// Types of the API machinery that Rust has none of.
+fn of_meta(name: &str, definition: &mut Map<String, Value>, references_alone: bool) {
+    let text = match name.strip_prefix("io.k8s.apimachinery.pkg.apis.meta.v1.") {
+        Some("APIGroup") => "A group: its name, its versions, and the one that is preferred.",
+        Some("APIResource") => "One resource, and what can be done with it.",
+        Some("APIVersions") => "The versions of the core group.",
+        Some("GroupVersionForDiscovery") => "A group and a version in one text.",
+        Some("Patch") => "A patch of any kind; its media type says which.",
+        Some("ServerAddressByClientCIDR") => "Where clients of an address range reach the server.",
+        Some("WatchEvent") => "One change to what is watched, and the object that it happened to.",
+        _ => return,
+    };
+    definition.insert("description".to_owned(), text.into());
+    let Some(properties) = definition.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    let typed = ["APIGroup", "APIVersions"].iter().any(|t| name.ends_with(&format!(".{t}")));
+    for (property, text) in [("apiVersion", API_VERSION), ("kind", KIND)] {
+        if let Some(property) = properties.get_mut(property).filter(|_| typed) {
+            put(property, text.into(), references_alone);
+        }
+    }
+    if let Some(object) = properties.get_mut("object") {
+        let text = "The object after it was added or changed, or before it was deleted; of an error the status.";
+        put(object, text.into(), references_alone);
     }
 }
 

@@ -1,14 +1,18 @@
 //! What is served: `/api`, `/apis`, group and version lists, the aggregated form, `/version`.
 
-use ironkeel_schema::{Resource, Scope, Subresource};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ironkeel_schema::{Scope, Subresource};
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::{Row, api_version, group_versions};
 
+/// Bytes of the digest that a storage version's hash keeps.
+const STORAGE_VERSION_HASH_BYTES: usize = 8;
+
 /// Accept parameters (and content type) of the aggregated discovery.
 pub const AGGREGATED_V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-/// The same, of the version before.
-pub const AGGREGATED_V2BETA1: &str = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 
 /// `/api`: the versions of the core group.
 pub fn api_versions(server_address: &str) -> Value {
@@ -39,7 +43,7 @@ pub fn api_group(rows: &[Row<'_>], group: &str) -> Option<Value> {
 pub fn api_resource_list(rows: &[Row<'_>], group: &str, version: &str) -> Option<Value> {
     let mut resources = Vec::new();
     for row in rows.iter().filter(|r| r.resource.group == group && r.resource.version == version) {
-        resource_entries(row.resource, &mut resources);
+        resource_entries(row, &mut resources);
     }
     if resources.is_empty() {
         return None;
@@ -52,8 +56,8 @@ pub fn api_resource_list(rows: &[Row<'_>], group: &str, version: &str) -> Option
     }))
 }
 
-/// The aggregated discovery of `/api` (`core`) or `/apis`; `api` is `v2` or `v2beta1`.
-pub fn aggregated(rows: &[Row<'_>], core: bool, api: &str) -> Value {
+/// The aggregated discovery of `/api` (`core`) or `/apis`.
+pub fn aggregated(rows: &[Row<'_>], core: bool) -> Value {
     let items: Vec<Value> = groups(rows)
         .into_iter()
         .filter(|g| g.is_empty() == core)
@@ -65,7 +69,7 @@ pub fn aggregated(rows: &[Row<'_>], core: bool, api: &str) -> Value {
         .collect();
     json!({
         "kind": "APIGroupDiscoveryList",
-        "apiVersion": format!("apidiscovery.k8s.io/{api}"),
+        "apiVersion": "apidiscovery.k8s.io/v2",
         "metadata": {},
         "items": items,
     })
@@ -134,7 +138,14 @@ fn group_body(rows: &[Row<'_>], group: &str) -> Value {
     json!({ "name": group, "versions": all, "preferredVersion": preferred })
 }
 
-fn resource_entries(r: &Resource, out: &mut Vec<Value>) {
+/// Names the form that objects are stored in (upstream's `StorageVersionHash`).
+fn storage_version_hash(group: &str, version: &str, kind: &str) -> String {
+    let digest = Sha256::digest(format!("{group}/{version}/{kind}"));
+    STANDARD.encode(&digest[..STORAGE_VERSION_HASH_BYTES])
+}
+
+fn resource_entries(row: &Row<'_>, out: &mut Vec<Value>) {
+    let r = row.resource;
     let namespaced = r.scope == Scope::Namespaced;
     let mut entry = Map::new();
     entry.insert("name".into(), r.plural.into());
@@ -147,6 +158,9 @@ fn resource_entries(r: &Resource, out: &mut Vec<Value>) {
     }
     if !r.categories.is_empty() {
         entry.insert("categories".into(), json!(r.categories));
+    }
+    if let Some((group, version)) = row.stored {
+        entry.insert("storageVersionHash".into(), storage_version_hash(group, version, r.kind).into());
     }
     out.push(Value::Object(entry));
     for sub in r.subresources.iter() {
@@ -166,14 +180,23 @@ fn resource_entries(r: &Resource, out: &mut Vec<Value>) {
 
 fn aggregated_version(rows: &[Row<'_>], group: &str, version: &str) -> Value {
     let of_version = rows.iter().filter(|r| r.resource.group == group && r.resource.version == version);
-    let resources: Vec<Value> = of_version.map(|row| aggregated_resource(row.resource)).collect();
+    let resources: Vec<Value> = of_version.map(aggregated_resource).collect();
     json!({ "version": version, "resources": resources, "freshness": "Current" })
 }
 
-fn aggregated_resource(r: &Resource) -> Value {
+/// The kind of an answer. Built-in resources leave out the group version that they stand in; custom ones name it.
+fn response_kind(row: &Row<'_>, group: Option<&str>, version: Option<&str>, kind: &str) -> Value {
+    let custom = row.schema.is_some();
+    let or = |own: Option<&'_ str>, of: &'static str| own.unwrap_or(if custom { of } else { "" }).to_owned();
+    let (of_group, of_version) = (row.resource.group, row.resource.version);
+    json!({ "group": or(group, of_group), "version": or(version, of_version), "kind": kind })
+}
+
+fn aggregated_resource(row: &Row<'_>) -> Value {
+    let r = row.resource;
     let mut entry = Map::new();
     entry.insert("resource".into(), r.plural.into());
-    entry.insert("responseKind".into(), json!({ "group": r.group, "version": r.version, "kind": r.kind }));
+    entry.insert("responseKind".into(), response_kind(row, None, None, r.kind));
     entry.insert("scope".into(), if r.scope == Scope::Namespaced { "Namespaced" } else { "Cluster" }.into());
     entry.insert("singularResource".into(), r.singular.into());
     entry.insert("verbs".into(), json!(r.verbs));
@@ -184,19 +207,15 @@ fn aggregated_resource(r: &Resource) -> Value {
         entry.insert("categories".into(), json!(r.categories));
     }
     if !r.subresources.is_empty() {
-        entry.insert("subresources".into(), r.subresources.iter().map(|s| aggregated_subresource(r, s)).collect());
+        entry.insert("subresources".into(), r.subresources.iter().map(|s| aggregated_subresource(row, s)).collect());
     }
     Value::Object(entry)
 }
 
-fn aggregated_subresource(r: &Resource, sub: &Subresource) -> Value {
+fn aggregated_subresource(row: &Row<'_>, sub: &Subresource) -> Value {
     json!({
         "subresource": sub.name,
-        "responseKind": {
-            "group": sub.group.unwrap_or(r.group),
-            "version": sub.version.unwrap_or(r.version),
-            "kind": sub.kind,
-        },
+        "responseKind": response_kind(row, sub.group, sub.version, sub.kind),
         "verbs": sub.verbs,
     })
 }

@@ -9,20 +9,22 @@ mod custom;
 mod definitions;
 mod descriptions;
 mod discovery;
+mod exceptions;
 mod gnostic;
 mod names;
 mod operations;
+mod parameters;
+mod roots;
 mod v2;
 mod v3;
 
 pub use discovery::{
-    AGGREGATED_V2, AGGREGATED_V2BETA1, aggregated, api_group, api_group_list, api_resource_list, api_versions,
-    root_paths, version,
+    AGGREGATED_V2, aggregated, api_group, api_group_list, api_resource_list, api_versions, root_paths, version,
 };
 pub use gnostic::openapi_v2_protobuf;
 pub use names::definition_name;
 pub use v2::openapi_v2;
-pub use v3::{content_hash, openapi_v3, openapi_v3_hash, openapi_v3_index};
+pub use v3::{content_hash, openapi_v3, openapi_v3_about, openapi_v3_hash, openapi_v3_index};
 
 use ironkeel_schema::Resource;
 use serde_json::Value;
@@ -36,11 +38,13 @@ pub struct Row<'a> {
     /// describe the resource's type. Beside what the definition says, the schema's root may have
     /// `x-kubernetes-selectable-fields`.
     pub schema: Option<&'a Value>,
+    /// Group and version of the form that is stored; `None` for what is not stored.
+    pub stored: Option<(&'a str, &'a str)>,
 }
 
 impl<'a> From<&'a Resource> for Row<'a> {
     fn from(resource: &'a Resource) -> Self {
-        Row { resource, schema: None }
+        Row { resource, schema: None, stored: None }
     }
 }
 

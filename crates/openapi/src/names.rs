@@ -41,4 +41,5 @@ pub(crate) const SCHEMA_OR_BOOL: &str =
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrBool";
 pub(crate) const SCHEMA_OR_STRINGS: &str =
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaPropsOrStringArray";
+pub(crate) const VERSION_INFO: &str = "io.k8s.apimachinery.pkg.version.Info";
 pub(crate) const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";

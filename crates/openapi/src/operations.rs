@@ -1,43 +1,43 @@
-//! Paths and their operations, as kubectl looks at them: actions, kinds, query parameters and the
-//! media types of patches.
+//! Paths and their operations: actions, kinds, parameters, media types and answers.
 
-use ironkeel_schema::{Resource, Scope, Subresource, TypeId};
+use ironkeel_schema::{Field, Resource, Scope, Shape, Subresource, TypeId, type_id_for_kind};
 use serde_json::{Map, Value, json};
 
 use crate::definitions::{Definitions, Dialect};
+use crate::parameters::{DELETE, LIST, Parameters, WRITE};
 use crate::{Row, names};
 
-const BODIES: [&str; 4] =
-    ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor"];
+/// What built-in resources are written in, and custom ones.
+const BODIES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const CUSTOM_BODIES: [&str; 2] = ["application/json", "application/yaml"];
 const STREAMS: [&str; 2] = ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
-const PATCHES: [&str; 5] = [
-    "application/apply-patch+yaml",
+const PATCHES: [&str; 4] = [
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
-    "application/apply-patch+cbor",
+    "application/apply-patch+yaml",
 ];
 
-/// Query parameters by kind of operation: name and type.
-const LIST: [(&str, &str); 10] = [
-    ("allowWatchBookmarks", "boolean"),
-    ("continue", "string"),
-    ("fieldSelector", "string"),
-    ("labelSelector", "string"),
-    ("limit", "integer"),
-    ("resourceVersion", "string"),
-    ("resourceVersionMatch", "string"),
-    ("sendInitialEvents", "boolean"),
-    ("timeoutSeconds", "integer"),
-    ("watch", "boolean"),
-];
-const WRITE: [(&str, &str); 3] = [("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")];
-const DELETE: [(&str, &str); 5] = [
-    ("dryRun", "string"),
-    ("gracePeriodSeconds", "integer"),
-    ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"),
-    ("orphanDependents", "boolean"),
-    ("propagationPolicy", "string"),
+/// Kinds whose delete answers with the object.
+const ANSWER_THE_OBJECT: &[&str] = &[
+    "CSIDriver",
+    "CSINode",
+    "DeviceClass",
+    "DeviceTaintRule",
+    "PersistentVolume",
+    "PersistentVolumeClaim",
+    "Pod",
+    "PodTemplate",
+    "ResourceClaim",
+    "ResourceClaimTemplate",
+    "ResourcePoolStatusRequest",
+    "ResourceQuota",
+    "ResourceSlice",
+    "Service",
+    "ServiceAccount",
+    "StorageClass",
+    "VolumeAttachment",
+    "VolumeAttributesClass",
 ];
 
 /// What an operation does.
@@ -50,6 +50,8 @@ enum Action {
     Patch,
     Delete,
     DeleteCollection,
+    Watch,
+    WatchList,
     Connect(&'static str),
 }
 
@@ -63,13 +65,15 @@ impl Action {
             Action::Patch => "patch",
             Action::Delete => "delete",
             Action::DeleteCollection => "deletecollection",
+            Action::Watch => "watch",
+            Action::WatchList => "watchlist",
             Action::Connect(_) => "connect",
         }
     }
 
     fn method(self) -> &'static str {
         match self {
-            Action::List | Action::Get => "get",
+            Action::List | Action::Get | Action::Watch | Action::WatchList => "get",
             Action::Post => "post",
             Action::Put => "put",
             Action::Patch => "patch",
@@ -80,33 +84,48 @@ impl Action {
 }
 
 /// What the operations of one path share.
+#[derive(Clone)]
 struct Target<'a> {
     resource: &'a Resource,
     /// For operation ids: `NamespacedPodStatus`.
     id: String,
+    /// The last segment of a subresource; empty for the resource itself.
+    sub: &'a str,
     group: &'a str,
     version: &'a str,
     kind: &'a str,
     /// Body and answer.
     object: Option<Value>,
     list: Option<Value>,
+    /// The options of a connection or of a log: query parameters.
+    options: Option<TypeId>,
     custom: bool,
+}
+
+/// An operation whose parameters may turn out to be those of all its path's.
+struct Made {
+    action: Action,
+    operation: Map<String, Value>,
+    body: Option<Value>,
+    parameters: Vec<(String, Value)>,
 }
 
 /// Builds the paths of group versions.
 pub(crate) struct Operations<'d> {
     dialect: Dialect,
-    definitions: &'d mut Definitions,
-    paths: Map<String, Value>,
+    pub(crate) definitions: &'d mut Definitions,
+    parameters: Parameters,
+    pub(crate) paths: Map<String, Value>,
 }
 
 impl<'d> Operations<'d> {
     pub(crate) fn new(dialect: Dialect, definitions: &'d mut Definitions) -> Self {
-        Operations { dialect, definitions, paths: Map::new() }
+        Operations { dialect, definitions, parameters: Parameters::new(dialect), paths: Map::new() }
     }
 
-    pub(crate) fn into_value(self) -> Value {
-        Value::Object(self.paths)
+    /// The paths, and the parameters that they refer to.
+    pub(crate) fn into_values(self) -> (Value, Value) {
+        (Value::Object(self.paths), self.parameters.into_shared())
     }
 
     /// Adds every path of a row.
@@ -115,21 +134,20 @@ impl<'d> Operations<'d> {
         let root =
             if r.group.is_empty() { format!("/api/{}", r.version) } else { format!("/apis/{}/{}", r.group, r.version) };
         let namespaced = r.scope == Scope::Namespaced;
-        let within = if namespaced {
-            format!("{root}/namespaces/{{namespace}}/{}", r.plural)
-        } else {
-            format!("{root}/{}", r.plural)
-        };
+        let below = if namespaced { format!("namespaces/{{namespace}}/{}", r.plural) } else { r.plural.to_owned() };
+        let within = format!("{root}/{below}");
         let scope = if namespaced { "Namespaced" } else { "" };
         let list = r.has_verb("list").then(|| self.definitions.list_of_row(row));
         let target = Target {
             resource: r,
             id: format!("{scope}{}", r.kind),
+            sub: "",
             group: r.group,
             version: r.version,
             kind: r.kind,
             object: Some(self.definitions.of_row(row)),
             list,
+            options: None,
             custom: row.schema.is_some(),
         };
         let collection =
@@ -138,9 +156,22 @@ impl<'d> Operations<'d> {
             [("get", Action::Get), ("update", Action::Put), ("patch", Action::Patch), ("delete", Action::Delete)];
         self.path(&within, &target, &collection, r.verbs);
         self.path(&format!("{within}/{{name}}"), &target, &single, r.verbs);
+        let everywhere = Target { id: format!("{}ForAllNamespaces", r.kind), ..target.clone() };
         if namespaced && r.has_verb("list") {
-            let everywhere = Target { id: format!("{}ForAllNamespaces", r.kind), ..target };
             self.path(&format!("{root}/{}", r.plural), &everywhere, &[("list", Action::List)], r.verbs);
+        }
+        if !target.custom {
+            let lists = Target { id: format!("{}List", target.id), ..target.clone() };
+            let watch_lists = [("watch", Action::WatchList)];
+            self.path(&format!("{root}/watch/{below}"), &lists, &watch_lists, r.verbs);
+            let one = format!("{root}/watch/{below}/{{name}}");
+            if r.has_verb("get") {
+                self.path(&one, &target, &[("watch", Action::Watch)], r.verbs);
+            }
+            if namespaced {
+                let all = Target { id: format!("{}ListForAllNamespaces", r.kind), ..everywhere };
+                self.path(&format!("{root}/watch/{}", r.plural), &all, &watch_lists, r.verbs);
+            }
         }
         for sub in r.subresources.iter() {
             self.subresource(&within, scope, row, sub);
@@ -151,22 +182,24 @@ impl<'d> Operations<'d> {
         let r = row.resource;
         let (group, version) = (sub.group.unwrap_or(r.group), sub.version.unwrap_or(r.version));
         let connect = sub.kind.ends_with("Options");
+        let log = sub.name == "log";
         let object = match sub.type_id {
-            _ if connect || sub.name == "log" => None,
+            _ if connect || log => None,
             _ if sub.kind == r.kind => Some(self.definitions.of_row(row)),
             Some(id) => Some(self.kind(id, group, version, sub.kind)),
             None => None,
         };
-        let mut capital = sub.name.to_owned();
-        capital[..1].make_ascii_uppercase();
+        let options = if log { "PodLogOptions" } else { sub.kind };
         let target = Target {
             resource: r,
-            id: format!("{scope}{}{capital}", r.kind),
+            id: format!("{scope}{}{}", r.kind, capitalized(sub.name)),
+            sub: sub.name,
             group,
             version,
             kind: sub.kind,
             object,
             list: None,
+            options: type_id_for_kind("", "v1", options).filter(|_| connect || log),
             custom: row.schema.is_some(),
         };
         let path = format!("{within}/{{name}}/{}", sub.name);
@@ -177,15 +210,13 @@ impl<'d> Operations<'d> {
                 ("update", Action::Connect("put")),
                 ("patch", Action::Connect("patch")),
                 ("delete", Action::Connect("delete")),
+                ("delete", Action::Connect("head")),
+                ("delete", Action::Connect("options")),
             ];
             self.path(&path, &target, &methods, sub.verbs);
             if sub.name == "proxy" {
-                self.path(
-                    &format!("{path}/{{path}}"),
-                    &Target { id: format!("{}WithPath", target.id), ..target },
-                    &methods,
-                    sub.verbs,
-                );
+                let with_path = Target { id: format!("{}WithPath", target.id), ..target };
+                self.path(&format!("{path}/{{path}}"), &with_path, &methods, sub.verbs);
             }
         } else {
             let methods = [
@@ -206,103 +237,116 @@ impl<'d> Operations<'d> {
     }
 
     fn path(&mut self, path: &str, target: &Target<'_>, methods: &[(&str, Action)], verbs: &[&str]) {
+        let in_path: Vec<&str> = path.split('/').filter_map(|s| s.strip_prefix('{')?.strip_suffix('}')).collect();
+        let mut made: Vec<Made> = Vec::new();
+        for (_, action) in methods.iter().filter(|(verb, _)| verbs.contains(verb)) {
+            made.push(self.operation(target, *action, &in_path));
+        }
+        let Some((first, others)) = made.split_first() else { return };
+        // What every operation takes, the path takes.
+        let mut common: Vec<(String, Value)> = first.parameters.clone();
+        common.retain(|p| others.iter().all(|m| m.parameters.contains(p)));
         let mut item = Map::new();
-        for (verb, action) in methods {
-            if verbs.contains(verb) {
-                item.insert(action.method().into(), self.operation(target, *action));
+        for mut one in made {
+            one.parameters.retain(|p| !common.contains(p));
+            one.parameters.sort_by(|a, b| a.0.cmp(&b.0));
+            let all: Vec<Value> = one.body.into_iter().chain(one.parameters.into_iter().map(|p| p.1)).collect();
+            if !all.is_empty() {
+                one.operation.insert("parameters".into(), all.into());
             }
+            item.insert(one.action.method().into(), one.operation.into());
         }
-        if item.is_empty() {
-            return;
+        common.sort_by(|a, b| a.0.cmp(&b.0));
+        let common: Vec<Value> = common.into_iter().map(|p| p.1).collect();
+        if !common.is_empty() {
+            item.insert("parameters".into(), common.into());
         }
-        let in_path = path.split('/').filter_map(|s| s.strip_prefix('{')?.strip_suffix('}'));
-        let mut parameters: Vec<Value> = in_path.map(|name| self.parameter(name, "string", "path")).collect();
-        parameters.push(self.parameter("pretty", "string", "query"));
-        item.insert("parameters".into(), parameters.into());
         self.paths.insert(path.to_owned(), item.into());
     }
 
-    fn parameter(&self, name: &str, kind: &str, place: &str) -> Value {
-        let mut out = Map::new();
-        out.insert("name".into(), name.into());
-        out.insert("in".into(), place.into());
-        if place == "path" {
-            out.insert("required".into(), true.into());
+    /// Path and query parameters by name.
+    fn parameters_of(&mut self, target: &Target<'_>, action: Action, in_path: &[&str]) -> Vec<(String, Value)> {
+        let mut out = Vec::new();
+        for name in in_path {
+            out.push(((*name).to_owned(), self.parameters.path(name, target.kind)));
         }
-        let schema = json!({ "type": kind, "uniqueItems": true });
-        match self.dialect {
-            Dialect::V3 => {
-                out.insert("schema".into(), schema);
-            }
-            Dialect::V2 => {
-                out.insert("type".into(), kind.into());
-                out.insert("uniqueItems".into(), true.into());
-            }
-        }
-        out.into()
-    }
-
-    fn operation(&mut self, target: &Target<'_>, action: Action) -> Value {
-        let (group, version) = (target.resource.group, target.resource.version);
-        let queries: Vec<(&str, &str)> = match action {
-            Action::List => LIST.to_vec(),
+        let mut queries: Vec<(&str, &str)> = match action {
+            Action::List | Action::Watch | Action::WatchList => LIST.to_vec(),
             Action::Post | Action::Put => WRITE.to_vec(),
             Action::Patch => [&WRITE[..], &[("force", "boolean")]].concat(),
             Action::Delete => DELETE.to_vec(),
-            Action::DeleteCollection => [&DELETE[..], &LIST[1..9]].concat(),
+            Action::DeleteCollection => [&DELETE[..], &LIST[1..10]].concat(),
             Action::Get | Action::Connect(_) => Vec::new(),
         };
-        let mut parameters: Vec<Value> =
-            queries.iter().map(|(name, kind)| self.parameter(name, kind, "query")).collect();
+        if !matches!(action, Action::Connect(_)) {
+            queries.push(("pretty", "string"));
+        }
+        let options = target.options.map(|id| id.get().fields).unwrap_or_default();
+        let of_options =
+            options.iter().filter(|f| !matches!(f.name, "apiVersion" | "kind") && !matches!(f.shape, Shape::Time));
+        queries.extend(of_options.map(|f| (f.name, query_type(f))));
+        for (name, kind) in queries {
+            out.push((name.to_owned(), self.parameters.query(name, kind)));
+        }
+        out
+    }
+
+    fn operation(&mut self, target: &Target<'_>, action: Action, in_path: &[&str]) -> Made {
+        let (group, version) = (target.resource.group, target.resource.version);
+        let parameters = self.parameters_of(target, action, in_path);
+        let deletes = matches!(action, Action::Delete | Action::DeleteCollection);
         let body = match action {
             Action::Post | Action::Put => target.object.clone(),
             Action::Patch => Some(self.definitions.special(names::PATCH)),
-            Action::Delete | Action::DeleteCollection => Some(self.definitions.shared("DeleteOptions", group, version)),
+            _ if deletes => Some(self.definitions.shared("DeleteOptions", group, version)),
             _ => None,
         };
+        let answers_object = action == Action::Delete && !target.custom && ANSWER_THE_OBJECT.contains(&target.kind);
         let answer = match action {
             Action::List => target.list.clone(),
-            Action::Delete | Action::DeleteCollection => Some(self.definitions.shared("Status", group, version)),
+            Action::Watch | Action::WatchList => Some(self.definitions.shared("WatchEvent", group, version)),
+            _ if deletes && !answers_object => Some(self.definitions.shared("Status", group, version)),
             Action::Connect(_) => None,
             _ => target.object.clone(),
         };
-        let patches: Vec<&str> = PATCHES.into_iter().filter(|p| !(target.custom && p.contains("strategic"))).collect();
-        let consumes: &[&str] = if action == Action::Patch { &patches } else { &BODIES };
+        let bodies: &[&str] = if target.custom { &CUSTOM_BODIES } else { &BODIES };
         let produces: Vec<&str> = match action {
-            Action::List => [&BODIES[..], &STREAMS[..]].concat(),
+            Action::List | Action::Watch | Action::WatchList if !target.custom => [bodies, &STREAMS[..]].concat(),
             Action::Connect(_) => vec!["*/*"],
-            _ if answer.is_none() => vec!["text/plain"],
-            _ => BODIES.to_vec(),
+            _ if answer.is_none() => [&["text/plain"], bodies].concat(),
+            _ => bodies.to_vec(),
         };
+        let patches: Vec<&str> = PATCHES.into_iter().filter(|p| !(target.custom && p.contains("strategic"))).collect();
+        let consumes: &[&str] = match action {
+            Action::Patch => &patches,
+            _ if target.custom => bodies,
+            _ => &["*/*"],
+        };
+        let answer = answer.unwrap_or_else(|| json!({ "type": "string" }));
         let mut out = Map::new();
+        let mut v2_body = None;
         match self.dialect {
             Dialect::V3 => {
                 if let Some(body) = body {
-                    let required = !matches!(action, Action::Delete | Action::DeleteCollection);
-                    out.insert(
-                        "requestBody".into(),
-                        json!({ "content": contents(consumes, &body), "required": required }),
-                    );
+                    let mut request = Map::from_iter([("content".to_owned(), contents(consumes, &body))]);
+                    if !deletes {
+                        request.insert("required".into(), true.into());
+                    }
+                    out.insert("requestBody".into(), request.into());
                 }
-                let answer = answer.unwrap_or_else(|| json!({ "type": "string" }));
-                out.insert("responses".into(), v3_responses(action, contents(&produces, &answer)));
+                let content = contents(&produces, &answer);
+                out.insert("responses".into(), responses(target, action, "content", content));
             }
             Dialect::V2 => {
-                if let Some(body) = body {
-                    let required = !matches!(action, Action::Delete | Action::DeleteCollection);
-                    parameters.insert(0, json!({ "name": "body", "in": "body", "required": required, "schema": body }));
-                }
-                let consumes = if action == Action::Patch { json!(consumes) } else { json!(["*/*"]) };
-                out.insert("consumes".into(), consumes);
+                let shared = deletes || action == Action::Patch;
+                v2_body = body.map(|body| self.parameters.body(body, !deletes, shared));
+                out.insert("consumes".into(), json!(consumes));
                 out.insert("produces".into(), json!(produces));
                 out.insert("schemes".into(), json!(["https"]));
-                let answer = answer.unwrap_or_else(|| json!({ "type": "string" }));
-                out.insert("responses".into(), json!({ "200": { "description": "OK", "schema": answer }, "401": { "description": "Unauthorized" } }));
+                out.insert("responses".into(), responses(target, action, "schema", answer));
             }
         }
-        if !parameters.is_empty() {
-            out.insert("parameters".into(), parameters.into());
-        }
+        out.insert("description".into(), description(target, action).into());
         out.insert("operationId".into(), operation_id(target, action).into());
         out.insert("tags".into(), json!([tag(group, version)]));
         out.insert("x-kubernetes-action".into(), action.word().into());
@@ -310,60 +354,110 @@ impl<'d> Operations<'d> {
             "x-kubernetes-group-version-kind".into(),
             json!({ "group": target.group, "version": target.version, "kind": target.kind }),
         );
-        out.into()
+        Made { action, operation: out, body: v2_body, parameters }
     }
 }
 
-fn v3_responses(action: Action, content: Value) -> Value {
+/// The JSON type of an option in a query.
+fn query_type(field: &Field) -> &'static str {
+    let of = |shape: &Shape| match shape {
+        Shape::Bool => "boolean",
+        Shape::Int32 | Shape::Int64 => "integer",
+        _ => "string",
+    };
+    match &field.shape {
+        Shape::List(item) => of(item),
+        other => of(other),
+    }
+}
+
+/// What the answers hold stands under `key`.
+fn responses(target: &Target<'_>, action: Action, key: &str, holds: Value) -> Value {
+    let of = |text: &str| json!({ "description": text, key: holds });
     let mut out = Map::new();
-    out.insert("200".into(), json!({ "description": "OK", "content": content }));
-    if matches!(action, Action::Post | Action::Put | Action::Patch) {
-        out.insert("201".into(), json!({ "description": "Created", "content": content }));
+    out.insert("200".into(), of("OK"));
+    let created = matches!(action, Action::Post | Action::Put) || action == Action::Patch && !target.custom;
+    if created {
+        out.insert("201".into(), of("Created"));
     }
     if matches!(action, Action::Post | Action::Delete) {
-        out.insert("202".into(), json!({ "description": "Accepted", "content": content }));
+        out.insert("202".into(), of("Accepted"));
     }
     out.insert("401".into(), json!({ "description": "Unauthorized" }));
     out.into()
 }
 
-fn contents(media: &[&str], schema: &Value) -> Value {
+/// Media types that all hold the same.
+pub(crate) fn contents(media: &[&str], schema: &Value) -> Value {
     Value::Object(media.iter().map(|m| ((*m).to_owned(), json!({ "schema": schema }))).collect())
 }
 
 /// `apps_v1`, `core_v1`, `rbacAuthorization_v1`.
-fn tag(group: &str, version: &str) -> String {
+pub(crate) fn tag(group: &str, version: &str) -> String {
     format!("{}_{version}", group_words(group))
 }
 
-fn group_words(group: &str) -> String {
+pub(crate) fn group_words(group: &str) -> String {
     let mut words = group.trim_end_matches(".k8s.io").split('.');
     let mut out = words.next().filter(|w| !w.is_empty()).unwrap_or("core").to_owned();
     out.extend(words.map(capitalized));
     out
 }
 
-fn capitalized(word: &str) -> String {
+pub(crate) fn capitalized(word: &str) -> String {
     let mut chars = word.chars();
     chars.next().map(|c| c.to_ascii_uppercase()).into_iter().chain(chars).collect()
 }
 
+/// `a Pod`, `an Ingress`; plurals stand alone.
+fn with_article(kind: &str) -> String {
+    let plural = kind.ends_with('s') && !kind.ends_with("ss");
+    let vowel = kind.starts_with(['A', 'E', 'I', 'O', 'U']);
+    match (plural, vowel) {
+        (true, _) => kind.to_owned(),
+        (false, true) => format!("an {kind}"),
+        (false, false) => format!("a {kind}"),
+    }
+}
+
+/// What the operation does, in a sentence.
+fn description(target: &Target<'_>, action: Action) -> String {
+    const DEPRECATED: &str = "deprecated: use the 'watch' parameter with a list operation instead";
+    let kind = target.resource.kind;
+    let sub = if target.sub.is_empty() { String::new() } else { format!("{} of ", target.sub) };
+    match action {
+        Action::List if target.resource.has_verb("watch") => format!("list or watch objects of kind {kind}"),
+        Action::List => format!("list objects of kind {kind}"),
+        Action::Watch => format!(
+            "watch changes to an object of kind {kind}. {DEPRECATED}, filtered to a single item with the \
+             'fieldSelector' parameter."
+        ),
+        Action::WatchList => format!("watch individual changes to a list of {kind}. {DEPRECATED}."),
+        Action::Get => format!("read {sub}the specified {kind}"),
+        Action::Put => format!("replace {sub}the specified {kind}"),
+        Action::Patch => format!("partially update {sub}the specified {kind}"),
+        Action::Post => format!("create {sub}{}", with_article(kind)),
+        Action::Delete => format!("delete {sub}{}", with_article(kind)),
+        Action::DeleteCollection => format!("delete collection of {kind}"),
+        Action::Connect(method) => {
+            format!("connect {} requests to {} of {kind}", method.to_ascii_uppercase(), target.sub)
+        }
+    }
+}
+
 /// `createAppsV1NamespacedDeployment`.
 fn operation_id(target: &Target<'_>, action: Action) -> String {
-    let verb = match action {
-        Action::List => "list",
-        Action::Get => "read",
-        Action::Post => "create",
-        Action::Put => "replace",
-        Action::Patch => "patch",
-        Action::Delete => "delete",
-        Action::DeleteCollection => "deleteCollection",
-        Action::Connect("get") => "connectGet",
-        Action::Connect("post") => "connectPost",
-        Action::Connect("put") => "connectPut",
-        Action::Connect("patch") => "connectPatch",
-        Action::Connect(_) => "connectDelete",
+    let (verb, word) = match action {
+        Action::List => ("list", String::new()),
+        Action::Get => ("read", String::new()),
+        Action::Post => ("create", String::new()),
+        Action::Put => ("replace", String::new()),
+        Action::Patch => ("patch", String::new()),
+        Action::Delete => ("delete", String::new()),
+        Action::DeleteCollection => ("delete", "Collection".to_owned()),
+        Action::Watch | Action::WatchList => ("watch", String::new()),
+        Action::Connect(method) => ("connect", capitalized(method)),
     };
     let r = target.resource;
-    format!("{verb}{}{}{}", capitalized(&group_words(r.group)), capitalized(r.version), target.id)
+    format!("{verb}{}{}{word}{}", capitalized(&group_words(r.group)), capitalized(r.version), target.id)
 }

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::Row;
 use crate::definitions::{Definitions, Dialect};
 use crate::operations::Operations;
+use crate::{Row, roots};
 
 /// `/openapi/v2`, as JSON.
 pub fn openapi_v2(rows: &[Row<'_>]) -> Value {
@@ -13,15 +13,17 @@ pub fn openapi_v2(rows: &[Row<'_>]) -> Value {
     for row in rows {
         operations.add(row);
     }
-    let paths = operations.into_value();
+    roots::add_all(rows, Dialect::V2, operations.definitions, &mut operations.paths);
+    let (paths, parameters) = operations.into_values();
     definitions.shared("WatchEvent", "", "v1");
     json!({
         "swagger": "2.0",
-        "info": { "title": "Kubernetes", "version": "v1.36.2+ironkeel" },
+        "info": { "title": "Kubernetes", "version": "1.36" },
         "paths": paths,
+        "parameters": parameters,
         "definitions": definitions.into_value(),
         "securityDefinitions": { "BearerToken": {
-            "type": "apiKey", "in": "header", "name": "authorization", "description": "Bearer token",
+            "type": "apiKey", "in": "header", "name": "authorization", "description": "Bearer Token authentication",
         } },
         "security": [{ "BearerToken": [] }],
     })

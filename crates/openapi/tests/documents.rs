@@ -113,7 +113,16 @@ fn every_v2_reference_leads_to_a_definition_and_every_kind_has_one() {
 fn the_index_names_every_document() {
     let rows = openapi::built_in();
     let index = openapi::openapi_v3_index(&rows, |group, version| openapi::openapi_v3_hash(&rows, group, version));
-    assert_eq!(index["paths"].as_object().unwrap().len(), openapi::group_versions(&rows).len());
+    let paths = index["paths"].as_object().unwrap();
+    let groups: BTreeSet<&str> = openapi::group_versions(&rows).into_iter().map(|gv| gv.0).collect();
+    // A document a version and a group (the core group's is `api`), and four about the server.
+    assert_eq!(paths.len(), openapi::group_versions(&rows).len() + groups.len() + 4);
+    for about in ["api", "apis", "apis/apps", "version", "openid/v1/jwks", ".well-known/openid-configuration"] {
+        let document = openapi::openapi_v3_about(&rows, about).unwrap();
+        assert!(document["paths"][format!("/{about}/")]["get"]["operationId"].is_string(), "{about}");
+        let hash = openapi::content_hash(document.to_string().as_bytes());
+        assert_eq!(paths[about]["serverRelativeURL"], format!("/openapi/v3/{about}?hash={hash}"));
+    }
     let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
     let again = openapi::openapi_v3(&rows, "apps", "v1").unwrap().to_string();
     assert_eq!(url, format!("/openapi/v3/apis/apps/v1?hash={}", openapi::content_hash(again.as_bytes())));
@@ -176,11 +185,11 @@ fn discovery_and_its_aggregated_form_name_the_same() {
     let names: Vec<&str> = groups["groups"].as_array().unwrap().iter().map(|g| g["name"].as_str().unwrap()).collect();
     assert_eq!(names[..3], ["apiregistration.k8s.io", "apps", "events.k8s.io"]);
     assert_eq!(names.len(), names.iter().collect::<BTreeSet<_>>().len());
-    let aggregated = openapi::aggregated(&rows, false, "v2");
+    let aggregated = openapi::aggregated(&rows, false);
     assert_eq!(aggregated["apiVersion"], "apidiscovery.k8s.io/v2");
     assert_eq!(aggregated["items"].as_array().unwrap().len(), names.len());
     let mut seen = 0;
-    for (items, core) in [(&aggregated["items"], false), (&openapi::aggregated(&rows, true, "v2")["items"], true)] {
+    for (items, core) in [(&aggregated["items"], false), (&openapi::aggregated(&rows, true)["items"], true)] {
         for item in items.as_array().unwrap() {
             let group = item["metadata"]["name"].as_str().unwrap_or_default();
             assert_eq!(group.is_empty(), core);
@@ -245,7 +254,7 @@ static CRON_TAB: Resource = Resource {
 fn a_custom_resource_brings_its_own_schema() {
     let schema = json!({ "type": "object", "properties": { "spec": { "type": "object", "properties": { "cronSpec": { "type": "string" } } } } });
     let mut rows = openapi::built_in();
-    rows.push(Row { resource: &CRON_TAB, schema: Some(&schema) });
+    rows.push(Row { resource: &CRON_TAB, schema: Some(&schema), stored: None });
     let document = openapi::openapi_v3(&rows, "stable.example.com", "v1").unwrap();
     check_references(&document);
     let schemas = &document["components"]["schemas"];
@@ -262,4 +271,78 @@ fn a_custom_resource_brings_its_own_schema() {
     assert!(!patches.contains_key("application/strategic-merge-patch+json"));
     check_references(&openapi::openapi_v2(&rows));
     assert_eq!(openapi::group_versions(&rows).last(), Some(&("stable.example.com", "v1")));
+}
+
+#[test]
+fn stored_resources_name_their_storage_version() {
+    let config_map = ironkeel_schema::resource("", "v1", "configmaps").unwrap();
+    let scaler = ironkeel_schema::resource("autoscaling", "v1", "horizontalpodautoscalers").unwrap();
+    let rows = [
+        Row { resource: config_map, schema: None, stored: Some(("", "v1")) },
+        Row { resource: scaler, schema: None, stored: Some(("autoscaling", "v2")) },
+        Row::from(ironkeel_schema::resource("", "v1", "bindings").unwrap()),
+    ];
+    let hash = |group: &str, version: &str, at: usize| {
+        openapi::api_resource_list(&rows, group, version).unwrap()["resources"][at]["storageVersionHash"].clone()
+    };
+    // As upstream's server tells them.
+    assert_eq!(hash("", "v1", 0), "qFsyl6wFWjQ=");
+    assert_eq!(hash("autoscaling", "v1", 0), "qwQve8ut294=");
+    assert_eq!(hash("", "v1", 1), Value::Null);
+}
+
+#[test]
+fn parameters_of_all_operations_stand_with_the_path() {
+    let document = openapi::openapi_v2(&openapi::built_in());
+    let path = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"];
+    let names = |list: &Value| -> Vec<String> {
+        let all = list.as_array().cloned().unwrap_or_default();
+        all.iter()
+            .map(|p| match p["$ref"].as_str() {
+                Some(target) => document.pointer(target.strip_prefix('#').unwrap()).unwrap()["name"].clone(),
+                None => p["name"].clone(),
+            })
+            .map(|name| name.as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(names(&path["parameters"]), ["name", "namespace", "pretty"]);
+    assert_eq!(names(&path["get"]["parameters"]), Vec::<String>::new());
+    assert_eq!(names(&path["put"]["parameters"]), ["body", "dryRun", "fieldManager", "fieldValidation"]);
+    assert_eq!(path["put"]["description"], "replace the specified Deployment");
+    assert_eq!(path["delete"]["responses"]["202"]["description"], "Accepted");
+    let collection = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments"]["delete"];
+    assert_eq!(collection["operationId"], "deleteAppsV1CollectionNamespacedDeployment");
+    let exec = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/exec"];
+    assert_eq!(exec["get"]["operationId"], "connectCoreV1GetNamespacedPodExec");
+    let of_exec = ["command", "container", "name", "namespace", "stderr", "stdin", "stdout", "tty"];
+    assert_eq!(names(&exec["parameters"]), of_exec);
+    let watch = &document["paths"]["/api/v1/watch/namespaces/{namespace}/pods/{name}"]["get"];
+    assert_eq!(watch["operationId"], "watchCoreV1NamespacedPod");
+    assert_eq!(document["paths"]["/apis/apps/v1/"]["get"]["operationId"], "getAppsV1APIResources");
+}
+
+#[test]
+fn exceptions_and_zero_defaults_stand_where_upstream_has_them() {
+    let rows = openapi::built_in();
+    let core = openapi::openapi_v3(&rows, "", "v1").unwrap();
+    let type_of = |name: &str| &core["components"]["schemas"][format!("io.k8s.api.core.v1.{name}")];
+    assert_eq!(type_of("Pod")["properties"]["spec"]["default"], json!({}));
+    assert_eq!(type_of("Container")["properties"]["name"]["default"], "");
+    assert_eq!(type_of("Container")["properties"]["image"]["default"], Value::Null);
+    assert_eq!(type_of("ContainerPort")["properties"]["containerPort"]["default"], 0);
+    assert_eq!(type_of("AzureDiskVolumeSource")["properties"]["kind"]["default"], "Shared");
+    let unions = &type_of("SeccompProfile")["x-kubernetes-unions"][0];
+    assert_eq!(unions["discriminator"], "type");
+    assert_eq!(unions["fields-to-discriminateBy"], json!({ "localhostProfile": "LocalhostProfile" }));
+    let claim = &type_of("PersistentVolumeSpec")["properties"]["claimRef"];
+    assert_eq!(claim["x-kubernetes-map-type"], "granular");
+    assert!(type_of("PodStatus")["required"].is_null());
+    assert_eq!(type_of("PortStatus")["required"], json!(["port", "protocol"]));
+    let v2 = openapi::openapi_v2(&rows);
+    let of_v2 = |name: &str| &v2["definitions"][format!("io.k8s.api.{name}")];
+    // Version 2 names no defaults.
+    assert_eq!(of_v2("core.v1.ContainerPort")["properties"]["protocol"]["default"], Value::Null);
+    let modes = &of_v2("resource.v1.ExactDeviceRequest")["properties"]["allocationMode"]["enum"];
+    assert_eq!(*modes, json!(["All", "ExactCount"]));
+    assert_eq!(of_v2("apps.v1.DeploymentSpec")["required"], json!(["selector", "template"]));
 }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use ironkeel_object::{ObjectMeta, Value};
 
 use crate::create::{Encoded, encode_stored};
-use crate::entry::{Entry, Format, View};
+use crate::entry::{Entry, Format, View, complete};
 use crate::error::ApiError;
 use crate::media;
 use crate::registry::Registry;
@@ -59,6 +59,7 @@ impl Registry {
         }
         from.to_stored(&mut object, to.home()?);
         to.from_stored(&mut object);
+        complete(&to.kind, &mut object);
         Ok(object)
     }
 

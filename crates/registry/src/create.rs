@@ -5,12 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ironkeel_kinds::{FieldError, FieldErrorKind, validate_metadata};
 use ironkeel_object::{ObjectMeta, Value};
-use ironkeel_store::{Condition, WriteAnswer};
+use ironkeel_store::{Condition, StoreError, WriteAnswer};
 use rand::Rng;
 
 use crate::admit::{Attributes, Operation};
 use crate::clock::rfc3339;
-use crate::entry::{Entry, Extract};
+use crate::entry::{Entry, Extract, complete};
 use crate::error::{ApiError, Reason};
 use crate::managed_fields;
 use crate::media;
@@ -79,7 +79,10 @@ impl Registry {
         }
         request.place(&mut object)?;
         if !object.resource_version().is_empty() && object.resource_version() != "0" {
-            return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+            return Err(ApiError {
+                chosen: Some(Box::new((Reason::InternalError.code(), String::new()))),
+                ..ApiError::new(Reason::InternalError, "resourceVersion should not be set on objects to be created")
+            });
         }
         object.set_gvk(&row.api_version, row.kind_name());
         let now = rfc3339(self.clock.now());
@@ -98,9 +101,9 @@ impl Registry {
         system(&mut object);
         let hooks = &row.kind.hooks;
         hooks.default(&mut object);
-        hooks.prepare_create(&mut object);
-        name_requester(request, &mut object);
-        // What admission adds belongs to nobody.
+        complete(&row.kind, &mut object);
+        // Who sends a field owns it, though the server may not keep it; what the server and admission add belongs to
+        // nobody.
         if track {
             managed_fields::track(&mut object, None, request, &now);
         }
@@ -145,21 +148,21 @@ impl Registry {
         // Some fields say the name, so they wait for it.
         row.kind.hooks.default(&mut object);
         row.kind.hooks.prepare_create(&mut object);
+        complete(&row.kind, &mut object);
         let name = object.name().to_owned();
         let attributes = Attributes { shown_name: &name, ..request.attributes(Operation::Create, asked) };
         let key = object_key(if row.namespaced() { &request.namespace } else { "" }, &name);
         // Addresses are chosen only for what is otherwise valid, and validated with the rest.
         let allocation = self.allocate(request, &key, &mut object, None).await?;
-        self.check(request, &object, {
+        self.check(request, &object, None, {
             let mut errors = validate_metadata(&object, &row.kind);
             errors.extend(row.kind.hooks.validate(&object));
             errors
         })?;
         request.admission.validate(&attributes, Some(&object), None).await?;
         let stored = self.store_new(request, home, &key, &mut object, allocation).await;
-        if stored.is_err() || request.dry_run {
-            request.admission.rolled_back(&attributes, &object);
-        }
+        // The caches show what was stored.
+        request.admission.rolled_back(&attributes, &object);
         stored
     }
 
@@ -168,6 +171,7 @@ impl Registry {
         &self,
         request: &WriteRequest,
         object: &Value,
+        old: Option<&Value>,
         errors: Vec<FieldError>,
     ) -> Result<(), ApiError> {
         let row = &request.row;
@@ -176,7 +180,7 @@ impl Registry {
         if !errors.is_empty() {
             return Err(ApiError::invalid(row.group(), row.kind_name(), object.name(), &errors));
         }
-        let mut warnings = row.kind.hooks.warnings(object);
+        let mut warnings = row.kind.hooks.warnings(object, old, request.sub());
         let place = |e: FieldError| if e.path.as_str().is_empty() { e.message } else { e.to_string() };
         warnings.extend(tolerated.into_iter().map(place));
         if !warnings.is_empty() {
@@ -225,8 +229,11 @@ impl Registry {
         }
         let lease = if home.plural == "events" { self.event_lease.get(&*self.store).await? } else { 0 };
         let _hint = self.feed.hint(&encoded.stored, encoded.extract.clone());
-        let answer =
-            self.store.put(Registry::store_key(home, key), encoded.stored.clone(), Condition::Absent, lease).await?;
+        let at = Registry::store_key(home, key);
+        let answer = match self.store.put(at.clone(), encoded.stored.clone(), Condition::Absent, lease).await {
+            Err(error @ StoreError::Unavailable(_)) => self.created_unheard(&at, &encoded.stored, error).await?,
+            answer => answer?,
+        };
         match answer {
             WriteAnswer::Done { revision, .. } => {
                 if let Some(allocation) = allocation {
@@ -235,7 +242,22 @@ impl Registry {
                 let entry = self.visible(home, key, revision, &encoded).await?;
                 Ok(Written { entry, created: true })
             }
-            WriteAnswer::Conflict { .. } => Err(taken()),
+            WriteAnswer::Conflict { revision, .. } => {
+                // Whoever tries to change it now finds it.
+                self.feed.reached(revision).await?;
+                Err(taken())
+            }
+        }
+    }
+
+    /// Whether a create that the store did not answer was done: its bytes hold a uid that was made for it, so
+    /// nobody else can have written them.
+    async fn created_unheard(&self, at: &[u8], stored: &Bytes, error: StoreError) -> Result<WriteAnswer, ApiError> {
+        match self.store.get(at, 0).await {
+            Ok((Some(there), _)) if there.value == stored => {
+                Ok(WriteAnswer::Done { revision: there.mod_revision, previous: None })
+            }
+            _ => Err(error.into()),
         }
     }
 
@@ -274,6 +296,7 @@ pub(crate) fn encode_stored(row: &Row, home: &Stored, object: &mut Value) -> Res
     let meta = object.meta_mut();
     meta.remove("resourceVersion");
     meta.remove("selfLink");
+    complete(&home.kind, object);
     let extract = Arc::new(Extract::of(object, &home.kind, &home.selectable));
     let bytes = media::canonical(object);
     let stored = media::to_store(home, object, &bytes);

@@ -69,6 +69,13 @@ pub(crate) fn stored_type(kind: &Kind) -> Option<TypeId> {
     kind.custom.is_none().then_some(kind.resource.type_id)
 }
 
+/// Adds to an object of a built-in kind the members that upstream always writes.
+pub(crate) fn complete(kind: &Kind, object: &mut Value) {
+    if let Some(type_id) = stored_type(kind) {
+        ironkeel_codec::complete(object, type_id);
+    }
+}
+
 /// One object at one revision. Never changes; the cache replaces it whole.
 #[derive(Debug)]
 pub struct Entry {

@@ -12,7 +12,7 @@ use ironkeel_codec::{PROTOBUF_MAGIC, decode_protobuf, encode_json, encode_protob
 use ironkeel_object::{ObjectMeta, Value};
 
 use crate::definition_v1beta1;
-use crate::entry::{decode, stored_type};
+use crate::entry::{complete, decode, stored_type};
 use crate::error::ApiError;
 use crate::storage::Stored;
 
@@ -90,6 +90,7 @@ pub(crate) fn from_store(home: &Stored, value: &[u8]) -> Result<(Value, bool), A
         meta.remove("selfLink");
         // Fields that its writer did not know yet.
         home.kind.hooks.default(&mut tree);
+        complete(&home.kind, &mut tree);
     }
     Ok((tree, foreign || other))
 }

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::admit::Admission;
 use crate::claims;
 use crate::clock::Clock;
-use crate::entry::{Entry, Format, View, decode};
+use crate::entry::{Entry, Format, View, complete, decode};
 use crate::error::ApiError;
 use crate::event_lease::EventLease;
 use crate::feed::Feed;
@@ -221,11 +221,14 @@ impl Registry {
     /// The tree of an entry in the row's version.
     pub fn tree(&self, row: &Row, entry: &Entry) -> Result<Value, ApiError> {
         if !row.converts_entry(entry) {
-            return entry.tree().map(Arc::unwrap_or_clone);
+            let mut tree = Arc::unwrap_or_clone(entry.tree()?);
+            complete(&row.kind, &mut tree);
+            return Ok(tree);
         }
         if row.converter.is_some() {
             let made = entry.known_view(View { row: row.id, format: Format::Json });
             let made = made.ok_or_else(|| ApiError::internal("an object was read before it was converted"))?;
+        complete(&row.kind, &mut tree);
             return decode(&made, None);
         }
         let mut tree = Arc::unwrap_or_clone(entry.tree()?);

@@ -273,12 +273,14 @@ pub(crate) fn rows(kinds: &[Kind], media: StorageMedia) -> (Vec<Arc<Row>>, Vec<A
         let is_stored = r.has_verb("get") && (r.has_verb("create") || r.has_verb("watch"));
         let home = is_stored.then(|| {
             let same: Vec<&Kind> =
-                kinds.iter().filter(|k| k.resource.plural == r.plural && k.resource.group == r.group).collect();
+                all.iter().filter(|k| k.resource.plural == r.plural && k.resource.group == r.group).collect();
             // Events of events.k8s.io are those of the core group in another form.
             let held_back = held_back(r.group, r.plural).map(|version| (r.group, version));
             let declared = held_back.or(kind.hooks.storage_version()).or((r.plural == "events").then_some(("", "v1")));
+    // Where objects stand does not depend on which versions are served, and all are read.
+    let all = ironkeel_kinds::kinds();
             let declared = declared.and_then(|(g, v)| {
-                kinds.iter().find(|k| k.resource.plural == r.plural && k.resource.group == g && k.resource.version == v)
+                all.iter().find(|k| k.resource.plural == r.plural && k.resource.group == g && k.resource.version == v)
             });
             let best = declared.or_else(|| same.into_iter().min_by_key(|k| rank(k.resource.version)));
             let home = KindRow(best.unwrap_or(kind).clone());
@@ -299,7 +301,7 @@ pub(crate) fn rows(kinds: &[Kind], media: StorageMedia) -> (Vec<Arc<Row>>, Vec<A
                             .filter(|p| home.hooks.field(&nothing, p).is_some())
                             .collect(),
                         cache: Arc::default(),
-                        other_versions: kinds
+                        other_versions: all
                             .iter()
                             .filter(|k| k.resource.plural == s.plural && k.resource.kind == s.kind)
                             .filter(|k| k.resource.group == s.group || s.plural == "events")

@@ -8,8 +8,8 @@ use ironkeel_store::{Condition, WriteAnswer};
 
 use crate::admit::Operation;
 use crate::clock::rfc3339;
-use crate::entry::Entry;
-use crate::error::{ApiError, OPTIMISTIC_LOCK};
+use crate::entry::{Entry, complete};
+use crate::error::{ApiError, OPTIMISTIC_LOCK, Reason};
 use crate::managed_fields;
 use crate::registry::Registry;
 use crate::request::{WriteRequest, Written};
@@ -70,7 +70,11 @@ impl Registry {
                     let Some(object) = change.create()? else {
                         return Err(request.not_found(&request.name));
                     };
-                    return self.create_tracked(request, object, track).await;
+                    match self.create_tracked(request, object, track).await {
+                        // Another writer made it meanwhile: then this is a change of that.
+                        Err(e) if e.reason == Reason::AlreadyExists && home.cache.get(&key).is_some() => Turn::Again,
+                        made => return made,
+                    }
                 }
             };
             match turn {
@@ -97,8 +101,9 @@ impl Registry {
         check_preconditions(request, &new, &old)?;
         carry_over(&mut new, &old, request.sub().is_some() && !change.tracks_fields());
         hooks.default(&mut new);
-        hooks.prepare_update(&mut new, &old, request.sub());
-        // What admission changes belongs to nobody.
+        complete(&row.kind, &mut new);
+        // Who sends a field owns it, though the server may not keep it; what the server and admission change belongs
+        // to nobody.
         if !change.tracks_fields() {
             managed_fields::track(&mut new, Some(&old), request, &rfc3339(self.clock.now()));
         }
@@ -113,11 +118,12 @@ impl Registry {
         managed_fields::restore(&mut new, fields, request);
         hooks.default(&mut new);
         hooks.prepare_update(&mut new, &old, request.sub());
+        complete(&row.kind, &mut new);
         let allocation = match request.sub() {
             None => self.allocate(request, key, &mut new, Some(&old)).await?,
             Some(_) => None,
         };
-        self.check(request, &new, {
+        self.check(request, &new, Some(&old), {
             let mut errors = validate_metadata(&new, &row.kind);
             errors.extend(validate_metadata_update(&new, &old));
             errors.extend(hooks.validate_update(&new, &old, request.sub()));

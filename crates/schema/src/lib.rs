@@ -13,7 +13,7 @@ mod intern;
 mod lookup;
 
 pub use intern::{intern, intern_list};
-pub use lookup::{package_of, resource, resources, type_by_name, type_id_for_kind};
+pub use lookup::{package_of, resource, resources, type_by_name, type_id_for_kind, types};
 
 /// Position of a [`Type`] in the table. Stable within one build only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use crate::generated::resources::RESOURCES;
 use crate::generated::types::TYPES;
-use crate::{Resource, TypeId};
+use crate::{Resource, Type, TypeId};
 
 static BY_NAME: LazyLock<HashMap<&'static str, TypeId>> =
     LazyLock::new(|| TYPES.iter().enumerate().map(|(i, t)| (t.name, TypeId(i as u16))).collect());
@@ -13,6 +13,11 @@ static BY_NAME: LazyLock<HashMap<&'static str, TypeId>> =
 /// Every served resource, in upstream's discovery order.
 pub fn resources() -> &'static [Resource] {
     RESOURCES
+}
+
+/// Every type; a [`TypeId`] is the place in it.
+pub fn types() -> &'static [Type] {
+    &TYPES
 }
 
 /// The resource at `group`, `version` and plural name.

@@ -41,9 +41,9 @@ fn want(wanted: &mut Wanted, group: &str, version: &str, priorities: (i64, i64),
     wanted.entry(format!("{version}.{group}")).or_insert((spec, label));
 }
 
-fn built_in(wanted: &mut Wanted) {
-    for kind in ironkeel_kinds::kinds() {
-        let (group, version) = (kind.resource.group, kind.resource.version);
+fn built_in(registry: &Registry, wanted: &mut Wanted) {
+    for row in registry.rows().iter().filter(|row| row.kind.custom.is_none()) {
+        let (group, version) = (row.kind.resource.group, row.kind.resource.version);
         if let Some(priorities) = priorities::of(group, version) {
             want(wanted, group, version, priorities, "onstart");
         }
@@ -69,7 +69,7 @@ fn custom(registry: &Registry, wanted: &mut Wanted) {
 pub(super) async fn sync(registry: &Arc<Registry>, starting: bool) -> Result<(), ApiError> {
     let mut wanted = Wanted::new();
     if starting {
-        built_in(&mut wanted);
+        built_in(registry, &mut wanted);
     }
     custom(registry, &mut wanted);
     let Some(resource) = ironkeel_schema::resource(GROUP, "v1", "apiservices") else { return Ok(()) };

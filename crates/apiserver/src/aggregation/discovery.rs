@@ -64,7 +64,11 @@ impl Aggregator {
         let table = self.table.load();
         let place = |item: &Value| {
             let name = item.pointer(name_at).and_then(Value::as_str).unwrap_or_default();
-            table.listed.iter().position(|l| l.group == name).unwrap_or(usize::MAX)
+            // The group of APIServices themselves goes before all that they order.
+            if name == "apiregistration.k8s.io" {
+                return 0;
+            }
+            table.listed.iter().position(|l| l.group == name).map_or(usize::MAX, |at| at + 1)
         };
         items.sort_by_key(place);
     }
@@ -123,7 +127,7 @@ impl Aggregator {
                     }),
                 })
                 .collect();
-            let mut body = local.unwrap_or_else(|| json!({ "metadata": { "name": group, "creationTimestamp": null } }));
+            let mut body = local.unwrap_or_else(|| json!({ "metadata": { "name": group } }));
             body["versions"] = versions.into();
             items.push(body);
         }

@@ -143,7 +143,4 @@ impl rules::Rules for Rules {
             selector::text(o.at(&["spec", "selector"])).into(),
         ]
     }
-    fn warnings(&self, o: &Value) -> Vec<String> {
-        crate::pod_spec::warnings(o.at(&["spec", "template"]), "spec.template.")
-    }
 }

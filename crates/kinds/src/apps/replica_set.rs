@@ -63,11 +63,6 @@ impl rules::Rules for Rules {
     fn scale(&self, o: &Value) -> Option<Scale> {
         Some(scale(o))
     }
-    fn warnings(&self, o: &Value) -> Vec<String> {
-        let mut w = crate::pod_spec::warnings(o.at(&["spec", "template"]), "spec.template.");
-        w.extend(pod_template::name_warning(o));
-        w
-    }
 }
 
 /// `scale` of a workload with a label selector.

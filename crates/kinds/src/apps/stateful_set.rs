@@ -180,9 +180,6 @@ impl rules::Rules for Rules {
     fn scale(&self, o: &Value) -> Option<Scale> {
         Some(replica_set::scale(o))
     }
-    fn warnings(&self, o: &Value) -> Vec<String> {
-        crate::pod_spec::warnings(o.at(&["spec", "template"]), "spec.template.")
-    }
 }
 
 /// The template's own rules; claims of the set count as volumes of its pods.

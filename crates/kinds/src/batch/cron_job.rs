@@ -126,12 +126,4 @@ impl rules::Rules for Rules {
             print::non_empty(selector::text(o.at(&["spec", "jobTemplate", "spec", "selector"])), "<none>"),
         ]
     }
-    fn warnings(&self, o: &Value) -> Vec<String> {
-        let mut w = crate::pod_spec::warnings(
-            o.at(&["spec", "jobTemplate", "spec", "template"]),
-            "spec.jobTemplate.spec.template.",
-        );
-        w.extend(crate::pod_template::name_warning(o));
-        w
-    }
 }

@@ -425,9 +425,4 @@ impl rules::Rules for Rules {
     fn field(&self, o: &Value, path: &str) -> Option<String> {
         (path == "status.successful").then(|| print::number(o, &["status", "succeeded"]).to_string())
     }
-    fn warnings(&self, o: &Value) -> Vec<String> {
-        let mut w = crate::pod_spec::warnings(o.at(&["spec", "template"]), "spec.template.");
-        w.extend(pod_template::name_warning(o));
-        w
-    }
 }

@@ -216,14 +216,6 @@ impl rules::Rules for Rules {
     fn depth(&self) -> Depth {
         Depth::Nothing
     }
-    fn warnings(&self, o: &Value) -> Vec<String> {
-        let mut w = Vec::new();
-        for kind in ["requests", "limits"] {
-            let list = o.at(&["spec", "resources", kind]);
-            crate::pod_spec::fractions(list, &format!("spec.resources.{kind}"), &mut w);
-        }
-        w
-    }
     fn columns(&self) -> &'static str {
         "persistentVolumeClaim"
     }

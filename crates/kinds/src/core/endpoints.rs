@@ -98,9 +98,6 @@ impl rules::Rules for Rules {
     fn depth(&self) -> Depth {
         Depth::Nothing
     }
-    fn warnings(&self, _o: &Value) -> Vec<String> {
-        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".into()]
-    }
     fn columns(&self) -> &'static str {
         "endpoint"
     }

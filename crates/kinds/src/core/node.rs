@@ -146,19 +146,6 @@ impl rules::Rules for Rules {
         let on = o.at(&["spec", "unschedulable"]).and_then(Value::as_bool).unwrap_or(false);
         (path == "spec.unschedulable").then(|| on.to_string())
     }
-    fn warnings(&self, o: &Value) -> Vec<String> {
-        let mut w = Vec::new();
-        if o.at(&["spec", "configSource"]).is_some_and(|v| !v.is_null()) {
-            w.push("spec.configSource: the feature is no longer supported".into());
-        }
-        if o.str_at(&["spec", "externalID"]).is_some_and(|v| !v.is_empty()) {
-            w.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".into());
-        }
-        if o.annotation("scheduler.alpha.kubernetes.io/preferAvoidPods").is_some() {
-            w.push("metadata.annotations[scheduler.alpha.kubernetes.io/preferAvoidPods]: deprecated".into());
-        }
-        w
-    }
 }
 
 fn validate_status(o: &Value, e: &mut Errors) {

@@ -81,18 +81,6 @@ impl rules::Rules for Rules {
     fn depth(&self) -> Depth {
         Depth::Nothing
     }
-    fn warnings(&self, o: &Value) -> Vec<String> {
-        let mut w = Vec::new();
-        let messages = names::label(o.name());
-        if !o.name().is_empty() && !messages.is_empty() {
-            w.push(format!(
-                "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [{}]",
-                messages.join(" ")
-            ));
-        }
-        w.extend(pod_spec::warnings(Some(o), ""));
-        w
-    }
     fn columns(&self) -> &'static str {
         "pod"
     }

@@ -62,11 +62,6 @@ impl rules::Rules for Rules {
     fn depth(&self) -> Depth {
         Depth::Nothing
     }
-    fn warnings(&self, o: &Value) -> Vec<String> {
-        let mut w = crate::pod_spec::warnings(o.at(&["spec", "template"]), "spec.template.");
-        w.extend(pod_template::name_warning(o));
-        w
-    }
     fn columns(&self) -> &'static str {
         "replicationController"
     }

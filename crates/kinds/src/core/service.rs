@@ -124,34 +124,6 @@ impl rules::Rules for Rules {
     fn create_on_update(&self) -> bool {
         true
     }
-    fn warnings(&self, o: &Value) -> Vec<String> {
-        let mut w = Vec::new();
-        if o.annotation("service.kubernetes.io/topology-aware-hints").is_some() {
-            w.push("annotation service.kubernetes.io/topology-aware-hints is deprecated, please use service.kubernetes.io/topology-mode instead".into());
-        }
-        if !o.items_at(&["spec", "externalIPs"]).is_empty() {
-            w.push("spec.externalIPs is deprecated and may no longer be implemented in some clusters".into());
-        }
-        let headless = headless(o);
-        if headless && o.str_at(&["spec", "loadBalancerIP"]).is_some_and(|s| !s.is_empty()) {
-            w.push("spec.loadBalancerIP is ignored for headless services".into());
-        }
-        if headless && !o.items_at(&["spec", "externalIPs"]).is_empty() {
-            w.push("spec.externalIPs is ignored for headless services".into());
-        }
-        if o.str_at(&["spec", "trafficDistribution"]) == Some("PreferClose") {
-            w.push("spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"".into());
-        }
-        if headless && o.str_at(&["spec", "sessionAffinity"]).is_some_and(|s| s != "None" && !s.is_empty()) {
-            w.push("spec.SessionAffinity is ignored for headless services".into());
-        }
-        if o.str_at(&["spec", "externalName"]).is_some_and(|s| !s.is_empty())
-            && o.str_at(&["spec", "type"]) != Some("ExternalName")
-        {
-            w.push("spec.externalName is ignored when spec.type is not \"ExternalName\"".into());
-        }
-        w
-    }
     fn columns(&self) -> &'static str {
         "service"
     }

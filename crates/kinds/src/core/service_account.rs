@@ -10,11 +10,6 @@ use crate::{Path, TableContext, pod_template, print, rules, selector};
 /// ServiceAccount.
 pub(crate) struct Account;
 impl rules::Rules for Account {
-    fn warnings(&self, o: &Value) -> Vec<String> {
-        const KEY: &str = "kubernetes.io/enforce-mountable-secrets";
-        let text = "deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets";
-        o.annotation(KEY).map(|_| format!("metadata.annotations[{KEY}]: {text}")).into_iter().collect()
-    }
     fn columns(&self) -> &'static str {
         "serviceAccount"
     }
@@ -29,9 +24,6 @@ impl rules::Rules for Account {
 /// PodTemplate.
 pub(crate) struct Template;
 impl rules::Rules for Template {
-    fn warnings(&self, o: &Value) -> Vec<String> {
-        crate::pod_spec::warnings(o.get("template"), "template.")
-    }
     fn default(&self, o: &mut Value) {
         if let Some(m) = o.as_object_mut() {
             pod_template::default_template(m);

@@ -163,12 +163,4 @@ impl rules::Rules for Rules {
             print::age(o, c),
         ]
     }
-    fn warnings(&self, o: &Value) -> Vec<String> {
-        use ironkeel_object::ObjectMeta;
-        let key = "kubernetes.io/ingress.class";
-        o.annotation(key)
-            .map(|_| format!("annotation \"{key}\" is deprecated, please use 'spec.ingressClassName' instead"))
-            .into_iter()
-            .collect()
-    }
 }

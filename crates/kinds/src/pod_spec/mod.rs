@@ -9,7 +9,6 @@ pub(crate) mod scheduling;
 mod security;
 pub(crate) mod storage_sources;
 mod volumes;
-mod warnings;
 mod windows;
 
 use std::collections::HashMap;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ironkeel_apiserver::{ClientIdentity, Config, DelegatesConfig, InFlightLimits, WebhookConfig};
+use ironkeel_apiserver::{ClientIdentity, Config, DelegatesConfig, InFlightLimits, ServedVersions, WebhookConfig};
 use ironkeel_auth::{AuthenticatorConfig, RequestHeaderConfig, ServiceAccountIssuer};
 
 use super::dynamic::{Files, service_account_keys};
@@ -62,7 +62,6 @@ pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
     let mut notes = given.notes.clone();
     let mut reload = Reload::default();
     feature_gates(given, &mut notes)?;
-    runtime_config(given)?;
     let listen =
         SocketAddr::new(given.parsed("bind-address", IpAddr::from([0, 0, 0, 0]))?, given.parsed("secure-port", 6443)?);
     let advertise = match given.text("advertise-address") {
@@ -83,6 +82,7 @@ pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
             name.rsplit_once(':').map_or(name, |n| n.1).trim() == CBOR_GATE && matches!(v.trim(), "true" | "1" | "t")
         })
     };
+    config.versions = runtime_config(given)?;
     config.cbor = given.all("feature-gates").iter().any(|pair| on(&pair));
     config.route_to_endpoints = given.switch("enable-aggregator-routing", false);
     config.node_ports = node_ports(given)?;
@@ -331,9 +331,10 @@ pub(crate) fn feature_gates(given: &Given, notes: &mut Vec<String>) -> Result<()
     Ok(())
 }
 
-/// Served versions cannot be turned off; what is asked for must be here.
-fn runtime_config(given: &Given) -> Result<(), FlagError> {
+/// The versions that are served; what is asked for must be here.
+fn runtime_config(given: &Given) -> Result<ServedVersions, FlagError> {
     const FLAG: &str = "runtime-config";
+    let mut versions = ServedVersions::stable();
     for pair in given.all(FLAG) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
         let on = match value {
@@ -341,14 +342,9 @@ fn runtime_config(given: &Given) -> Result<(), FlagError> {
             "false" => false,
             _ => return Err(invalid(FLAG, pair, "must be true or false")),
         };
-        let known = matches!(name, "api/all" | "api/ga" | "api/beta" | "api/alpha")
-            || ironkeel_apiserver::serves(name.trim_start_matches("api/"));
-        match (known, on) {
-            (true, true) => {}
-            (true, false) => return Err(invalid(FLAG, pair, "served versions cannot be turned off")),
-            (false, true) => return Err(invalid(FLAG, pair, "unknown api groups or versions")),
-            (false, false) => {}
+        if !versions.choose(name, on) {
+            return Err(invalid(FLAG, pair, "unknown api groups or versions"));
         }
     }
-    Ok(())
+    Ok(versions)
 }
