@@ -95,9 +95,10 @@ fn fixture() -> Fixture {
             std::fs::write(&path, archive).expect("a file");
             let store = Arc::new(ImageStore::open(&root.join("images")).expect("an image store"));
             if let Ok(images) = runtime.block_on(store.import(&path)) {
-                for image in images {
-                    assert!(store.find(&image.id).is_some(), "what was imported is there");
-                    store.remove(&image.id).expect("what was imported is removed");
+                for imported in images {
+                    let id = &imported.image.id;
+                    assert!(store.find(id).is_some(), "what was imported is there");
+                    store.remove(id).expect("what was imported is removed");
                 }
             }
             outside(&root);

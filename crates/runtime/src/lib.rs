@@ -28,6 +28,6 @@ mod stats;
 mod usage;
 
 pub use error::Error;
-pub use image::{ImageName, ImageRecord, ImageStore, PullProgress, RegistryConfig};
+pub use image::{ImageName, ImageRecord, ImageStore, Imported, PullProgress, RegistryConfig};
 pub use runtime::{Runtime, RuntimeConfig};
 pub use shim::shim_main;

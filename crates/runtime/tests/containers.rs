@@ -31,8 +31,15 @@ fn main() {
             if stringify!($case).contains(&filter) {
                 let started = Instant::now();
                 let busybox = busybox.clone();
-                let result = runtime.block_on(async { tokio::spawn(async move { $case(Node::new(&busybox).await).await }).await });
-                let word = if result.is_ok() { "ok" } else { failed += 1; "FAILED" };
+                let passed = runtime.block_on(async {
+                    let node = Node::new(&busybox).await;
+                    let dir = node.dir.path().to_owned();
+                    let result = tokio::spawn($case(node)).await;
+                    let left = support::gone(&dir).await.err().unwrap_or_default();
+                    left.iter().for_each(|what| println!("left behind: {what}"));
+                    result.is_ok() && left.is_empty()
+                });
+                let word = if passed { "ok" } else { failed += 1; "FAILED" };
                 println!("test {} ... {word} ({} ms)", stringify!($case), started.elapsed().as_millis());
             }
         )*};

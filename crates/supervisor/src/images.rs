@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures::future::LocalBoxFuture;
 use ironkeel_cri::v1::{ImageSpec, PullImageRequest};
-use ironkeel_runtime::{ImageStore, Runtime};
+use ironkeel_runtime::{ImageStore, Imported, Runtime};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -87,11 +87,15 @@ async fn on_store(store: &Arc<ImageStore>, command: ImageCommand) -> Result<Vec<
     match command {
         ImageCommand::Import(path) => {
             let name = path.display().to_string();
-            let records = store.import(&path).await.map_err(|e| failed(&name, e))?;
-            Ok(records
-                .iter()
-                .flat_map(|r| r.tags.iter().map(|t| format!("imported {t}")).collect::<Vec<_>>())
-                .collect())
+            let imported = store.import(&path).await.map_err(|e| failed(&name, e))?;
+            let mut lines = Vec::new();
+            for Imported { image, tags } in &imported {
+                lines.extend(tags.iter().map(|tag| format!("imported {tag}")));
+                if tags.is_empty() {
+                    lines.push(format!("imported {}", image.id));
+                }
+            }
+            Ok(lines)
         }
         ImageCommand::Remove(name) => {
             store.remove(&name).map_err(|e| failed(&name, e))?;

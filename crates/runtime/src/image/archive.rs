@@ -10,11 +10,16 @@ use serde::Deserialize;
 
 use super::store::{ImageRecord, ImageStore};
 use super::unpack::{HashingReader, hex_digest};
-use super::{ImageConfigFile, ImageName};
+use super::{ImageConfigFile, ImageName, headers};
 use crate::error::{Error, blocking};
 
 /// Longest JSON document of an archive or registry, in bytes.
 pub(super) const MAX_DOCUMENT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Most memory that the names of an archive's files may take, in bytes.
+const MAX_NAMES_BYTES: usize = 64 * 1024 * 1024;
+/// What is kept of a file beside its name, in bytes.
+const ENTRY_BYTES: usize = 64;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -93,11 +98,16 @@ impl Archive {
         let failed = || Error::path("reading the archive", path);
         let mut file = File::open(path).map_err(failed())?;
         let mut entries = HashMap::new();
-        let mut archive = tar::Archive::new(&mut file);
-        for entry in archive.entries_with_seek().map_err(failed())? {
-            let entry = entry.map_err(failed())?;
+        let mut names_bytes = 0;
+        let mut archive = headers::Archive::new(&mut file);
+        let mut found = archive.entries_with_seek().map_err(failed())?;
+        while let Some(entry) = found.next().map_err(failed())? {
             let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
             if entry.header().entry_type().is_file() {
+                names_bytes += ENTRY_BYTES + name.len();
+                if names_bytes > MAX_NAMES_BYTES {
+                    return Err(Error::Invalid("the archive has too many files to be one of images".into()));
+                }
                 entries.insert(name, (entry.raw_file_position(), entry.size()));
             }
         }
@@ -151,9 +161,17 @@ struct Found {
     layers: Vec<(String, Option<String>)>,
 }
 
+/// An image as it came from an archive.
+pub struct Imported {
+    /// The image, with all names that it has by now.
+    pub image: Arc<ImageRecord>,
+    /// The names that the archive gave it.
+    pub tags: BTreeSet<String>,
+}
+
 impl ImageStore {
     /// Imports every image of an archive for this machine's architecture.
-    pub async fn import(self: &Arc<Self>, path: &Path) -> Result<Vec<Arc<ImageRecord>>, Error> {
+    pub async fn import(self: &Arc<Self>, path: &Path) -> Result<Vec<Imported>, Error> {
         let path = path.to_path_buf();
         let (archive, found) = blocking(move || {
             let archive = Archive::open(&path)?;
@@ -161,11 +179,12 @@ impl ImageStore {
             Ok((Arc::new(archive), found))
         })
         .await?;
-        let mut records = Vec::new();
+        let mut imported = Vec::new();
         for image in found {
-            records.push(self.import_one(archive.clone(), image).await?);
+            let tags = image.tags.clone();
+            imported.push(Imported { image: self.import_one(archive.clone(), image).await?, tags });
         }
-        Ok(records)
+        Ok(imported)
     }
 
     async fn import_one(self: &Arc<Self>, archive: Arc<Archive>, image: Found) -> Result<Arc<ImageRecord>, Error> {

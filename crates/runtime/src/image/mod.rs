@@ -1,12 +1,14 @@
 //! Images: names, the content store, import from archives, pull from registries.
 
 mod archive;
+mod headers;
 mod pull;
 mod reference;
 mod store;
 mod unpack;
 mod whiteout;
 
+pub use archive::Imported;
 pub(crate) use pull::{ProgressSink, Puller};
 pub use pull::{PullProgress, RegistryConfig};
 pub use reference::ImageName;

@@ -7,16 +7,20 @@ use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use tar::EntryType;
 
-use super::whiteout;
+use super::{headers::Archive, whiteout};
 use crate::error::Error;
 use crate::rootfs;
 
+/// Largest size of a sparse file, in bytes: its holes cost the archive nothing.
+const MAX_SPARSE_BYTES: u64 = 64 << 30;
+/// How much of a sparse file is looked at for being a hole, in bytes.
+const HOLE_BYTES: usize = 64 * 1024;
 /// Names a PAX record uses for extended attributes.
 const XATTR_RECORD: &str = "SCHILY.xattr.";
 
@@ -80,11 +84,11 @@ pub(super) fn unpack(source: impl Read + Send, into: &Path) -> Result<(String, u
     let mut reader = HashingReader::new(decompress(source).map_err(failed())?);
     let mut size = 0;
     let mut directories = Vec::new();
-    let mut archive = tar::Archive::new(&mut reader);
-    for entry in archive.entries().map_err(failed())? {
-        let mut entry = entry.map_err(failed())?;
+    let mut archive = Archive::new(&mut reader);
+    let mut entries = archive.entries().map_err(failed())?;
+    while let Some(mut entry) = entries.next().map_err(failed())? {
         let name = entry.path_bytes().into_owned();
-        size += entry.size();
+        size = entry.size().saturating_add(size);
         place(&mut entry, into, &mut directories)
             .map_err(Error::io(format!("unpacking {}", String::from_utf8_lossy(&name))))?;
     }
@@ -146,10 +150,17 @@ fn make<R: Read>(entry: &mut tar::Entry<'_, R>, root: &Path, path: &Path, kind: 
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
             other => other,
         },
-        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+        EntryType::Regular | EntryType::Continuous => {
             let mut file = File::create_new(path)?;
             std::io::copy(entry, &mut file)?;
             file.flush()
+        }
+        EntryType::GNUSparse => {
+            let size = entry.size();
+            if size > MAX_SPARSE_BYTES {
+                return Err(invalid("the sparse file is too large"));
+            }
+            copy_with_holes(entry, size, &File::create_new(path)?)
         }
         EntryType::Symlink => {
             let target = entry.link_name_bytes().ok_or_else(|| invalid("a link without a target"))?;
@@ -172,6 +183,23 @@ fn make<R: Read>(entry: &mut tar::Entry<'_, R>, root: &Path, path: &Path, kind: 
         EntryType::Fifo => whiteout::make_node(path, libc::S_IFIFO, 0),
         other => Err(invalid(&format!("unknown entry type {other:?}"))),
     }
+}
+
+/// Writes what is there, and leaves out what is only zeros.
+fn copy_with_holes(from: &mut impl Read, size: u64, file: &File) -> std::io::Result<()> {
+    let mut buffer = vec![0; HOLE_BYTES];
+    let mut at = 0;
+    while at < size {
+        let n = from.read(&mut buffer)?;
+        if n == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        if buffer[..n].iter().any(|b| *b != 0) {
+            file.write_all_at(&buffer[..n], at)?;
+        }
+        at += n as u64;
+    }
+    file.set_len(size)
 }
 
 /// Owner, mode, attributes and time, in the order in which the kernel keeps them.
@@ -267,5 +295,90 @@ mod tests {
         bytes[..512].copy_from_slice(fixed.as_bytes());
         assert!(unpack(&bytes[..], &root).unwrap_err().to_string().contains("file"));
         assert!(!dir.path().join("file").exists());
+    }
+
+    fn unpacked(bytes: &[u8]) -> (tempfile::TempDir, Result<u64, String>) {
+        let dir = tempfile::tempdir().unwrap();
+        let outcome = unpack(bytes, dir.path()).map(|(_, size)| size).map_err(|error| {
+            let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+            format!("{error}: {source}")
+        });
+        (dir, outcome)
+    }
+
+    #[test]
+    fn a_header_does_not_take_all_memory() {
+        let with_record = |bytes: usize| {
+            let value = vec![b'x'; bytes];
+            archive(|b| {
+                b.append_pax_extensions([("comment", value.as_slice())]).unwrap();
+                b.append_data(&mut header(EntryType::Regular, 1), "file", &b"x"[..]).unwrap();
+            })
+        };
+        let (dir, outcome) = unpacked(&with_record(900 << 10));
+        assert_eq!(outcome, Ok(1));
+        assert!(dir.path().join("file").exists());
+        let (_dir, outcome) = unpacked(&with_record(2 << 20));
+        assert!(outcome.clone().unwrap_err().contains("header is longer than"), "{outcome:?}");
+        // The same of GNU's long names.
+        let mut long = Vec::new();
+        let mut name = header(EntryType::GNULongName, 2 << 20);
+        name.set_cksum();
+        long.extend_from_slice(name.as_bytes());
+        long.resize(long.len() + (2 << 20), b'n');
+        let (_dir, outcome) = unpacked(&long);
+        assert!(outcome.clone().unwrap_err().contains("header is longer than"), "{outcome:?}");
+    }
+
+    #[test]
+    fn what_a_file_holds_is_no_header() {
+        let data = vec![7; 3 << 20];
+        let bytes = archive(|b| {
+            b.append_data(&mut header(EntryType::Regular, data.len() as u64), "a", data.as_slice()).unwrap();
+            // Its data is not read when it only hides something.
+            b.append_data(&mut header(EntryType::Regular, data.len() as u64), ".wh.gone", data.as_slice()).unwrap();
+            b.append_data(&mut header(EntryType::Regular, 1), "b", &b"x"[..]).unwrap();
+        });
+        if !nix::unistd::geteuid().is_root() {
+            return println!("skipped: needs root");
+        }
+        let (dir, outcome) = unpacked(&bytes);
+        outcome.unwrap();
+        assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), data);
+        assert_eq!(std::fs::read(dir.path().join("b")).unwrap(), b"x");
+    }
+
+    /// A sparse file of that size with one byte at its beginning.
+    fn sparse(size: u64) -> Vec<u8> {
+        let mut header = header(EntryType::GNUSparse, 512);
+        header.set_path("sparse").unwrap();
+        let gnu = header.as_gnu_mut().unwrap();
+        // GNU's form of numbers that are too large for octal digits.
+        let number = |field: &mut [u8; 12], value: u64| {
+            field[0] = 0x80;
+            field[4..].copy_from_slice(&value.to_be_bytes());
+        };
+        number(&mut gnu.sparse[0].offset, 0);
+        number(&mut gnu.sparse[0].numbytes, 512);
+        number(&mut gnu.sparse[1].offset, size);
+        number(&mut gnu.sparse[1].numbytes, 0);
+        number(&mut gnu.realsize, size);
+        header.set_cksum();
+        let mut bytes = header.as_bytes().to_vec();
+        bytes.push(b'x');
+        bytes.resize(512 * 4, 0);
+        bytes
+    }
+
+    #[test]
+    fn holes_take_no_room() {
+        use std::os::unix::fs::MetadataExt;
+        let (dir, outcome) = unpacked(&sparse(256 << 20));
+        outcome.unwrap();
+        let file = std::fs::metadata(dir.path().join("sparse")).unwrap();
+        assert_eq!(file.len(), 256 << 20);
+        assert!(file.blocks() * 512 < 1 << 20, "{} blocks", file.blocks());
+        let (_dir, outcome) = unpacked(&sparse(MAX_SPARSE_BYTES + 512));
+        assert!(outcome.clone().unwrap_err().contains("sparse file is too large"), "{outcome:?}");
     }
 }

@@ -128,10 +128,11 @@ fn pack(busybox: &Path, archive: &Path) {
 
 #[derive(Clone)]
 pub(crate) struct Node {
-    pub(crate) dir: Arc<tempfile::TempDir>,
     pub(crate) archive: PathBuf,
     pub(crate) cri: CriClient,
     runtime: Arc<Guard>,
+    /// After the runtime, which has mounts below it until its pods are gone.
+    pub(crate) dir: Arc<tempfile::TempDir>,
 }
 
 /// Removes every pod and group when the last user is gone.
@@ -157,6 +158,50 @@ impl Drop for Guard {
                 }
             });
         });
+    }
+}
+
+/// What is left on the host of a node that was kept in `dir`: files, mounts, cgroups, processes.
+fn leftovers(dir: &Path) -> Vec<String> {
+    let mut left = Vec::new();
+    if dir.exists() {
+        left.push(dir.display().to_string());
+    }
+    let within = |text: &str| text.contains(&*dir.to_string_lossy());
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    left.extend(mounts.lines().filter(|line| within(line)).map(|line| format!("mount {line}")));
+    let groups = Path::new("/sys/fs/cgroup");
+    let own = cgroup_of(dir);
+    let hierarchies = std::fs::read_dir(groups).unwrap().flatten().map(|entry| entry.path());
+    for hierarchy in hierarchies.chain([groups.to_owned()]) {
+        let group = hierarchy.join(own.trim_start_matches('/'));
+        if group.exists() {
+            left.push(format!("cgroup {}", group.display()));
+        }
+    }
+    for process in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Ok(pid) = process.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let words = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).replace('\0', " ");
+        if pid != std::process::id() && within(&words) {
+            left.push(format!("process {pid} {words}"));
+        }
+    }
+    left
+}
+
+/// Waits until nothing is left of a node, and says what stays.
+pub(crate) async fn gone(dir: &Path) -> Result<(), Vec<String>> {
+    let begun = std::time::Instant::now();
+    loop {
+        let left = leftovers(dir);
+        if left.is_empty() {
+            return Ok(());
+        }
+        if begun.elapsed() > READY_TIMEOUT {
+            return Err(left);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
