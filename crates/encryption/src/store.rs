@@ -111,11 +111,20 @@ async fn open_answer(rules: &Rules, answer: WriteAnswer) -> Result<WriteAnswer, 
     })
 }
 
+fn unread(error: &StoreError) {
+    tracing::warn!(%error, "what stood there before a change is not told");
+}
+
 async fn open_item(rules: &Rules, item: WatchItem) -> Result<WatchItem, StoreError> {
     let WatchItem::Events(events) = item else { return Ok(item) };
     let mut opened = Vec::with_capacity(events.len());
     for event in events {
-        let previous = open_some(rules, event.previous).await?;
+        // What the event itself says must be readable. What stood there before may have been written with a
+        // key that is gone, and repairing it is such an event: then it is not told, as if it was compacted.
+        let previous = match event.previous {
+            Some(previous) => open(rules, previous).await.inspect_err(unread).ok(),
+            None => None,
+        };
         opened.push(Event { kv: open(rules, event.kv).await?, deleted: event.deleted, previous });
     }
     Ok(WatchItem::Events(opened))

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use ironkeel_embedded::{Embedded, Options};
 use ironkeel_encryption::{Configuration, Encrypted, EncryptionError, Provider, Rule};
-use ironkeel_store::{Condition, Range, Store, WatchItem, WatchRange, prefix_end};
+use ironkeel_store::{Condition, Store, WatchItem, WatchRange, prefix_end};
 
 const KEY: &[u8] = b"/registry/secrets/default/s";
 const VALUE: &[u8] = b"{\"kind\":\"Secret\"}";
@@ -28,20 +28,36 @@ async fn put(store: &dyn Store, key: &'static [u8], value: Bytes) {
 }
 
 #[tokio::test]
-async fn the_conformance_of_stores_holds_with_encryption() {
+async fn a_watch_goes_on_though_what_stood_there_before_cannot_be_read() {
     let dir = tempfile::tempdir().unwrap();
     let inner: Arc<dyn Store> = Embedded::open(dir.path(), Options::default()).unwrap();
-    let all = vec![Rule { prefixes: vec![b"/".to_vec(), b"".to_vec()], providers: vec![Arc::new(key("k", 1))] }];
-    let store = Encrypted::new(inner.clone(), all);
-    put(&store, b"/a", VALUE.to_vec().into()).await;
-    let watch = WatchRange { start: Bytes::from_static(b"/"), end: prefix_end(b"/"), ..WatchRange::default() };
-    let (_, mut events) = store.watch(watch).await.unwrap();
-    put(&store, b"/b", VALUE.to_vec().into()).await;
-    let Some(Ok(WatchItem::Events(found))) = events.next().await else { panic!("no events") };
-    assert_eq!(&found[0].kv.value[..], VALUE);
-    let range = Range { start: Bytes::from_static(b"/"), end: prefix_end(b"/"), ..Range::default() };
-    assert!(store.range(range.clone()).await.unwrap().kvs.iter().all(|kv| kv.value == VALUE));
-    assert!(inner.range(range).await.unwrap().kvs.iter().all(|kv| kv.value.starts_with(b"k8s:enc:aesgcm:v1:k:")));
+    let lost = Encrypted::new(inner.clone(), rule(vec![key("lost", 1)]));
+    let store = Encrypted::new(inner.clone(), rule(vec![key("new", 2)]));
+    const OTHER: &[u8] = b"/registry/secrets/default/t";
+    put(&lost, KEY, VALUE.to_vec().into()).await;
+    put(&lost, OTHER, VALUE.to_vec().into()).await;
+    let range =
+        WatchRange { start: Bytes::from_static(b"/"), end: prefix_end(b"/"), previous: true, ..WatchRange::default() };
+    let (_, mut watch) = store.watch(range).await.unwrap();
+    put(&store, KEY, Bytes::from_static(b"repaired")).await;
+    store.delete(Bytes::from_static(OTHER), Condition::Always).await.unwrap();
+    put(&store, KEY, Bytes::from_static(b"again")).await;
+    let mut events = Vec::new();
+    while events.len() < 3 {
+        let item = tokio::time::timeout(std::time::Duration::from_secs(10), watch.next()).await.expect("an event");
+        if let WatchItem::Events(more) = item.unwrap().expect("the watch ends") {
+            events.extend(more);
+        }
+    }
+    let told: Vec<_> =
+        events.iter().map(|e| (&e.kv.value[..], e.deleted, e.previous.as_ref().map(|p| &p.value[..]))).collect();
+    let wanted: [(&[u8], bool, Option<&[u8]>); 3] =
+        [(b"repaired", false, None), (b"", true, None), (b"again", false, Some(b"repaired"))];
+    assert_eq!(told, wanted);
+    // A value that cannot be read now is no event that could be told.
+    put(&lost, KEY, VALUE.to_vec().into()).await;
+    let end = tokio::time::timeout(std::time::Duration::from_secs(10), watch.next()).await.expect("the end");
+    assert!(end.unwrap().is_err());
 }
 
 #[tokio::test]
