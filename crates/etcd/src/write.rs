@@ -1,8 +1,13 @@
 //! Writes: each one transaction that compares the key's revision, as upstream's API server does it.
 //!
-//! A write whose connection broke may or may not have been done. A conditional put looks for itself
-//! then: if its bytes stand there under a later revision, it was. Otherwise the caller is told that
-//! nobody knows, for it may still be done.
+//! A write whose connection broke may or may not have been done, and may still be done. etcd's history does
+//! not say who wrote a revision, and equal bytes are no proof: another server may have written the same. One
+//! that needs a revision is made once more, which is sound: revisions never come back, so at most one of the
+//! two is done. If the second one is, that is the answer. If it finds another revision, that one is either
+//! the first attempt's or another writer's: where it holds other bytes and follows right upon the one that
+//! was needed, it is another's, and neither attempt was or will be done. In all other cases nobody knows, and
+//! the caller is told so. A put that needs absence is not made again: it may have been done, and its key
+//! deleted since. Its caller knows whether its bytes can be another's.
 
 use bytes::Bytes;
 use ironkeel_store::{Condition, KeyValue, LeaseId, Range, StoreError, WriteAnswer};
@@ -38,18 +43,27 @@ impl Shared {
             prev_kv: condition != Condition::Absent,
             ..PutRequest::default()
         };
-        match self.write(outer, condition, request_op::Request::RequestPut(put), value.len(), lease).await {
-            Err(Failure::Unknown(why)) => self.look_for(key, value, condition, why).await,
-            Err(failure) => Err(failure.into_store_error()),
-            Ok(answer) => Ok(answer),
+        let write = || {
+            let put = request_op::Request::RequestPut(put.clone());
+            self.write(outer.clone(), condition, put, value.len(), lease)
+        };
+        match write().await {
+            Err(Failure::Unknown(why)) => self.settle(key, Some(value.clone()), condition, why, write).await,
+            other => other.map_err(Failure::into_store_error),
         }
     }
 
     pub(crate) async fn delete(&self, key: Bytes, condition: Condition) -> Result<WriteAnswer, StoreError> {
-        let outer = self.keys.outer(key);
+        let outer = self.keys.outer(key.clone());
         let delete = DeleteRangeRequest { key: outer.clone(), prev_kv: true, ..DeleteRangeRequest::default() };
-        let write = self.write(outer, condition, request_op::Request::RequestDeleteRange(delete), 0, 0);
-        write.await.map_err(Failure::into_store_error)
+        let write = || {
+            let delete = request_op::Request::RequestDeleteRange(delete.clone());
+            self.write(outer.clone(), condition, delete, 0, 0)
+        };
+        match write().await {
+            Err(Failure::Unknown(why)) => self.settle(key, None, condition, why, write).await,
+            other => other.map_err(Failure::into_store_error),
+        }
     }
 
     /// Makes an event, for watches of everything.
@@ -125,30 +139,34 @@ impl Shared {
         }
     }
 
-    /// Whether a put that nobody answered was done.
-    async fn look_for(
+    /// What came of a write that nobody answered; see the module. `value` is what it puts.
+    async fn settle<A: Future<Output = Result<WriteAnswer, Failure>>>(
         &self,
         key: Bytes,
-        value: Bytes,
+        value: Option<Bytes>,
         condition: Condition,
         why: String,
+        again: impl FnOnce() -> A,
     ) -> Result<WriteAnswer, StoreError> {
-        let unknown = || Err(StoreError::Unavailable(why.clone()));
-        let after = match condition {
-            Condition::Always => return unknown(),
-            Condition::Absent => 0,
-            Condition::ModRevision(revision) => revision,
+        let unknown = || StoreError::Unavailable(why.clone());
+        let Condition::ModRevision(needed) = condition else { return Err(unknown()) };
+        let (there, revision) = match again().await {
+            Ok(WriteAnswer::Conflict { current: Some(there), revision }) => (there, revision),
+            Ok(WriteAnswer::Conflict { current: None, .. }) | Err(_) => return Err(unknown()),
+            Ok(done) => {
+                tracing::info!(why, "a write whose connection broke was done at the second attempt");
+                return Ok(done);
+            }
         };
-        let one = |revision| Range { start: key.clone(), revision, ..Range::default() };
-        let Some(now) = self.read(one(0)).await?.kvs.pop() else { return unknown() };
-        if now.mod_revision <= after || now.value != value {
-            return unknown();
+        if value.is_some_and(|value| value == there.value) {
+            return Err(unknown());
         }
-        let previous = match after {
-            0 => None,
-            _ => self.read(one(now.mod_revision - 1)).await.ok().and_then(|answer| answer.kvs.into_iter().next()),
-        };
-        tracing::info!(revision = now.mod_revision, why, "a write was done though its connection broke");
-        Ok(WriteAnswer::Done { revision: now.mod_revision, previous })
+        let before = Range { start: key, revision: there.mod_revision - 1, ..Range::default() };
+        match self.read(before).await?.kvs.first() {
+            Some(before) if before.mod_revision == needed => {
+                Ok(WriteAnswer::Conflict { current: Some(there), revision })
+            }
+            _ => Err(unknown()),
+        }
     }
 }
