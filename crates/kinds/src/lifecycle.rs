@@ -1,4 +1,4 @@
-//! Versions that are on their way out: what a client is told when it writes with one.
+//! Versions that are on their way out: what a client is told when it asks for one.
 
 use ironkeel_schema::Resource;
 
@@ -18,8 +18,11 @@ const DEPRECATED: &[(&str, &str, &str, u8, u8)] = &[
     ("resource.k8s.io", "v1alpha3", "DeviceTaintRule", 36, 39),
 ];
 
-/// The warning about a deprecated version; `None` for one that stays.
-pub(crate) fn deprecation(r: &Resource) -> Option<String> {
+/// The warning about a deprecated version or kind, with which every answer comes; `None` for one that stays.
+pub fn deprecation(r: &Resource) -> Option<String> {
+    if r.group.is_empty() && r.kind == "Endpoints" {
+        return Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned());
+    }
     let known = |(group, version, kind, _, _): &&(&str, &str, &str, u8, u8)| {
         *group == r.group && *version == r.version && (*kind == "*" || *kind == r.kind)
     };

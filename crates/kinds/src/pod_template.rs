@@ -219,16 +219,6 @@ pub(crate) fn template_labels(object: &Value) -> Option<&Value> {
     object.at(&["spec", "template", "metadata", "labels"])
 }
 
-/// A name that pods take over makes a poor hostname unless it is a DNS label.
-pub(crate) fn name_warning(object: &Value) -> Option<String> {
-    let messages = names::label(object.name());
-    if object.name().is_empty() || messages.is_empty() {
-        return None;
-    }
-    let text = "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended";
-    Some(format!("{text}: [{}]", messages.join(" ")))
-}
-
 /// Rules for a template.
 pub(crate) fn validate_template(template: Option<&Value>, path: &Path, e: &mut Errors) {
     let Some(t) = template.filter(|t| !t.is_null()) else {

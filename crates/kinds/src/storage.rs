@@ -260,6 +260,7 @@ impl rules::Rules for Driver {
             e.not_supported(&at.child("fsGroupPolicy"), p, &["File", "None", "ReadWriteOnceWithFSType"]);
         }
         let list = spec.items_at(&["tokenRequests"]);
+        let twice = repeated_text(list, "audience");
         for (i, t) in list.iter().enumerate() {
             let at = at.child("tokenRequests").index(i);
             let audience = |v: &Value| v.str_at(&["audience"]).unwrap_or_default().to_owned();
@@ -316,7 +317,6 @@ impl rules::Rules for Driver {
         ]
     }
 }
-        let twice = repeated_text(list, "name");
 
 /// Characters of a node's name at its driver.
 const NODE_ID_MAX: usize = 256;
@@ -327,13 +327,13 @@ impl rules::Rules for Node {
     fn validate(&self, o: &Value, e: &mut Errors) {
         let path = Path::new("spec").child("drivers");
         let list = o.items_at(&["spec", "drivers"]);
+        let twice = repeated_text(list, "name");
         for (i, d) in list.iter().enumerate() {
             let at = path.index(i);
             let name = d.str_at(&["name"]).unwrap_or_default();
             storage_sources::csi_driver_name(name, &at.child("name"), e);
             match d.str_at(&["nodeID"]).unwrap_or_default() {
                 "" => e.required(&at.child("nodeID"), ""),
-            let twice = repeated_whole(keys);
                 id if id.len() > NODE_ID_MAX => {
                     e.invalid(&at.child("nodeID"), id, &format!("must be {NODE_ID_MAX} characters or less"));
                 }
@@ -344,6 +344,7 @@ impl rules::Rules for Node {
                 e.duplicate(&at.child("name"), name);
             }
             let keys = d.items_at(&["topologyKeys"]);
+            let twice = repeated_whole(keys);
             for (j, k) in keys.iter().enumerate() {
                 let key = k.as_str().unwrap_or_default();
                 if key.is_empty() {

@@ -187,11 +187,11 @@ fn validate_template(o: &Value, e: &mut Errors) {
     let at = Path::new("spec").child("template");
     let mut template = o.at(&["spec", "template"]).cloned();
     let claims = o.items_at(&["spec", "volumeClaimTemplates"]);
-        let mut taken: HashSet<&str> =
-            o.items_at(&["spec", "template", "spec", "volumes"]).iter().filter_map(|v| v.str_at(&["name"])).collect();
     if let Some(t) = template.as_mut().filter(|_| !claims.is_empty()) {
         let volumes = t.slot(&["spec", "volumes"]);
         let mut all = volumes.as_array().unwrap_or_default().to_vec();
+        let mut taken: HashSet<&str> =
+            o.items_at(&["spec", "template", "spec", "volumes"]).iter().filter_map(|v| v.str_at(&["name"])).collect();
         for c in claims {
             let name = c.str_at(&["metadata", "name"]).unwrap_or_default();
             if !taken.insert(name) {

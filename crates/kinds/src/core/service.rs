@@ -299,9 +299,6 @@ fn validate(o: &Value, e: &mut Errors) {
             }
         }
         "" => e.required(&spec.child("sessionAffinity"), ""),
-    if let ("LoadBalancer", Some(c)) = (kind, s.str_at(&["loadBalancerClass"])) {
-        e.invalid_each(&spec.child("loadBalancerClass"), c, names::qualified(c));
-    }
         "None" => {
             if s.get("sessionAffinityConfig").is_some_and(|c| !c.is_null()) {
                 e.forbidden(&spec.child("sessionAffinityConfig"), "must not be set when session affinity is None");
@@ -329,6 +326,9 @@ fn validate(o: &Value, e: &mut Errors) {
         if kind != "LoadBalancer" && s.get(f).is_some_and(|v| !v.is_null()) {
             e.forbidden(&spec.child(f), "may only be used when `type` is 'LoadBalancer'");
         }
+    }
+    if let ("LoadBalancer", Some(c)) = (kind, s.str_at(&["loadBalancerClass"])) {
+        e.invalid_each(&spec.child("loadBalancerClass"), c, names::qualified(c));
     }
     validate_traffic(o, s, kind, &spec, e);
 }
@@ -411,7 +411,6 @@ pub(crate) fn protocol(p: &Value, at: &Path, e: &mut Errors) {
         other => e.not_supported(&at.child("protocol"), other, &["SCTP", "TCP", "UDP"]),
     }
 }
-    let twice = repeated_whole(families);
 
 /// A port by number or by name.
 pub(crate) fn port_or_name(port: Option<&Value>, at: &Path, e: &mut Errors) {
@@ -440,6 +439,7 @@ fn validate_addresses(s: &Value, headless: bool, spec: &Path, e: &mut Errors) {
         _ => {}
     }
     let families = s.items_at(&["ipFamilies"]);
+    let twice = repeated_whole(families);
     for (i, f) in families.iter().enumerate() {
         let at = spec.child("ipFamilies").index(i);
         let name = f.as_str().unwrap_or_default();

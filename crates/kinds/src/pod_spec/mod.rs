@@ -15,12 +15,11 @@ use std::collections::HashMap;
 
 use ironkeel_object::Value;
 
-use crate::repeats::repeated;
 use crate::error::{Errors, shown};
+use crate::repeats::repeated;
 use crate::{Path, names, resources, selector};
 
 pub(crate) use scheduling::{node_selector, taint_effect, tolerations};
-pub(crate) use warnings::{fractions, warnings};
 
 /// Where a pod spec stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +81,8 @@ impl<'a> Surroundings<'a> {
         all.dedup();
         all
     }
+}
+
 /// Volumes by their names, the first of each.
 fn by_name<'a>(volumes: impl IntoIterator<Item = &'a Value>) -> HashMap<&'a str, &'a Value> {
     let mut all = HashMap::new();
@@ -91,8 +92,6 @@ fn by_name<'a>(volumes: impl IntoIterator<Item = &'a Value>) -> HashMap<&'a str,
         }
     }
     all
-}
-
 }
 
 /// Every rule of a pod spec. `pod_name` is empty in a template.
