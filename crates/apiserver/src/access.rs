@@ -1,21 +1,31 @@
 //! Webhooks that are asked what a caller may do (SubjectAccessReviews), and the chain of authorizers in
 //! which they stand (AuthorizationConfiguration).
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use ironkeel_auth::{
-    Attributes, AuthorizationMode, Authorizer, AuthorizerEntry, AuthorizerKind, Decision, UserInfo, WebhookRules,
-    selectors_of,
+    Attributes, AuthorizationMode, Authorizer, AuthorizerEntry, AuthorizerKind, Decision, Resolved, UserInfo,
+    WebhookRules, selectors_of,
 };
 use ironkeel_object::Value as Tree;
 use serde_json::{Map, Value, json};
 
 use crate::delegates::{Webhook, WebhookConfig};
+use crate::metrics::Metrics;
 
-/// One authorizer of the chain.
-enum Link {
+/// Where a pod finds the token of its ServiceAccount and the cluster's authority.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// One authorizer of the chain, with its name.
+struct Link {
+    name: String,
+    kind: LinkKind,
+}
+
+enum LinkKind {
     Local(AuthorizationMode),
     Webhook(Box<(Webhook, WebhookRules)>),
 }
@@ -25,7 +35,10 @@ enum Link {
 pub(crate) struct Chain(ArcSwapOption<Vec<Link>>);
 
 fn webhook(rules: &WebhookRules) -> Result<Webhook, String> {
-    let mut config = WebhookConfig::from_kubeconfig(&rules.kubeconfig)?;
+    let mut config = match &rules.kubeconfig {
+        Some(file) => WebhookConfig::from_kubeconfig(file)?,
+        None => WebhookConfig::in_cluster(&|name| std::env::var(name).ok(), Path::new(SERVICE_ACCOUNT))?,
+    };
     config.version.clone_from(&rules.version);
     config.yes_ttl = rules.authorized_ttl;
     config.no_ttl = rules.unauthorized_ttl;
@@ -33,12 +46,15 @@ fn webhook(rules: &WebhookRules) -> Result<Webhook, String> {
 }
 
 fn links(chain: &[AuthorizerEntry]) -> Result<Vec<Link>, String> {
-    let link = |entry: &AuthorizerEntry| match &entry.kind {
-        AuthorizerKind::Local(mode) => Ok(Link::Local(*mode)),
-        AuthorizerKind::Webhook(rules) => {
-            let webhook = webhook(rules).map_err(|e| format!("authorizer {}: {e}", entry.name))?;
-            Ok(Link::Webhook(Box::new((webhook, (**rules).clone()))))
-        }
+    let link = |entry: &AuthorizerEntry| {
+        let kind = match &entry.kind {
+            AuthorizerKind::Local(mode) => LinkKind::Local(*mode),
+            AuthorizerKind::Webhook(rules) => {
+                let webhook = webhook(rules).map_err(|e| format!("authorizer {}: {e}", entry.name))?;
+                LinkKind::Webhook(Box::new((webhook, (**rules).clone())))
+            }
+        };
+        Ok(Link { name: entry.name.clone(), kind })
     };
     chain.iter().map(link).collect()
 }
@@ -54,26 +70,72 @@ impl Chain {
         Ok(())
     }
 
-    /// What the chain says, where there is one: the first that has an opinion decides.
-    pub(crate) async fn decide(&self, authorizer: &Authorizer, a: &Attributes<'_>) -> Option<Decision> {
+    /// What the chain knows of all that `user` may, where there is one.
+    pub(crate) fn rules_for(&self, authorizer: &Authorizer, user: &UserInfo, namespace: &str) -> Option<Vec<Resolved>> {
         let chain = self.0.load_full()?;
-        if a.user.in_group(UserInfo::MASTERS) {
-            return Some(Decision::Allow("".into()));
-        }
-        let mut reasons: Vec<Arc<str>> = Vec::new();
+        let known = chain.iter().map(|link| match &link.kind {
+            LinkKind::Local(mode) => authorizer.rules_by(*mode, user, namespace),
+            LinkKind::Webhook(_) => unresolved(),
+        });
+        Some(known.collect())
+    }
+
+    /// What the chain says, where there is one: the first that has an opinion decides.
+    pub(crate) async fn decide(
+        &self,
+        authorizer: &Authorizer,
+        metrics: &Metrics,
+        a: &Attributes<'_>,
+    ) -> Option<Decision> {
+        let chain = self.0.load_full()?;
+        let mut said = Said::default();
         for link in chain.iter() {
-            let decision = match link {
-                Link::Local(mode) => authorizer.authorize_by(*mode, a),
-                Link::Webhook(both) => ask_where_wanted(&both.0, &both.1, a).await,
+            let (kind, decision) = match &link.kind {
+                LinkKind::Local(mode) => (mode.name(), authorizer.authorize_by(*mode, a)),
+                LinkKind::Webhook(both) => ("Webhook", ask_where_wanted(&both.0, &both.1, a).await),
             };
-            match decision {
-                Decision::NoOpinion(reason) if reason.is_empty() => {}
-                Decision::NoOpinion(reason) => reasons.push(reason),
-                decided => return Some(decided),
+            if let Some(decided) = said.note(metrics, kind, &link.name, decision) {
+                return Some(decided);
             }
         }
-        Some(Decision::NoOpinion(reasons.join("\n").into()))
+        Some(said.nothing())
     }
+}
+
+/// The reasons of authorizers that had no opinion.
+#[derive(Default)]
+pub(crate) struct Said(Vec<Arc<str>>);
+
+impl Said {
+    /// The decision, where it is one.
+    pub(crate) fn note(&mut self, metrics: &Metrics, kind: &str, name: &str, decision: Decision) -> Option<Decision> {
+        match decision {
+            Decision::NoOpinion(reason) => {
+                if !reason.is_empty() {
+                    self.0.push(reason);
+                }
+                None
+            }
+            decided => {
+                metrics.decided(kind, name, decided.is_allowed());
+                Some(decided)
+            }
+        }
+    }
+
+    /// Nobody had an opinion.
+    pub(crate) fn nothing(mut self) -> Decision {
+        match self.0.len() {
+            0 => Decision::NoOpinion("".into()),
+            1 => Decision::NoOpinion(self.0.remove(0)),
+            _ => Decision::NoOpinion(self.0.join("\n").into()),
+        }
+    }
+}
+
+/// A webhook is asked about one request at a time.
+pub(crate) fn unresolved() -> Resolved {
+    Resolved::unresolved("webhook authorizer does not support user rule resolution")
 }
 
 /// What a webhook says, where its conditions hold.

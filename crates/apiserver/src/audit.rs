@@ -54,8 +54,8 @@ pub(crate) struct Recording {
 /// What the way through the server has found out about a request.
 #[derive(Debug, Default)]
 pub(crate) struct Found<'a> {
-    /// As whom, where somebody is impersonated.
-    pub(crate) acting: Option<&'a UserInfo>,
+    /// As whom, where somebody is impersonated, and what verb allowed it (unless by the old way).
+    pub(crate) acting: Option<(&'a UserInfo, Option<&'a str>)>,
     /// Whether it was allowed, and why.
     pub(crate) decision: Option<&'a (bool, Arc<str>)>,
     /// The request's body and its media type.
@@ -136,6 +136,7 @@ impl Recording {
             verb: info.verb.to_owned(),
             user: user.map(user_of).unwrap_or_default(),
             impersonated: None,
+            impersonation_constraint: String::new(),
             source_ips: source_ips(parts),
             user_agent,
             object: info.is_resource.then(|| ObjectReference {
@@ -163,7 +164,8 @@ impl Recording {
 
     /// Takes over what was found out on the way.
     pub(crate) fn learn(&mut self, found: &Found<'_>) {
-        self.event.impersonated = found.acting.map(user_of);
+        self.event.impersonated = found.acting.map(|(user, _)| user_of(user));
+        self.event.impersonation_constraint = found.acting.and_then(|(_, by)| by).unwrap_or_default().to_owned();
         if let Some((allowed, reason)) = found.decision {
             let mut add = |key: &str, value: &str| self.event.annotations.insert(key.to_owned(), value.to_owned());
             add("authorization.k8s.io/decision", if *allowed { "allow" } else { "forbid" });

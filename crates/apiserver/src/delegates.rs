@@ -1,7 +1,8 @@
 //! Others who are asked who a caller is and what it may do: webhooks that answer TokenReviews and
-//! SubjectAccessReviews, and OpenID Connect issuers, whose keys are fetched here.
+//! SubjectAccessReviews, and OpenID Connect issuers.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,27 +12,27 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request, Uri};
 use http_body_util::{BodyExt, Limited};
-use ironkeel_auth::{Attributes, AuthError, Authenticated, AuthorizerEntry, Decision, KeySet, OidcConfig, UserInfo};
+use ironkeel_auth::{Attributes, Authenticated, Authorizer, AuthorizerEntry, Decision, OidcConfig, Resolved, UserInfo};
 use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
-use crate::access;
+use crate::access::{self, Said};
 use crate::body::Body;
+use crate::issuers::{Issuer, issuers};
+use crate::metrics::Metrics;
 use crate::outbound::{self, Backend, ClientIdentity, Host, Trust};
 
 /// Longest answer, in bytes.
 const ANSWER_LIMIT_BYTES: usize = 1 << 20;
 /// How long an answer may take, in seconds.
 const ANSWER_SECONDS: u64 = 10;
+/// How long the second attempt waits, in milliseconds; each later one half as long again as the one before.
+const RETRY_WAIT_MS: u64 = 500;
 /// Answers that are remembered; past it all are forgotten.
 const REMEMBERED: usize = 4096;
-/// How long an issuer's keys are used before they are fetched again, in seconds.
-const KEYS_SECONDS: u64 = 600;
-/// Least time between two fetches of an issuer's keys, in seconds.
-const KEYS_RETRY_SECONDS: u64 = 10;
 
 /// A webhook, as a kubeconfig file names it.
 #[derive(Clone)]
@@ -46,6 +47,8 @@ pub struct WebhookConfig {
     pub identity: Option<Arc<ClientIdentity>>,
     /// Our token.
     pub token: Option<String>,
+    /// A file with our token, instead: it is read for each question, since others write it anew.
+    pub token_file: Option<PathBuf>,
     /// `v1` or `v1beta1` of the review.
     pub version: String,
     /// How long a yes is remembered.
@@ -118,6 +121,37 @@ impl WebhookConfig {
             insecure: cluster.at(&["insecure-skip-tls-verify"]).and_then(|v| v.as_bool()).unwrap_or(false),
             identity,
             token: text(&user, "token"),
+            token_file: text(&user, "tokenFile").map(|file| here.join(file)),
+            version: "v1beta1".to_owned(),
+            yes_ttl: Duration::from_secs(120),
+            no_ttl: Duration::from_secs(30),
+        })
+    }
+
+    /// For a server that is a pod itself: the cluster's own API at its Service, with the pod's account, whose
+    /// files are in `directory`.
+    ///
+    /// # Errors
+    /// This is no pod.
+    pub fn in_cluster(variable: &dyn Fn(&str) -> Option<String>, directory: &Path) -> Result<Self, String> {
+        let of = |name: &str| variable(name).filter(|v| !v.is_empty());
+        let (Some(host), Some(port)) = (of("KUBERNETES_SERVICE_HOST"), of("KUBERNETES_SERVICE_PORT")) else {
+            let why = "unable to load in-cluster configuration, KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must be defined";
+            return Err(why.to_owned());
+        };
+        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        let read = |name: &str| {
+            let path = directory.join(name);
+            std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))
+        };
+        read("token")?;
+        Ok(WebhookConfig {
+            url: format!("https://{host}:{port}"),
+            ca_pem: Some(read("ca.crt")?),
+            insecure: false,
+            identity: None,
+            token: None,
+            token_file: Some(directory.join("token")),
             version: "v1beta1".to_owned(),
             yes_ttl: Duration::from_secs(120),
             no_ttl: Duration::from_secs(30),
@@ -142,7 +176,7 @@ impl ClientIdentity {
 }
 
 /// Where a URL leads: backend and path.
-fn place(url: &str, tls: &Arc<rustls::ClientConfig>) -> Result<(Backend, String), String> {
+pub(crate) fn place(url: &str, tls: &Arc<rustls::ClientConfig>) -> Result<(Backend, String), String> {
     let uri: Uri = url.parse().map_err(|_| format!("{url} is no URL"))?;
     let name = uri.host().ok_or_else(|| format!("{url} has no host"))?.trim_matches(['[', ']']).to_owned();
     let secure = uri.scheme_str() != Some("http");
@@ -154,36 +188,47 @@ fn place(url: &str, tls: &Arc<rustls::ClientConfig>) -> Result<(Backend, String)
     Ok((Backend { host, tls: secure.then(|| (tls.clone(), server_name)) }, path))
 }
 
-async fn call(backend: &Backend, request: Request<Body>) -> Result<Value, String> {
-    serde_json::from_slice(&send(backend, request).await?).map_err(|e| e.to_string())
-}
-
 /// The audiences that both name; `None` where something was asked for and nothing of it is there.
 fn common(asked: &[String], good: &[String]) -> Option<Vec<String>> {
     let both: Vec<String> = asked.iter().filter(|a| good.contains(a)).cloned().collect();
     (!both.is_empty() || asked.is_empty()).then_some(both)
 }
 
-async fn send(backend: &Backend, request: Request<Body>) -> Result<bytes::Bytes, String> {
-    send_within(backend, request, Duration::from_secs(ANSWER_SECONDS)).await
+pub(crate) async fn send(backend: &Backend, request: Request<Body>) -> Result<bytes::Bytes, String> {
+    send_within(backend, request, Duration::from_secs(ANSWER_SECONDS)).await.map_err(|failure| failure.why)
 }
 
-async fn send_within(backend: &Backend, mut request: Request<Body>, limit: Duration) -> Result<bytes::Bytes, String> {
+/// Why there is no answer, and whether another attempt may help (upstream's `DefaultShouldRetry`).
+struct Failure {
+    why: String,
+    transient: bool,
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        let transient = why.to_ascii_lowercase().contains("connection reset by peer");
+        Failure { why, transient }
+    }
+}
+
+async fn send_within(backend: &Backend, mut request: Request<Body>, limit: Duration) -> Result<bytes::Bytes, Failure> {
     let authority = HeaderValue::from_str(&backend.host.authority()).map_err(|e| e.to_string())?;
     request.headers_mut().insert(HOST, authority);
     request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
     let talk = async {
         let response = outbound::send(backend, request).await?;
         let status = response.status();
+        let retry_after = response.headers().contains_key(http::header::RETRY_AFTER);
         let body = Limited::new(response.into_body(), ANSWER_LIMIT_BYTES).collect().await.map_err(|e| e.to_string())?;
         if !status.is_success() {
-            return Err(format!("it answered {status}"));
+            let transient = retry_after || matches!(status.as_u16(), 429 | 500 | 504);
+            return Err(Failure { why: format!("it answered {status}"), transient });
         }
         Ok(body.to_bytes())
     };
     match tokio::time::timeout(limit, talk).await {
         Ok(outcome) => outcome,
-        Err(_) => Err("it did not answer in time".to_owned()),
+        Err(_) => Err("it did not answer in time".to_owned().into()),
     }
 }
 
@@ -226,11 +271,11 @@ impl Webhook {
 
     /// Posts JSON; what is answered does not matter, as long as it is a yes.
     pub(crate) async fn post(&self, text: String) -> Result<(), String> {
-        let (backend, request) = self.request(text)?;
+        let (backend, request) = self.request(text).await?;
         send(&backend, request).await.map(drop)
     }
 
-    fn request(&self, text: String) -> Result<(Backend, Request<Body>), String> {
+    async fn request(&self, text: String) -> Result<(Backend, Request<Body>), String> {
         let (backend, path) = place(&self.config.url, &self.tls)?;
         let mut request = Request::new(Body::whole(text));
         *request.method_mut() = Method::POST;
@@ -239,12 +284,37 @@ impl Webhook {
         if let Some(value) = ironkeel_trace::traceparent().and_then(|t| HeaderValue::try_from(t).ok()) {
             request.headers_mut().insert(ironkeel_trace::TRACEPARENT, value);
         }
-        if let Some(token) = &self.config.token {
+        // A file goes before what the kubeconfig says, as upstream has it.
+        let token = match &self.config.token_file {
+            Some(file) => {
+                let read = tokio::fs::read_to_string(file).await;
+                Some(read.map_err(|e| format!("{}: {e}", file.display()))?.trim().to_owned())
+            }
+            None => self.config.token.clone(),
+        };
+        if let Some(token) = token {
             let mut bearer = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|e| e.to_string())?;
             bearer.set_sensitive(true);
             request.headers_mut().insert(AUTHORIZATION, bearer);
         }
         Ok((backend, request))
+    }
+
+    /// What is answered, after several attempts where failures pass.
+    async fn answer(&self, text: String) -> Result<bytes::Bytes, String> {
+        let mut wait = Duration::from_millis(RETRY_WAIT_MS);
+        for _ in 1..ironkeel_webhook::ATTEMPTS {
+            let (backend, request) = self.request(text.clone()).await?;
+            match send_within(&backend, request, self.timeout).await {
+                Err(failure) if failure.transient => {
+                    tokio::time::sleep(wait).await;
+                    wait = wait * 3 / 2;
+                }
+                done => return done.map_err(|failure| failure.why),
+            }
+        }
+        let (backend, request) = self.request(text).await?;
+        send_within(&backend, request, self.timeout).await.map_err(|failure| failure.why)
     }
 
     /// The review's status.
@@ -256,8 +326,7 @@ impl Webhook {
         {
             return Ok(status.clone());
         }
-        let (backend, request) = self.request(text)?;
-        let answer = send_within(&backend, request, self.timeout).await?;
+        let answer = self.answer(text).await?;
         let mut answer: Value = serde_json::from_slice(&answer).map_err(|e| e.to_string())?;
         let status = answer.get_mut("status").map(Value::take).ok_or("it answered without a status")?;
         let ttl = if yes(&status) { self.config.yes_ttl } else { self.config.no_ttl };
@@ -268,76 +337,6 @@ impl Webhook {
         remembered.insert(key, (Instant::now() + ttl, status.clone()));
         Ok(status)
     }
-}
-
-/// An issuer with its keys.
-struct Issuer {
-    config: OidcConfig,
-    tls: Arc<rustls::ClientConfig>,
-    keys: ArcSwap<KeySet>,
-    /// When they were last asked for; held while they are fetched.
-    fetched: tokio::sync::Mutex<Option<Instant>>,
-}
-
-impl Issuer {
-    async fn fetch(&self, least: Duration) -> Result<(), String> {
-        let mut fetched = self.fetched.lock().await;
-        if fetched.is_some_and(|at| at.elapsed() < least) {
-            return Ok(());
-        }
-        *fetched = Some(Instant::now());
-        let get = async |url: String| -> Result<Value, String> {
-            let (backend, path) = place(&url, &self.tls)?;
-            let mut request = Request::new(Body::empty());
-            *request.uri_mut() = path.parse().map_err(|_| format!("{path} is no path"))?;
-            call(&backend, request).await.map_err(|e| format!("{url}: {e}"))
-        };
-        let beneath = || format!("{}/.well-known/openid-configuration", self.config.issuer.trim_end_matches('/'));
-        let document = get(self.config.discovery_url.clone().unwrap_or_else(beneath)).await?;
-        if document["issuer"] != self.config.issuer.as_str() {
-            return Err(format!("the discovery document is of issuer {}", document["issuer"]));
-        }
-        let jwks = get(document["jwks_uri"].as_str().unwrap_or_default().to_owned()).await?;
-        let mut keys = KeySet::default();
-        keys.add_jwks(&jwks);
-        self.keys.store(Arc::new(keys));
-        Ok(())
-    }
-
-    async fn authenticate(&self, token: &str, now: i64) -> Result<Authenticated, AuthError> {
-        let stale = self.keys.load().is_empty();
-        let age = if stale { KEYS_RETRY_SECONDS } else { KEYS_SECONDS };
-        if let Err(error) = self.fetch(Duration::from_secs(age)).await {
-            tracing::warn!(%error, issuer = self.config.issuer, "the keys of an issuer cannot be fetched");
-        }
-        match self.config.authenticate(&self.keys.load_full(), token, now) {
-            // The issuer may have a new key.
-            Err(AuthError::InvalidSignature) => {
-                if let Err(error) = self.fetch(Duration::from_secs(KEYS_RETRY_SECONDS)).await {
-                    tracing::warn!(%error, issuer = self.config.issuer, "the keys of an issuer cannot be fetched");
-                }
-                self.config.authenticate(&self.keys.load_full(), token, now)
-            }
-            other => other,
-        }
-    }
-}
-
-fn issuers(configs: &[OidcConfig], before: &[Arc<Issuer>]) -> Result<Vec<Arc<Issuer>>, String> {
-    let issuer = |config: &OidcConfig| {
-        let trust = if config.ca_pem.is_empty() { Trust::System } else { Trust::Bundle(config.ca_pem.as_bytes()) };
-        let tls = outbound::client_tls(trust, None)?;
-        let of_before = |b: &&Arc<Issuer>| b.config.issuer == config.issuer && b.config.ca_pem == config.ca_pem;
-        // Keys that were fetched go on counting, so that a change of another field refuses nobody.
-        let keys = before.iter().find(of_before).map(|b| b.keys.load_full()).unwrap_or_default();
-        Ok(Arc::new(Issuer {
-            config: config.clone(),
-            tls,
-            keys: ArcSwap::new(keys),
-            fetched: tokio::sync::Mutex::default(),
-        }))
-    };
-    configs.iter().map(issuer).collect()
 }
 
 /// See the module.
@@ -411,13 +410,49 @@ impl Delegates {
         (!who.name.is_empty()).then_some(Authenticated { user: who, audiences })
     }
 
-    /// Whether the webhook is asked, and before the local authorizers.
-    pub(crate) fn access(&self) -> Option<bool> {
-        self.access.as_ref().map(|_| self.access_first)
+    /// What the authorizers say about a request, in their order. Masters are asked about by nobody.
+    pub(crate) async fn decide(&self, authorizer: &Authorizer, metrics: &Metrics, a: &Attributes<'_>) -> Decision {
+        if a.user.in_group(UserInfo::MASTERS) {
+            return Decision::Allow("".into());
+        }
+        if let Some(decision) = self.chain.decide(authorizer, metrics, a).await {
+            return decision;
+        }
+        let mut said = Said::default();
+        if self.access_first
+            && let Some(decided) = said.note(metrics, "Webhook", "webhook", self.ask_access(a).await)
+        {
+            return decided;
+        }
+        for mode in authorizer.modes().iter() {
+            if let Some(decided) =
+                said.note(metrics, mode.name(), mode.default_name(), authorizer.authorize_by(*mode, a))
+            {
+                return decided;
+            }
+        }
+        if !self.access_first
+            && let Some(decided) = said.note(metrics, "Webhook", "webhook", self.ask_access(a).await)
+        {
+            return decided;
+        }
+        said.nothing()
+    }
+
+    /// What is known of all that `user` may in `namespace`, by authorizer.
+    pub(crate) fn rules_for(&self, authorizer: &Authorizer, user: &UserInfo, namespace: &str) -> Vec<Resolved> {
+        if let Some(known) = self.chain.rules_for(authorizer, user, namespace) {
+            return known;
+        }
+        let mut known = authorizer.rules_for(user, namespace);
+        if self.access.is_some() {
+            known.insert(if self.access_first { 0 } else { known.len() }, access::unresolved());
+        }
+        known
     }
 
     /// What the webhook says about a request.
-    pub(crate) async fn authorize(&self, a: &Attributes<'_>) -> Decision {
+    async fn ask_access(&self, a: &Attributes<'_>) -> Decision {
         let Some(webhook) = &self.access else { return Decision::NoOpinion("".into()) };
         access::ask(webhook, a).await.unwrap_or_else(|error| {
             tracing::warn!(error, "the webhook for authorization failed");

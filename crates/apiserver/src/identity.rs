@@ -103,7 +103,7 @@ async fn publish(registry: &Arc<Registry>, config: &Config) -> Result<(), ApiErr
 }
 
 /// `apiserver-` and the host's name, hashed as upstream does it: base32 of half a SHA-256.
-fn lease_name(hostname: &str) -> String {
+pub(crate) fn lease_name(hostname: &str) -> String {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let hash = digest(&SHA256, hostname.as_bytes());
     let mut out = String::from("apiserver-");

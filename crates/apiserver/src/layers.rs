@@ -1,5 +1,6 @@
 //! The way of a request, from top to bottom. [`through`] is the list.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -8,11 +9,10 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::FutureExt;
-use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
 use ironkeel_audit::Stage;
-use ironkeel_auth::{Attributes, AuthError, AuthRequest, ClientCertificates, Decision, Peer, UserInfo, impersonate};
+use ironkeel_auth::{Attributes, AuthError, AuthRequest, ClientCertificates, Decision, Peer, UserInfo};
 use ironkeel_fairness::{Classified, Watched};
 use ironkeel_object::FieldSelector;
 use ironkeel_registry::{ApiError, Reason};
@@ -24,6 +24,7 @@ use crate::audit::{AUDIT_ID, Found, Recording};
 use crate::body::{self, Body};
 use crate::cbor::Exchange;
 use crate::context::Context;
+use crate::credentials::Bearer;
 use crate::dispatch::dispatch;
 use crate::ending::{Ending, Told};
 use crate::forward::PeerAddress;
@@ -31,7 +32,7 @@ use crate::metrics::Labels;
 use crate::negotiate::Output;
 use crate::request_info::{Query, RequestInfo};
 use crate::server::Server;
-use crate::{answer, audit, compress, flow};
+use crate::{acting, answer, audit, compress, flow};
 
 /// Longest time for a request that is not long-running, in seconds (upstream's default).
 pub(crate) const REQUEST_SECONDS: u64 = 60;
@@ -209,7 +210,7 @@ struct Seen {
     body_type: Option<HeaderValue>,
     audit_id: Option<HeaderValue>,
     /// As whom, where somebody is impersonated.
-    acting: Option<Arc<UserInfo>>,
+    acting: Option<(Arc<UserInfo>, Option<String>)>,
     decision: Option<(bool, Arc<str>)>,
     recording: Option<Recording>,
     cbor: Option<Exchange>,
@@ -239,7 +240,7 @@ impl Seen {
     fn recorded(&mut self) -> Option<Recording> {
         let mut recording = self.recording.take()?;
         recording.learn(&Found {
-            acting: self.acting.as_deref(),
+            acting: self.acting.as_ref().map(|(user, by)| (&**user, by.as_deref())),
             decision: self.decision.as_ref(),
             body: &self.body,
             body_type: self.body_type.as_ref().and_then(|t| t.to_str().ok()).unwrap_or_default(),
@@ -287,7 +288,7 @@ impl Drop for Seen {
 async fn through<B>(
     server: &Arc<Server>,
     caller: &Caller,
-    parts: Parts,
+    mut parts: Parts,
     body: B,
     info: Arc<RequestInfo>,
     query: Query,
@@ -302,7 +303,7 @@ where
     seen.output = negotiate(&parts, &info, &query)?;
     let received = server.auditor.as_ref().map(|_| jiff::Timestamp::now()).unwrap_or_default();
     let asked = Instant::now();
-    let user = match authenticate(server, caller, &parts).await {
+    let user = match authenticate(server, caller, &mut parts).await {
         Ok(user) => user,
         Err(error) => {
             server.metrics.authenticated(None, asked.elapsed());
@@ -319,11 +320,14 @@ where
     let trusted = given.is_some() && (user.in_group(UserInfo::MASTERS) || user.in_group("system:monitoring"));
     trace.stands(server.tracer.as_ref(), given, trusted);
     seen.recording = Recording::begin(server, &parts, &info, Some(&user), received).await?;
-    let acting = act_as(server, user.clone(), &parts).await?;
-    if !Arc::ptr_eq(&acting, &user) {
-        seen.acting = Some(acting.clone());
-    }
-    let user = acting;
+    let request = Asked::new(&info, &query);
+    let user = match acting::act_as(server, &user, &parts, &request).await? {
+        Some((acting, mode)) => {
+            seen.acting = Some((acting.clone(), mode.constraint()));
+            acting
+        }
+        None => user,
+    };
     let asked = Instant::now();
     let _room = server.limits.as_ref().map(|limits| limits.enter(&user, &info)).transpose()?;
     let place = flow::place(server, &user, &info, &query, &mut seen.classified).await?;
@@ -331,7 +335,7 @@ where
     seen.waited = place.as_ref().map(flow::Place::waited).unwrap_or_default();
     trace.done("wait for a seat");
     let asked = Instant::now();
-    let decided = authorize(server, &user, &info, &query, &mut seen.decision).await;
+    let decided = allow(server, &request.by(&user), &mut seen.decision).await;
     server.metrics.authorized(decided.is_ok(), asked.elapsed());
     decided?;
     trace.done("authorize");
@@ -426,7 +430,7 @@ fn unauthorized() -> ApiError {
 }
 
 /// Who it is; 401 where nobody can tell.
-async fn authenticate(server: &Server, caller: &Caller, parts: &Parts) -> Result<Arc<UserInfo>, ApiError> {
+async fn authenticate(server: &Server, caller: &Caller, parts: &mut Parts) -> Result<Arc<UserInfo>, ApiError> {
     let connection = match caller {
         Caller::Stamped(user) => return Ok(user.clone()),
         Caller::Peer(connection) => connection,
@@ -443,10 +447,11 @@ async fn authenticate(server: &Server, caller: &Caller, parts: &Parts) -> Result
             return Ok(user.clone());
         }
     }
-    let bearer = parts.headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| {
-        let (scheme, token) = v.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
+    let Ok(bearer) = Bearer::of(&parts.headers) else { return Err(unauthorized()) };
+    if let Some(bearer) = &bearer {
+        bearer.take_out(&mut parts.headers);
+    }
+    let bearer = bearer.as_ref().map(|b| b.token.as_str());
     let refused = match server.authenticator.authenticate(&AuthRequest { bearer, ..AuthRequest::default() }) {
         // Bad credentials never make an anonymous user.
         Ok(Some(who)) if peer.is_none() && who.user.name == UserInfo::ANONYMOUS => return Err(unauthorized()),
@@ -468,20 +473,47 @@ async fn authenticate(server: &Server, caller: &Caller, parts: &Parts) -> Result
     Err(unauthorized())
 }
 
-/// The `Impersonate-*` headers.
-async fn act_as(server: &Server, user: Arc<UserInfo>, parts: &Parts) -> Result<Arc<UserInfo>, ApiError> {
-    let wanted = impersonate::parse(&parts.headers).map_err(|e| ApiError::bad_request(e.to_string()))?;
-    let Some(wanted) = wanted else { return Ok(user) };
-    for check in &wanted.checks {
-        let attributes = Attributes {
-            subresource: &check.subresource,
-            namespace: &check.namespace,
-            name: &check.name,
-            ..Attributes::for_resource(&user, "impersonate", check.group, check.version, check.resource)
+/// What a request asks for, as authorizers see it.
+pub(crate) struct Asked<'a> {
+    info: &'a RequestInfo,
+    fields: Cow<'a, str>,
+    labels: Cow<'a, str>,
+    /// The one object that the field selector leaves.
+    selected: Option<String>,
+}
+
+impl<'a> Asked<'a> {
+    pub(crate) fn new(info: &'a RequestInfo, query: &'a Query) -> Self {
+        let collection = info.is_resource && matches!(info.verb, "list" | "watch" | "deletecollection");
+        let of = |key: &str| query.get(key).filter(|_| collection).unwrap_or_default();
+        let fields = of("fieldSelector");
+        let selected = if fields.is_empty() || info.verb == "deletecollection" {
+            None
+        } else {
+            FieldSelector::parse(&fields).ok().and_then(|s| s.required("metadata.name").map(str::to_owned))
         };
-        allow(server, &attributes, &mut None).await?;
+        Asked { info, labels: of("labelSelector"), fields, selected }
     }
-    Ok(Arc::new(wanted.user))
+
+    pub(crate) fn verb(&self) -> &str {
+        self.info.verb
+    }
+
+    /// The same, asked by `user`.
+    pub(crate) fn by<'b>(&'b self, user: &'b UserInfo) -> Attributes<'b> {
+        let info = self.info;
+        if !info.is_resource {
+            return Attributes::for_path(user, info.verb, &info.path);
+        }
+        Attributes {
+            subresource: &info.subresource,
+            namespace: info.scope(),
+            name: self.selected.as_deref().unwrap_or(&info.name),
+            field_selector: &self.fields,
+            label_selector: &self.labels,
+            ..Attributes::for_resource(user, info.verb, &info.group, &info.version, &info.resource)
+        }
+    }
 }
 
 /// Whether somebody may; what was decided is kept for the audit log.
@@ -497,81 +529,19 @@ async fn allow(
     if decision.is_allowed() {
         return Ok(());
     }
-    let why = attributes.refusal(decision.reason());
+    Err(forbidden(attributes, decision.reason()))
+}
+
+/// The answer to what is not allowed.
+pub(crate) fn forbidden(attributes: &Attributes<'_>, reason: &str) -> ApiError {
+    let why = attributes.refusal(reason);
     if attributes.resource_request {
-        return Err(ApiError::forbidden(attributes.group, attributes.resource, attributes.name, &why));
+        return ApiError::forbidden(attributes.group, attributes.resource, attributes.name, &why);
     }
-    Err(ApiError { details: Some(Box::default()), ..ApiError::new(Reason::Forbidden, format!("forbidden: {why}")) })
+    ApiError { details: Some(Box::default()), ..ApiError::new(Reason::Forbidden, format!("forbidden: {why}")) }
 }
 
 /// What the authorizers say, the webhook in its place.
 pub(crate) async fn decide(server: &Server, attributes: &Attributes<'_>) -> Decision {
-    if let Some(decision) = server.delegates.chain.decide(&server.authorizer, attributes).await {
-        return decision;
-    }
-    let masters = attributes.user.in_group(UserInfo::MASTERS);
-    if server.delegates.access() == Some(true) && !masters {
-        match ask_webhook(server, attributes).await {
-            Decision::NoOpinion(_) => {}
-            decided => return decided,
-        }
-    }
-    match server.authorizer.authorize(attributes) {
-        Decision::NoOpinion(_) if server.delegates.access() == Some(false) => ask_webhook(server, attributes).await,
-        Decision::Allow(reason) => {
-            if !masters {
-                // RBAC alone says why.
-                let (kind, name) = match (reason.starts_with("RBAC:"), attributes.user.node()) {
-                    (true, _) => ("RBAC", "rbac"),
-                    (false, Some(_)) => ("Node", "node"),
-                    (false, None) => ("AlwaysAllow", "alwaysallow"),
-                };
-                server.metrics.decided(kind, name, true);
-            }
-            Decision::Allow(reason)
-        }
-        decided => decided,
-    }
-}
-
-async fn ask_webhook(server: &Server, attributes: &Attributes<'_>) -> Decision {
-    let decision = server.delegates.authorize(attributes).await;
-    if !matches!(decision, Decision::NoOpinion(_)) {
-        server.metrics.decided("Webhook", "webhook", decision.is_allowed());
-    }
-    decision
-}
-
-/// May they.
-async fn authorize(
-    server: &Server,
-    user: &UserInfo,
-    info: &RequestInfo,
-    query: &Query,
-    decided: &mut Option<(bool, Arc<str>)>,
-) -> Result<(), ApiError> {
-    if !info.is_resource {
-        return allow(server, &Attributes::for_path(user, info.verb, &info.path), decided).await;
-    }
-    let collection = matches!(info.verb, "list" | "watch" | "deletecollection");
-    let selector = if collection { query.get("fieldSelector").unwrap_or_default() } else { "".into() };
-    let labels = if collection { query.get("labelSelector").unwrap_or_default() } else { "".into() };
-    let selected = if selector.is_empty() || info.verb == "deletecollection" {
-        None
-    } else {
-        FieldSelector::parse(&selector).ok().and_then(|s| s.required("metadata.name").map(str::to_owned))
-    };
-    allow(
-        server,
-        &Attributes {
-            subresource: &info.subresource,
-            namespace: info.scope(),
-            name: selected.as_deref().unwrap_or(&info.name),
-            field_selector: &selector,
-            label_selector: &labels,
-            ..Attributes::for_resource(user, info.verb, &info.group, &info.version, &info.resource)
-        },
-        decided,
-    )
-    .await
+    server.delegates.decide(&server.authorizer, &server.metrics, attributes).await
 }

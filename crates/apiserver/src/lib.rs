@@ -6,6 +6,7 @@
 //! identity and permission (`auth`), admission plugins (`admission`).
 
 mod access;
+mod acting;
 mod aggregation;
 mod answer;
 mod at_rest;
@@ -19,6 +20,7 @@ mod compress;
 mod connect_options;
 mod context;
 mod conversion;
+mod credentials;
 mod decode;
 mod definitions;
 mod delegates;
@@ -36,6 +38,7 @@ mod hooks;
 mod identity;
 mod identity_leases;
 mod in_process;
+mod issuers;
 mod layers;
 mod legacy_tokens;
 mod limits;
@@ -51,6 +54,7 @@ mod protobuf;
 mod read;
 mod reload;
 mod request_info;
+mod review_selectors;
 mod reviews;
 mod rewrite;
 mod sent;
@@ -80,6 +84,7 @@ pub use ironkeel_trace::{Config as TracingConfig, ConfigError as TracingConfigEr
 pub use limits::InFlightLimits;
 pub use measured::families as metric_families;
 pub use measured::features::Feature;
+pub use measured::reloads::Configuration;
 pub use outbound::{ClientIdentity, kubelet_tls};
 pub use process::render as render_process;
 pub use server::{ApiServer, Config, InProcess, MAX_MUTATING_IN_FLIGHT, MAX_READING_IN_FLIGHT};

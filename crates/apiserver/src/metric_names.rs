@@ -98,6 +98,30 @@ pub(crate) const AUTHORIZATION: Family =
 pub(crate) const AUTHORIZATION_TIME: Family =
     Family::histogram("authorization_duration_seconds", Alpha, "How long it takes to decide whether somebody may.")
         .by(&["result"]);
+pub(crate) const IMPERSONATION: Family = Family::counter(
+    "apiserver_impersonation_attempts_total",
+    Alpha,
+    "Attempts to act as another, by the mode that allowed it.",
+)
+.by(&["mode", "decision"]);
+pub(crate) const IMPERSONATION_TIME: Family = Family::histogram(
+    "apiserver_impersonation_attempts_duration_seconds",
+    Alpha,
+    "How long attempts to act as another take.",
+)
+.by(&["mode", "decision"]);
+pub(crate) const IMPERSONATION_CHECKS: Family = Family::counter(
+    "apiserver_impersonation_authorization_attempts_total",
+    Alpha,
+    "Questions that are asked because somebody acts as another.",
+)
+.by(&["mode", "decision"]);
+pub(crate) const IMPERSONATION_CHECK_TIME: Family = Family::histogram(
+    "apiserver_impersonation_authorization_attempts_duration_seconds",
+    Alpha,
+    "How long those questions take.",
+)
+.by(&["mode", "decision"]);
 pub(crate) const HEALTH_CHECKS: Family =
     Family::counter("kubernetes_healthchecks_total", Stable, "Health checks by result.")
         .by(&["name", "type", "status"]);
@@ -157,6 +181,10 @@ pub(crate) const FAMILIES: &[Family] = &[
     USERS,
     AUTHORIZATION,
     AUTHORIZATION_TIME,
+    IMPERSONATION,
+    IMPERSONATION_TIME,
+    IMPERSONATION_CHECKS,
+    IMPERSONATION_CHECK_TIME,
     HEALTH_CHECKS,
     HEALTHY,
     UNAVAILABLE,

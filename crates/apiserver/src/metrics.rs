@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ironkeel_metrics::{Counter, Gauge, Histogram, Labeled, Series, Text};
+use ironkeel_metrics::{Counter, Family, Gauge, Histogram, Labeled, Series, Text};
 use ironkeel_object::ObjectSource;
 use ironkeel_registry::Row;
 
 use crate::measured::admission::AdmissionMetrics;
 use crate::measured::caches::CacheMetrics;
 use crate::measured::features;
+use crate::measured::reloads::ReloadMetrics;
 use crate::metric_names as names;
 use crate::request_info::{Query, RequestInfo};
 use crate::server::Server;
@@ -68,10 +69,13 @@ pub(crate) struct Metrics {
     pub(crate) admission: Arc<AdmissionMetrics>,
     /// Watch caches and the store.
     pub(crate) caches: CacheMetrics,
+    pub(crate) reloads: ReloadMetrics,
     filters: Labeled<1, Histogram>,
     authentication: Labeled<1, Attempts>,
     users: Labeled<1, Counter>,
     authorization: Labeled<1, Attempts>,
+    impersonation: Labeled<2, Attempts>,
+    impersonation_checks: Labeled<2, Attempts>,
     health: Labeled<3, Counter>,
     healthy: Labeled<2, Gauge>,
     deprecated: Labeled<5, Gauge>,
@@ -104,10 +108,13 @@ impl Default for Metrics {
             }),
             admission: Arc::default(),
             caches: CacheMetrics::default(),
+            reloads: ReloadMetrics::default(),
             filters: Labeled::new(|| Histogram::new(names::FILTER_SECONDS)),
             authentication: Labeled::new(Attempts::new),
             users: Labeled::new(Counter::new),
             authorization: Labeled::new(Attempts::new),
+            impersonation: Labeled::new(Attempts::new),
+            impersonation_checks: Labeled::new(Attempts::new),
             health: Labeled::new(Counter::new),
             healthy: Labeled::new(Gauge::new),
             deprecated: Labeled::new(Gauge::new),
@@ -312,6 +319,16 @@ impl Metrics {
         self.authorization.with([if allowed { "allowed" } else { "no-opinion" }]).note(took);
     }
 
+    /// An attempt to act as another, by the mode that allowed it.
+    pub(crate) fn impersonated(&self, mode: &str, allowed: bool, took: Duration) {
+        self.impersonation.with([mode, if allowed { "allowed" } else { "denied" }]).note(took);
+    }
+
+    /// A check on the way there.
+    pub(crate) fn impersonation_asked(&self, mode: &str, allowed: bool, took: Duration) {
+        self.impersonation_checks.with([mode, if allowed { "allowed" } else { "denied" }]).note(took);
+    }
+
     /// Counts a health check.
     pub(crate) fn health_check(&self, name: &str, kind: &str, fine: bool) {
         self.health.with([name, kind, if fine { "success" } else { "error" }]).inc();
@@ -349,21 +366,16 @@ impl Metrics {
             *terminated.entry([group, resource]).or_default() += series.terminated.get();
         }
         text.samples(&n::TERMINATED_WATCHERS, terminated.iter().map(|(l, n)| (l.to_vec(), *n as f64)));
-        let attempts = |table: &Labeled<1, Attempts>| -> Vec<(Vec<String>, f64)> {
-            table.iter().map(|s| (s.labels().map(str::to_owned).to_vec(), s.count.get() as f64)).collect()
-        };
-        text.samples(&n::AUTHENTICATION, attempts(&self.authentication));
-        text.histograms(
-            &n::AUTHENTICATION_TIME,
-            self.authentication.iter().map(|s| (s.labels().to_vec(), &s.duration)),
-        );
+        attempts(text, &n::AUTHENTICATION, &n::AUTHENTICATION_TIME, &self.authentication);
         text.counters(&n::USERS, &self.users);
-        text.samples(&n::AUTHORIZATION, attempts(&self.authorization));
-        text.histograms(&n::AUTHORIZATION_TIME, self.authorization.iter().map(|s| (s.labels().to_vec(), &s.duration)));
+        attempts(text, &n::AUTHORIZATION, &n::AUTHORIZATION_TIME, &self.authorization);
+        attempts(text, &n::IMPERSONATION, &n::IMPERSONATION_TIME, &self.impersonation);
+        attempts(text, &n::IMPERSONATION_CHECKS, &n::IMPERSONATION_CHECK_TIME, &self.impersonation_checks);
         text.gauges(&n::DEPRECATED, &self.deprecated);
         text.histograms(&n::CERTIFICATES, [(Vec::<&str>::new(), &self.certificates)]);
         text.counters(&n::DECISIONS, &self.decisions);
         self.caches.render(server, text).await;
+        self.reloads.render(&server.identity, text);
         features::render(text, &server.features, &self.panics);
         aggregated(server, text);
         server.fairness.render(text);
@@ -394,6 +406,12 @@ impl Metrics {
         let verb = if info.is_mutating() { "mutating" } else { "readOnly" };
         tracing::debug!(verb, path = %info.path, "refused: too many requests");
     }
+}
+
+/// A family of counters and one of times.
+fn attempts<const N: usize>(text: &mut Text, counts: &Family, times: &Family, table: &Labeled<N, Attempts>) {
+    text.samples(counts, table.iter().map(|s| (s.labels().to_vec(), s.count.get() as f64)));
+    text.histograms(times, table.iter().map(|s| (s.labels().to_vec(), &s.duration)));
 }
 
 /// Which aggregated APIs are not there.

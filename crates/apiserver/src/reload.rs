@@ -4,6 +4,7 @@
 use ironkeel_auth::{AbacPolicies, AnonymousRule, AuthorizerEntry, AuthorizerKind, KeySet, OidcConfig, SigningKey};
 
 use crate::bootstrap;
+use crate::measured::reloads::Configuration;
 use crate::server::ApiServer;
 
 impl ApiServer {
@@ -76,5 +77,19 @@ impl ApiServer {
     /// Goes by these policies, where ABAC is among the authorizers.
     pub fn replace_policies(&self, policies: AbacPolicies) {
         self.server.authorizer.set_policies(policies);
+    }
+
+    /// Notes which text of a configuration the server has begun with.
+    pub fn configured(&self, which: Configuration, text: &str) {
+        self.server.metrics.reloads.in_use(which, text);
+    }
+
+    /// Notes that a changed file of a configuration was read: its text, where it was good.
+    pub fn reconfigured(&self, which: Configuration, text: Option<&str>) {
+        let reloads = &self.server.metrics.reloads;
+        reloads.read(which, text.is_some(), self.server.registry.clock().now().as_second());
+        if let Some(text) = text {
+            reloads.in_use(which, text);
+        }
     }
 }

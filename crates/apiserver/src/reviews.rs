@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::Response;
+use ironkeel_auth::authorize::aggregate;
 use ironkeel_auth::{Attributes, AuthError, Decision, UserInfo};
 use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
 use ironkeel_object::{Map, Value};
@@ -12,6 +13,7 @@ use ironkeel_registry::{ApiError, Row, rfc3339};
 use crate::answer;
 use crate::body::Body;
 use crate::context::Context;
+use crate::review_selectors::{self, Read, Selector};
 use crate::{decode, layers};
 
 /// POST of any of the review resources.
@@ -85,6 +87,20 @@ fn check(row: &Row, body: &Value) -> Result<(), ApiError> {
     {
         wrong(spec.child("nonResourceAttributes"), paths, "disallowed on this kind of request");
     }
+    let namespaced = row.plural() == "localsubjectaccessreviews";
+    let metadata = body.get("metadata").and_then(Value::as_object).into_iter().flat_map(Map::iter);
+    let mut filled = metadata.filter(|(key, value)| {
+        let key: &str = key.as_ref();
+        let empty = value.is_null() || value.as_str() == Some("");
+        !empty && key != "managedFields" && !(namespaced && key == "namespace")
+    });
+    if filled.next().is_some() {
+        let why = if namespaced { "must be empty except for namespace" } else { "must be empty" };
+        wrong(Path::new("metadata"), &body["metadata"], why);
+    }
+    if let Some(attributes) = member("resourceAttributes") {
+        review_selectors::check(attributes, &mut errors);
+    }
     if errors.is_empty() {
         return Ok(());
     }
@@ -157,14 +173,20 @@ async fn access(c: &Context, body: &mut Value, user: &UserInfo, namespace: &str)
     let spec = body["spec"].clone();
     let resource = spec.get("resourceAttributes").filter(|r| !r.is_null());
     let path = spec.get("nonResourceAttributes").filter(|r| !r.is_null());
+    let (mut fields, mut labels) = (Read::default(), Read::default());
     let decision = match (resource, path) {
         (Some(r), None) => {
             let text = |key: &str| r.str_at(&[key]).unwrap_or_default();
+            fields = review_selectors::read(r, Selector::Fields);
+            labels = review_selectors::read(r, Selector::Labels);
+            let version = if text("version").is_empty() { "*" } else { text("version") };
             let attributes = Attributes {
                 subresource: text("subresource"),
                 namespace: if namespace.is_empty() { text("namespace") } else { namespace },
                 name: text("name"),
-                ..Attributes::for_resource(user, text("verb"), text("group"), text("version"), text("resource"))
+                field_selector: &fields.text,
+                label_selector: &labels.text,
+                ..Attributes::for_resource(user, text("verb"), text("group"), version, text("resource"))
             };
             layers::decide(&c.server, &attributes).await
         }
@@ -183,8 +205,13 @@ async fn access(c: &Context, body: &mut Value, user: &UserInfo, namespace: &str)
     if matches!(decision, Decision::Deny(_)) {
         status.insert("denied", true);
     }
-    if !decision.reason().is_empty() {
-        status.insert("reason", decision.reason());
+    let errors: Vec<String> = [fields.error, labels.error].into_iter().flatten().collect();
+    let reason = decision.reason();
+    if !reason.is_empty() {
+        status.insert("reason", reason);
+    }
+    if !errors.is_empty() {
+        status.insert("evaluationError", errors.join("; "));
     }
     *body.slot(&["status"]) = Value::Object(status);
     Ok(())
@@ -195,19 +222,24 @@ fn rules(c: &Context, body: &mut Value) -> Result<(), ApiError> {
     if namespace.is_empty() {
         return Err(ApiError::bad_request("no namespace on request"));
     }
-    let (rules, incomplete) = c.server.authorizer.rules_for(&c.user, &namespace);
+    let known = c.server.delegates.rules_for(&c.server.authorizer, &c.user, &namespace);
     let (mut resources, mut paths) = (Vec::new(), Vec::new());
-    for rule in rules {
-        let value = rule.to_value();
-        if value.items_at(&["nonResourceURLs"]).is_empty() { resources.push(value) } else { paths.push(value) }
+    for rule in known.iter().flat_map(|k| &k.rules) {
+        let (resource, path) = rule.to_review();
+        resources.extend(resource);
+        paths.extend(path);
     }
     let mut status = Map::new();
     status.insert("resourceRules", resources);
     status.insert("nonResourceRules", paths);
-    status.insert("incomplete", incomplete);
-    if incomplete {
-        status.insert("evaluationError", "node authorizer does not support user rule resolution");
+    status.insert("incomplete", known.iter().any(|k| k.incomplete));
+    let errors: Vec<String> = known.into_iter().filter_map(|k| k.error).collect();
+    if !errors.is_empty() {
+        status.insert("evaluationError", aggregate(errors));
     }
+    // The answer does not say again what was asked.
+    *body.slot(&["metadata"]) = Value::object();
+    *body.slot(&["spec"]) = Value::object();
     *body.slot(&["status"]) = Value::Object(status);
     Ok(())
 }

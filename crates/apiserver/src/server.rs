@@ -28,6 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::acting::Acting;
 use crate::aggregation::Aggregator;
 use crate::body::Body;
 use crate::component_status::{HostedComponent, HostedComponents};
@@ -216,6 +217,7 @@ pub(crate) struct Server {
     pub(crate) aggregator: Arc<Aggregator>,
     pub(crate) delegates: Delegates,
     pub(crate) anonymous_paths: AnonymousPaths,
+    pub(crate) acting: Acting,
     pub(crate) request_timeout: Duration,
     pub(crate) documents: Documents,
     pub(crate) metrics: Arc<Metrics>,
@@ -231,6 +233,8 @@ pub(crate) struct Server {
     pub(crate) started: jiff::Timestamp,
     pub(crate) features: Vec<Feature>,
     pub(crate) server_address: String,
+    /// This server among replicas: the name of its identity lease, where it has one.
+    pub(crate) identity: String,
     pub(crate) shutdown_delay: Duration,
     pub(crate) health_checks: Vec<HealthCheck>,
     /// `/readyz` fails; requests are still served.
@@ -287,7 +291,8 @@ impl ApiServer {
         );
         let webhooks = Arc::new(ironkeel_webhook::WebhookClient::new(Arc::new(services)));
         let mut admission = config.admission.clone();
-        admission.others.push(Arc::new(Escalation(authorizer.clone())));
+        let escalation = Escalation::default();
+        admission.others.push(Arc::new(escalation.clone()));
         admission.observer = Some(metrics.admission.clone());
         let tasks = Tasks::default();
         let mut authenticator = config.authenticator.clone();
@@ -305,6 +310,7 @@ impl ApiServer {
             certificates: ClientCertificates::new(&config.client_ca_pem, config.request_header.clone())?,
             delegates: Delegates::new(&config.delegates).map_err(Error::Delegates)?,
             anonymous_paths: AnonymousPaths::new(config.anonymous_paths.clone()),
+            acting: Acting::new(!config.features.iter().any(|f| f.name == "ConstrainedImpersonation" && !f.enabled)),
             request_timeout: config.request_timeout,
             aggregator: Arc::new(Aggregator::new(config.proxy_client.clone())),
             documents: Documents::default(),
@@ -324,6 +330,10 @@ impl ApiServer {
                 .external_host
                 .clone()
                 .unwrap_or_else(|| std::net::SocketAddr::new(config.advertise_address, config.secure_port).to_string()),
+            identity: match config.hostname.as_str() {
+                "" => String::new(),
+                hostname => identity::lease_name(hostname),
+            },
             shutdown_delay: config.shutdown_delay,
             health_checks: config.health_checks.clone(),
             stopping: CancellationToken::new(),
@@ -332,6 +342,7 @@ impl ApiServer {
             tasks,
             registry,
         });
+        escalation.belongs_to(&server);
         service_ranges::ensure(&server.registry, &service_ranges).await?;
         hooks.finished(&[Hook::Admission, Hook::FlowFilter]);
         bootstrap::run(&server.registry, &config, kubernetes_ip, &hooks).await?;

@@ -19,7 +19,6 @@ const NAME: &str = "apiserver";
 const PATHS: &[&str] = &["/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version"];
 const CAUTION: &str = "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility \
                        guarantees and is for debugging purposes only.";
-const DEPRECATED: &str = "299 - \"This version of the statusz endpoint is deprecated. Please use a newer version.\"";
 
 /// One of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +105,9 @@ pub(crate) fn respond(c: &Context, page: Page) -> Result<Response<Body>, ApiErro
         .headers_mut()
         .insert(http::header::CONTENT_TYPE, HeaderValue::from_str(&said).map_err(ApiError::internal)?);
     if version == "v1alpha1" {
-        response.headers_mut().append(WARNING, HeaderValue::from_static(DEPRECATED));
+        let page = kind.to_lowercase();
+        let why = format!("299 - \"This version of the {page} endpoint is deprecated. Please use a newer version.\"");
+        response.headers_mut().append(WARNING, HeaderValue::from_str(&why).map_err(ApiError::internal)?);
     }
     Ok(response)
 }

@@ -123,7 +123,7 @@ async fn access_reviews_and_impersonation_ask_the_same_rules() {
     a.refused(403, "Forbidden", "User \"system:kube-scheduler\" cannot list resource \"secrets\"");
     let a = c.as_user("eve", &["system:authenticated"]);
     let a = a.send(http::Method::GET, "/api/v1/namespaces/default/pods", &scheduler, "").await;
-    a.refused(403, "Forbidden", "cannot impersonate resource \"users\"");
+    a.refused(403, "Forbidden", "cannot impersonate-on:user-info:list resource \"pods\"");
     let rules = json!({"spec": {"namespace": "default"}});
     let rules = http.post("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", &rules).await.expect(201);
     assert_eq!(rules["status"]["resourceRules"][0]["verbs"], json!(["*"]));

@@ -120,6 +120,8 @@ pub struct Event {
     pub user: User,
     /// As whom.
     pub impersonated: Option<User>,
+    /// The verb that allowed it, where the impersonation was a constrained one.
+    pub impersonation_constraint: String,
     /// From where, the client first.
     pub source_ips: Vec<String>,
     /// The client's program.
@@ -202,6 +204,11 @@ impl Event {
         out.insert("user", self.user.to_value());
         if let Some(user) = &self.impersonated {
             out.insert("impersonatedUser", user.to_value());
+        }
+        if !self.impersonation_constraint.is_empty() {
+            let mut metadata = Map::new();
+            metadata.insert("impersonationConstraint", self.impersonation_constraint.as_str());
+            out.insert("authenticationMetadata", metadata);
         }
         if !self.source_ips.is_empty() {
             out.insert("sourceIPs", list(&self.source_ips));

@@ -105,6 +105,7 @@ fn event(id: &str) -> Event {
         verb: "get".into(),
         user: User { name: "ann".into(), ..User::default() },
         impersonated: None,
+        impersonation_constraint: String::new(),
         source_ips: vec!["192.0.2.1".into()],
         user_agent: String::new(),
         object: None,

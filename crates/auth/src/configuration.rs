@@ -97,6 +97,9 @@ pub(crate) fn check_version(
     Err(ConfigurationError::Kind { kind: kind.to_owned(), version: version.to_owned() })
 }
 
+/// What is wrong with a text that is no [`is_subdomain`], in upstream's words.
+pub(crate) const NOT_A_SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+
 /// A lowercase RFC 1123 subdomain.
 pub(crate) fn is_subdomain(name: &str) -> bool {
     let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();

@@ -29,6 +29,9 @@ pub enum AuthError {
     /// Signed by no known key, or changed on the way.
     #[error("the token's signature does not verify")]
     InvalidSignature,
+    /// A header with `crit`: whoever signed it wants extensions to be understood that nobody here knows.
+    #[error("the token's header demands extensions that are not known")]
+    CriticalHeader,
     /// Past its `exp`.
     #[error("the token has expired")]
     Expired,
@@ -89,9 +92,9 @@ pub enum AuthError {
     /// The signing key did not sign.
     #[error("signing the token failed")]
     Signing,
-    /// Impersonation headers without `Impersonate-User`.
-    #[error("requested {0:?} without impersonating a user")]
-    ImpersonationWithoutUser(&'static str),
+    /// Impersonation headers without `Impersonate-User`; what they ask for.
+    #[error("requested {0} without impersonating a user name")]
+    ImpersonationWithoutUser(String),
     /// An impersonation header that is not text.
     #[error("impersonation header {0} is not valid")]
     ImpersonationHeader(String),

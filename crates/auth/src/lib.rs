@@ -16,12 +16,12 @@ mod user;
 
 pub use authenticate::{
     AnonymousRule, AuthRequest, Authenticated, AuthenticationConfiguration, Authenticator, AuthenticatorConfig,
-    ClaimMapping, ClientCertificates, OidcConfig, Peer, RequestHeaderConfig, TokenUse, identity_of_certificate,
-    read_authentication,
+    ClaimMapping, ClientCertificates, DistributedClaim, OidcConfig, Peer, RequestHeaderConfig, TokenUse,
+    identity_of_certificate, read_authentication,
 };
 pub use authorize::{
     AbacPolicies, Attributes, AuthorizationMode, Authorizer, AuthorizerEntry, AuthorizerKind, Decision,
-    MatchConditions, PolicyRule, WebhookRules, read_authorization, selectors_of,
+    MatchConditions, PolicyRule, Resolved, WebhookRules, read_authorization, selectors_of,
 };
 pub use bootstrap::{bootstrap_policy, reconcile};
 pub use configuration::{ConfigurationError, PolicyFileError};

@@ -2,6 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::configuration::is_subdomain;
+
+/// Longest namespace name.
+const LABEL_BYTES: usize = 63;
+
 /// Who a request comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserInfo {
@@ -54,9 +59,11 @@ impl UserInfo {
         self.groups.iter().any(|g| g == group)
     }
 
-    /// Namespace and name, where this is a ServiceAccount.
+    /// Namespace and name, where this is a ServiceAccount. A name that no ServiceAccount can have is none.
     pub fn service_account(&self) -> Option<(&str, &str)> {
-        self.name.strip_prefix("system:serviceaccount:")?.split_once(':')
+        let (namespace, name) = self.name.strip_prefix("system:serviceaccount:")?.split_once(':')?;
+        let label = namespace.len() <= LABEL_BYTES && !namespace.contains('.') && is_subdomain(namespace);
+        (label && is_subdomain(name)).then_some((namespace, name))
     }
 
     /// Node name, where this is a kubelet (`system:node:<name>` in `system:nodes`).
@@ -66,7 +73,8 @@ impl UserInfo {
     }
 
     pub(crate) fn mark_authenticated(&mut self) {
-        if self.name != Self::ANONYMOUS && !self.in_group(Self::AUTHENTICATED) {
+        let stranger = self.name == Self::ANONYMOUS || self.in_group(Self::UNAUTHENTICATED);
+        if !stranger && !self.in_group(Self::AUTHENTICATED) {
             self.groups.push(Self::AUTHENTICATED.to_owned());
         }
     }

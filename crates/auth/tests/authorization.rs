@@ -6,8 +6,10 @@ mod source;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use ironkeel_auth::impersonate::{Check, Mode, Step};
 use ironkeel_auth::{
-    Attributes, Authorizer, Decision, Identity, PolicyRule, UserInfo, bootstrap_policy, impersonate, reconcile,
+    Attributes, AuthorizationMode, Authorizer, Decision, Identity, PolicyRule, UserInfo, bootstrap_policy, impersonate,
+    reconcile,
 };
 use ironkeel_object::{ObjectMeta, Value, object};
 use source::Memory;
@@ -200,9 +202,19 @@ fn a_change_of_roles_is_seen_by_the_next_check() {
     assert_eq!(decision, Decision::Allow(reason.into()));
     check(&authorizer, &web, "get - pods bank a", false);
     check(&authorizer, &account("bank", "web"), "get - pods shop a", false);
-    let (rules, incomplete) = authorizer.rules_for(&web, "shop");
-    assert!(!incomplete && rules.iter().any(|r| r.resources == ["pods"]));
-    assert!(!authorizer.rules_for(&web, "bank").0.iter().any(|r| r.resources == ["pods"]));
+    let known = |user: &UserInfo, namespace: &str| authorizer.rules_by(AuthorizationMode::Rbac, user, namespace);
+    let shop = known(&web, "shop");
+    assert!(!shop.incomplete && shop.error.is_none() && shop.rules.iter().any(|r| r.resources == ["pods"]));
+    assert!(!known(&web, "bank").rules.iter().any(|r| r.resources == ["pods"]));
+    let both = object!({ "kind": "Group", "apiGroup": "rbac.authorization.k8s.io", "name": "system:authenticated" });
+    let mut twice = binding("shop", "Role", "reader", both);
+    let again = object!({ "kind": "ServiceAccount", "name": "web" });
+    twice.get_mut("subjects").and_then(Value::as_array_mut).unwrap().push(again);
+    *twice.slot(&["metadata", "name"]) = "twice".into();
+    let before = shop.rules.len();
+    memory.put(twice);
+    assert_eq!(known(&web, "shop").rules.len(), before + 1, "a binding gives its rules once");
+    memory.remove("rolebindings", "shop", "twice");
     memory.remove("rolebindings", "shop", "reader-binding");
     check(&authorizer, &web, "get - pods shop a", false);
 }
@@ -289,7 +301,42 @@ fn a_kubelet_reaches_what_its_pods_use_and_no_more() {
     ] {
         check(&authorizer, &kubelet, text, allowed);
     }
+    // What CSI reads on a node may stand in any namespace; what its controllers read is not for nodes.
+    memory.put(object!({ "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": "pv-csi" }, "spec": {
+        "claimRef": { "namespace": "shop", "name": "mine-claim" },
+        "csi": { "nodeStageSecretRef": { "namespace": "storage", "name": "stage" },
+            "controllerPublishSecretRef": { "namespace": "storage", "name": "publish" } } } }));
+    check(&authorizer, &kubelet, "get - secrets storage stage", true);
+    check(&authorizer, &kubelet, "get - secrets storage publish", false);
+    // A claim may name any volume: the volume says whose it is.
+    memory.put(object!({ "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": "pv-bank" }, "spec": {
+        "claimRef": { "namespace": "bank", "name": "safe" }, "rbd": { "secretRef": { "namespace": "shop", "name": "key" } } } }));
+    memory.put(object!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": { "namespace": "shop", "name": "mine-claim" }, "spec": { "volumeName": "pv-bank" } }));
+    check(&authorizer, &kubelet, "get - secrets shop key", false);
+    // A mirror pod is the node's own work.
+    let mut mirror = pod("mirror", "node-a", "mirror-env");
+    mirror.meta_mut().object("annotations").insert("kubernetes.io/config.mirror", "x");
+    memory.put(mirror);
+    check(&authorizer, &kubelet, "get - pods shop mirror", true);
+    check(&authorizer, &kubelet, "get - secrets shop mirror-env", false);
+    check(&authorizer, &kubelet, "create - serviceaccounts/token shop mirror-account", false);
+    for (name, node) in [("slice-a", "node-a"), ("slice-b", "node-b")] {
+        memory
+            .put(object!({ "apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice", "metadata": { "name": name },
+            "spec": { "nodeName": node } }));
+    }
+    check(&authorizer, &kubelet, "get resource.k8s.io resourceslices - slice-a", true);
+    check(&authorizer, &kubelet, "get resource.k8s.io resourceslices - slice-b", false);
+    check(&authorizer, &kubelet, "delete resource.k8s.io resourceslices - slice-b", false);
+    check(&authorizer, &kubelet, "create resource.k8s.io resourceslices - -", true);
+    check(&authorizer, &kubelet, "get - pods shop gone", false);
+    check(&authorizer, &kubelet, "get - persistentvolumeclaims/status shop mine-claim", false);
+    let refused = authorizer.authorize(&attributes(&kubelet, "get - secrets shop other-env"));
+    assert_eq!(refused.reason(), "no relationship found between node 'node-a' and this object");
     let list = Attributes { field_selector: "spec.nodeName=node-a", ..attributes(&kubelet, "list - pods - -") };
+    assert!(authorizer.authorize(&Attributes { field_selector: "spec.nodeName==node-a", ..list }).is_allowed());
+    assert!(!authorizer.authorize(&Attributes { field_selector: "spec.nodeName!=node-a", ..list }).is_allowed());
     assert!(authorizer.authorize(&list).is_allowed());
     let foreign = Attributes { field_selector: "spec.nodeName=node-b", ..list };
     assert!(!authorizer.authorize(&foreign).is_allowed());
@@ -303,15 +350,33 @@ fn nobody_hands_out_what_they_do_not_hold() {
     memory.put(binding("shop", "ClusterRole", "admin", subject.clone()));
     let ann = user("ann", &[]);
     let rule = |resource: &str| object!({ "apiGroups": [""], "resources": [resource], "verbs": ["get", "list"] });
-    authorizer.check_role(&ann, &role("shop", "r", vec![rule("pods")])).unwrap();
-    let error = authorizer.check_role(&ann, &role("shop", "r", vec![rule("nodes")])).unwrap_err().to_string();
-    assert!(error.starts_with(r#"user "ann" (groups=["system:authenticated"]) is attempting to grant"#), "{error}");
-    assert!(error.contains(r#"{APIGroups:[""], Resources:["nodes"], Verbs:["get"]}"#), "{error}");
-    assert!(authorizer.check_role(&ann, &role("bank", "r", vec![rule("pods")])).is_err());
+    authorizer.check_role(&ann, &role("shop", "r", vec![rule("pods")]), None).unwrap();
+    let error = authorizer.check_role(&ann, &role("shop", "r", vec![rule("nodes")]), None).unwrap_err().to_string();
+    let said = "user \"ann\" (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"nodes\"], Verbs:[\"get\" \"list\"]}";
+    assert_eq!(error, said);
+    assert!(authorizer.check_role(&ann, &role("bank", "r", vec![rule("pods")]), None).is_err());
     authorizer.check_binding(&ann, &binding("shop", "ClusterRole", "view", subject.clone())).unwrap();
     assert!(authorizer.check_binding(&ann, &binding("shop", "ClusterRole", "cluster-admin", subject.clone())).is_err());
     let missing = authorizer.check_binding(&ann, &binding("shop", "Role", "nowhere", subject.clone())).unwrap_err();
-    assert_eq!(missing.to_string(), r#"Role "nowhere" not found"#);
+    assert_eq!(missing.to_string(), r#"rolebindings.rbac.authorization.k8s.io "nowhere" not found"#);
+    // An aggregation rule gathers whatever there is, and what it has gathered may be loosened.
+    let mut gathering = role("", "g", vec![]);
+    *gathering.slot(&["aggregationRule", "clusterRoleSelectors"]) = Value::Array(vec![object!({})]);
+    let refused = authorizer.check_role(&ann, &gathering, None).unwrap_err().to_string();
+    assert_eq!(refused, "must have cluster-admin privileges to use the aggregationRule");
+    assert!(authorizer.check_role(&ann, &role("", "g", vec![]), Some(&gathering)).is_err());
+    // A binding to what is not there is told of.
+    let mut lost = binding("", "ClusterRole", "gone", subject.clone());
+    *lost.slot(&["metadata", "name"]) = "lost".into();
+    memory.put(lost);
+    let told = authorizer.authorize(&attributes(&ann, "list - nodes - -"));
+    let why = r#"RBAC: clusterrole.rbac.authorization.k8s.io "gone" not found"#;
+    assert_eq!(told, Decision::NoOpinion(why.into()));
+    let known = authorizer.rules_by(AuthorizationMode::Rbac, &ann, "shop");
+    assert_eq!(known.error.as_deref(), Some(r#"clusterrole.rbac.authorization.k8s.io "gone" not found"#));
+    let error = authorizer.check_role(&ann, &role("shop", "r", vec![rule("nodes")]), None).unwrap_err().to_string();
+    let tail = r#"; resolution errors: [roles.rbac.authorization.k8s.io "gone" not found]"#;
+    assert_eq!(error, format!("{said}{tail}"));
     let admin = user("kubernetes-admin", &["system:masters"]);
     authorizer.check_binding(&admin, &binding("", "ClusterRole", "cluster-admin", subject)).unwrap();
 }
@@ -368,19 +433,35 @@ fn a_start_mends_default_roles_and_leaves_additions_alone() {
     assert_eq!(reconcile(&emptied, wanted).as_ref(), Some(wanted));
 }
 
+fn headers(pairs: &[(&str, &str)]) -> http::HeaderMap {
+    let mut map = http::HeaderMap::new();
+    for (k, v) in pairs {
+        map.append(http::HeaderName::try_from(*k).unwrap(), v.parse().unwrap());
+    }
+    map
+}
+
+fn asked(step: &Step) -> String {
+    let one = |c: &Check| {
+        let parts = [c.verb.as_str(), c.group, c.resource, &c.subresource, &c.namespace, &c.name];
+        parts.iter().filter(|p| !p.is_empty()).copied().collect::<Vec<_>>().join(" ")
+    };
+    match step {
+        Step::Request => "the request".to_owned(),
+        Step::Check(check) => one(check),
+        Step::Either(all, each) => format!("{} or {}", one(all), each.len()),
+        Step::Refuse(_, why) => why.clone(),
+    }
+}
+
 #[test]
 fn impersonation_asks_for_each_part_and_completes_the_groups() {
-    let headers = |pairs: &[(&str, &str)]| {
-        let mut map = http::HeaderMap::new();
-        for (k, v) in pairs {
-            map.append(http::HeaderName::try_from(*k).unwrap(), v.parse().unwrap());
-        }
-        map
-    };
-    assert_eq!(impersonate::parse(&headers(&[("accept", "x")])).unwrap(), None);
-    assert!(impersonate::parse(&headers(&[("impersonate-group", "g")])).is_err());
-    assert!(impersonate::parse(&headers(&[("impersonate-extra-a", "g")])).is_err());
-    let found = impersonate::parse(&headers(&[
+    assert_eq!(impersonate::wanted(&headers(&[("accept", "x")])).unwrap(), None);
+    let nobody = impersonate::wanted(&headers(&[("impersonate-group", "g"), ("impersonate-extra-a", "b")]));
+    let said = r#"requested &user.DefaultInfo{Name:"", UID:"", Groups:[]string{"g"}, Extra:map[string][]string{"a":[]string{"b"}}} without impersonating a user name"#;
+    assert_eq!(nobody.unwrap_err().to_string(), said);
+    assert!(impersonate::wanted(&headers(&[("impersonate-uid", "g")])).is_err());
+    let wanted = impersonate::wanted(&headers(&[
         ("impersonate-user", "jane"),
         ("impersonate-group", "dev"),
         ("impersonate-group", "ops"),
@@ -389,23 +470,93 @@ fn impersonation_asks_for_each_part_and_completes_the_groups() {
     ]))
     .unwrap()
     .unwrap();
-    assert_eq!(found.user.groups, ["dev", "ops", "system:authenticated"]);
-    assert_eq!(found.user.extra["example.com/scope"], ["all"]);
-    let asked: Vec<_> =
-        found.checks.iter().map(|c| (c.group, c.resource, c.subresource.as_str(), c.name.as_str())).collect();
-    let authentication = "authentication.k8s.io";
+    assert_eq!(wanted.extra["example.com/scope"], ["all"]);
+    let plans = impersonate::plans(&wanted, &user("eve", &[]), true);
+    let steps = |i: usize| plans[i].steps.iter().map(asked).collect::<Vec<_>>();
+    assert_eq!(plans.iter().map(|p| p.mode).collect::<Vec<_>>(), [Mode::UserInfo, Mode::Legacy]);
     assert_eq!(
-        asked,
+        steps(0),
         [
-            ("", "users", "", "jane"),
-            ("", "groups", "", "dev"),
-            ("", "groups", "", "ops"),
-            (authentication, "userextras", "example.com/scope", "all"),
-            (authentication, "uids", "", "7"),
+            "the request",
+            "impersonate:user-info authentication.k8s.io users jane",
+            "impersonate:user-info authentication.k8s.io uids 7",
+            "impersonate:user-info authentication.k8s.io groups dev",
+            "impersonate:user-info authentication.k8s.io groups ops",
+            "impersonate:user-info authentication.k8s.io userextras example.com/scope all",
         ]
     );
-    let account =
-        impersonate::parse(&headers(&[("impersonate-user", "system:serviceaccount:shop:web")])).unwrap().unwrap();
-    assert_eq!((account.checks[0].resource, account.checks[0].namespace.as_str()), ("serviceaccounts", "shop"));
-    assert_eq!(account.user.groups, ["system:serviceaccounts", "system:serviceaccounts:shop", "system:authenticated"]);
+    assert_eq!(
+        steps(1),
+        [
+            "impersonate users jane",
+            "impersonate authentication.k8s.io uids 7",
+            "impersonate groups dev",
+            "impersonate groups ops",
+            "impersonate authentication.k8s.io userextras example.com/scope all",
+        ]
+    );
+    assert!(plans.iter().all(|p| p.user.groups == ["dev", "ops", "system:authenticated"]));
+    assert_eq!(impersonate::plans(&wanted, &user("eve", &[]), false).len(), 1, "the old way alone");
+    assert_eq!(Mode::UserInfo.verb_on("list"), "impersonate-on:user-info:list");
+    assert_eq!(
+        (Mode::UserInfo.constraint().as_deref(), Mode::Legacy.constraint()),
+        (Some("impersonate:user-info"), None)
+    );
+}
+
+#[test]
+fn accounts_and_nodes_are_impersonated_by_name_alone() {
+    let eve = user("eve", &[]);
+    let plans = |name: &str, groups: &[&str], requestor: &UserInfo| {
+        let groups = groups.iter().map(|g| (*g).to_owned()).collect();
+        impersonate::plans(&UserInfo { name: name.to_owned(), groups, ..UserInfo::default() }, requestor, true)
+    };
+    let found = plans("system:serviceaccount:shop:web", &[], &eve);
+    let accounts = ["system:serviceaccounts", "system:serviceaccounts:shop", "system:authenticated"];
+    assert_eq!(found.iter().map(|p| p.mode).collect::<Vec<_>>(), [Mode::ServiceAccount, Mode::Legacy]);
+    assert!(found.iter().all(|p| p.user.groups == accounts));
+    assert_eq!(asked(&found[0].steps[1]), "impersonate:serviceaccount authentication.k8s.io serviceaccounts shop web");
+    assert_eq!(asked(&found[1].steps[0]), "impersonate serviceaccounts shop web");
+    // With groups of one's choice the old way is left; and no account has such a name.
+    let found = plans("system:serviceaccount:shop:web", &["g"], &eve);
+    assert_eq!((found.len(), found[0].mode), (1, Mode::Legacy));
+    let found = plans("system:serviceaccount:shop:web:x", &[], &eve);
+    assert_eq!(asked(&found[1].steps[0]), "impersonate users system:serviceaccount:shop:web:x");
+
+    let found = plans("system:node:n1", &[], &eve);
+    assert_eq!(found.iter().map(|p| p.mode).collect::<Vec<_>>(), [Mode::ArbitraryNode, Mode::Legacy]);
+    assert_eq!(asked(&found[0].steps[1]), "impersonate:arbitrary-node authentication.k8s.io nodes n1");
+    assert_eq!(found[0].user.groups, ["system:nodes", "system:authenticated"]);
+    assert_eq!(found[1].user.groups, ["system:authenticated"]);
+    let mut agent = account("shop", "agent");
+    agent.extra.insert("authentication.kubernetes.io/node-name".to_owned(), vec!["n1".to_owned()]);
+    let found = plans("system:node:n1", &[], &agent);
+    assert_eq!(found[0].mode, Mode::AssociatedNode);
+    assert_eq!(asked(&found[0].steps[1]), "impersonate:associated-node authentication.k8s.io nodes *");
+    let shown = Mode::AssociatedNode.requestor(&agent).into_owned();
+    let keys = "authentication.kubernetes.io/associated-node-keys";
+    assert_eq!(
+        shown.extra.into_iter().collect::<Vec<_>>(),
+        [(keys.to_owned(), vec!["authentication.kubernetes.io/node-name".to_owned()])]
+    );
+    assert_eq!(plans("system:node:n2", &[], &agent)[0].mode, Mode::ArbitraryNode);
+
+    for (groups, why) in [(&["system:masters"], "system:masters group"), (&[""], "empty string group")] {
+        let found = plans("jane", groups, &eve);
+        let refused = |p: &impersonate::Plan| p.steps.iter().any(|s| asked(s).contains(why));
+        assert!(refused(&found[0]) && !refused(&found[1]), "{why}");
+    }
+    let found = plans("jane", &["a", "b", "c", "d"], &eve);
+    assert_eq!(asked(&found[0].steps[2]), "impersonate:user-info authentication.k8s.io groups * or 4");
+    assert_eq!(found[1].steps.len(), 5);
+    for (key, why) in [
+        ("plain", r#"extra.key: Invalid value: "plain": must be a domain-prefixed path (such as "acme.io/foo")"#),
+        ("Acme/foo", r#"extra.key: Invalid value: "Acme": a lowercase RFC 1123 subdomain"#),
+        ("acme.io/Foo", r#"impersonating a non-lowercase key in extra is not allowed: "acme.io/Foo""#),
+    ] {
+        let extra = [(key.to_owned(), vec!["v".to_owned()])].into();
+        let wanted = UserInfo { name: "jane".to_owned(), extra, ..UserInfo::default() };
+        let found = impersonate::plans(&wanted, &eve, true);
+        assert!(found[0].steps.iter().any(|s| asked(s).contains(why)), "{key}: {found:?}");
+    }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ironkeel_auth::{
-    AbacPolicies, Attributes, AuthError, AuthorizationMode, Authorizer, AuthorizerKind, Decision, KeySet, OidcConfig,
-    UserInfo, WebhookRules, read_authentication, read_authorization,
+    AbacPolicies, Attributes, AuthError, AuthorizationMode, Authorizer, AuthorizerKind, ClaimMapping, Decision, KeySet,
+    OidcConfig, UserInfo, WebhookRules, read_authentication, read_authorization,
 };
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
@@ -70,7 +70,8 @@ fn authorizers_are_read_in_their_order() {
     says(file("- {type: RBAC, name: a, webhook: {}}\n"), "may only be specified when type=Webhook");
     says(read_authorization("apiVersion: v1\nkind: Pod\n"), "no kind \"Pod\" is registered for version \"v1\"");
     let bad = |from: &str, to: &str| read_authorization(&text.replace(from, to));
-    says(bad("KubeConfigFile,", "InClusterConfig,"), "InClusterConfig");
+    let why = "can only be set when type=KubeConfigFile";
+    says(bad("KubeConfigFile,", "InClusterConfig,"), why);
     says(bad("failurePolicy: Deny", "failurePolicy: Maybe"), "authorizers[1].failurePolicy: Unsupported value");
     says(
         bad("subjectAccessReviewVersion: v1\n", "subjectAccessReviewVersion: v2\n"),
@@ -167,8 +168,8 @@ fn policies_of_abac_allow_what_their_lines_say() {
     check(&old, "create", "any pods", false);
     let bob = Attributes::for_resource(&dev, "get", "", "v1", "nodes");
     assert_eq!(authorizer.authorize(&bob), Decision::NoOpinion("No policy matched.".into()));
-    let (rules, _) = authorizer.rules_for(&dev, "shop");
-    assert!(rules.iter().any(|r| r.resources == ["pods"] && r.verbs == ["get", "list", "watch"]));
+    let known = authorizer.rules_for(&dev, "shop");
+    assert!(known[0].rules.iter().any(|r| r.resources == ["pods"] && r.verbs == ["get", "list", "watch"]));
     says(AbacPolicies::parse("\n{]\n"), "error reading policy file on line 2");
     says(
         AbacPolicies::parse("{\"apiVersion\":\"abac.authorization.kubernetes.io/v1beta1\",\"kind\":\"Pod\"}"),
@@ -194,13 +195,18 @@ impl Issuer {
     }
 
     fn ask(&self, oidc: &OidcConfig, more: Value) -> Result<UserInfo, AuthError> {
+        self.ask_with(oidc, &json!({ "alg": "ES256", "kid": "k" }), more)
+    }
+
+    fn ask_with(&self, oidc: &OidcConfig, header: &Value, more: Value) -> Result<UserInfo, AuthError> {
         let mut claims = json!({ "iss": "https://issuer.example", "aud": ["client"], "exp": 2000, "sub": "s" });
         claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", part(&json!({ "alg": "ES256", "kid": "k" })), part(&claims));
+        let signed = format!("{}.{}", part(header), part(&claims));
         let signature = self.key.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
         let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature));
-        oidc.authenticate(&self.keys, &token, 1000).map(|who| who.user)
+        let claims = oidc.verify(&oidc.issuer, &self.keys, &token, 1000)?;
+        oidc.identify(&claims).map(|who| who.user)
     }
 }
 
@@ -314,4 +320,46 @@ fn a_configuration_of_issuers_says_all_that_is_wrong() {
         format!("{HEAD}kind: AuthenticationConfiguration\nanonymous: {{enabled: false, conditions: [{{path: /a}}]}}\n");
     says(read(&off), "anonymous.conditions: Invalid value");
     says(read(&format!("{good}colour: red\n")), "unknown field `colour`");
+}
+
+#[test]
+fn a_token_that_demands_unknown_extensions_is_refused() {
+    let issuer = Issuer::new();
+    let mut oidc = OidcConfig::new("https://issuer.example", "client");
+    oidc.algorithms = vec!["ES256".to_owned()];
+    let ask = |header: Value| issuer.ask_with(&oidc, &header, json!({}));
+    assert!(ask(json!({ "alg": "ES256", "kid": "k", "b64": true })).is_ok());
+    for crit in [json!(["exp"]), json!([]), json!("exp"), json!(["b64"])] {
+        let refused = ask(json!({ "alg": "ES256", "kid": "k", "crit": crit, "exp": 1 })).unwrap_err();
+        assert!(matches!(refused, AuthError::CriticalHeader), "{crit}: {refused}");
+    }
+    for alg in ["none", "ES512", "HS256", "EdDSA"] {
+        assert!(ask(json!({ "alg": alg, "kid": "k" })).is_err(), "{alg}");
+    }
+}
+
+#[test]
+fn groups_may_stand_elsewhere() {
+    let mut oidc = OidcConfig::new("https://issuer.example", "client");
+    let claims = json!({ "_claim_names": { "groups": "src1", "rest": "src2" },
+        "_claim_sources": { "src1": { "endpoint": "https://elsewhere/groups", "access_token": "t" }, "src3": { "JWT": "a.b.c" } } });
+    assert_eq!(oidc.distributed_groups(&claims).unwrap(), None, "no groups are wanted");
+    oidc.groups = ClaimMapping::Claim { name: "groups".to_owned(), prefix: String::new() };
+    let found = oidc.distributed_groups(&claims).unwrap().unwrap();
+    assert_eq!(
+        (found.name.as_str(), found.endpoint.as_str(), found.access_token.as_str()),
+        ("groups", "https://elsewhere/groups", "t")
+    );
+    assert!(!format!("{found:?}").contains("\"t\""));
+    let with = |key: &str, value: Value| {
+        let mut claims = claims.clone();
+        claims[key] = value;
+        oidc.distributed_groups(&claims)
+    };
+    assert_eq!(with("groups", json!(["own"])).unwrap(), None, "they stand here");
+    assert_eq!(with("_claim_names", json!({ "other": "src1" })).unwrap(), None);
+    assert_eq!(with("_claim_names", json!({ "groups": "src3" })).unwrap(), None, "aggregated claims are not read");
+    says(with("_claim_names", json!({ "groups": "src2" })), "contained a source src2 missing in _claims_sources");
+    says(with("_claim_names", json!("src1")), "error parsing distributed claim names");
+    says(with("_claim_sources", json!([])), "could not parse claim sources");
 }

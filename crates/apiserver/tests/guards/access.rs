@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Cluster, Http, cluster};
 
-const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+pub(crate) const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
 /// Lets a user do something in the namespace `default`.
 pub(crate) async fn grant(admin: &Http, user: &str, verbs: &[&str], group: &str, resources: &[&str]) {

@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod access;
+mod acting;
 mod authorizers;
 mod connections;
 mod delegates;
+mod escalation;
 #[path = "../support/mod.rs"]
 mod support;
 mod wire;

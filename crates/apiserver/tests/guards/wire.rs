@@ -84,3 +84,44 @@ where
     });
     address
 }
+
+/// A TLS server on the loopback address: its address, and its certificate in PEM. It answers a path and an
+/// `Authorization` with a status and a body.
+pub(crate) async fn secure<F>(answer: F) -> (SocketAddr, String)
+where
+    F: Fn(&str, &str) -> (u16, String) + Send + Sync + 'static,
+{
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let tls = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![cert.der().clone()],
+            rustls_pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        )
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answer = Arc::new(answer);
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let (acceptor, answer) = (acceptor.clone(), answer.clone());
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(socket).await else { return };
+                let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+                    let given =
+                        request.headers().get("authorization").and_then(|v| v.to_str().ok()).unwrap_or_default();
+                    let (status, text) = answer(request.uri().path(), given);
+                    let response = Response::builder().status(status).body(Full::new(Bytes::from(text))).unwrap();
+                    async move { Ok::<_, std::convert::Infallible>(response) }
+                });
+                let _ =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    (address, cert.pem())
+}

@@ -125,6 +125,12 @@ async fn refusals_impersonation_and_unknown_callers_are_recorded() {
     assert_eq!(events[1]["user"]["username"], "admin");
     assert_eq!(events[1]["impersonatedUser"]["username"], "bob");
     assert_eq!(events[1]["responseObject"]["reason"], "NotFound");
+    assert!(events[1]["authenticationMetadata"].is_null(), "the old way leaves no constraint");
+    let headers = [("audit-id", "id-constrained"), ("impersonate-user", "bob")];
+    // Whoever the old way has not served yet is asked about the narrower ways first.
+    a.cluster.as_user("root", &["system:masters"]).send(Method::GET, path, &headers, "").await;
+    let constraint = json!({ "impersonationConstraint": "impersonate:user-info" });
+    assert_eq!(a.of("id-constrained")[1]["authenticationMetadata"], constraint);
     let nobody = a.cluster.as_user("x", &["system:nobody"]);
     let answer = nobody.send(Method::GET, path, &[("audit-id", "id-nobody")], "").await;
     assert_eq!(answer.headers["audit-id"], "id-nobody");

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use http::Method;
-use ironkeel_apiserver::Feature;
+use ironkeel_apiserver::{Configuration, Feature};
 use serde_json::json;
 
 use crate::support::{Answer, start_tuned};
@@ -15,6 +15,10 @@ const DOCUMENTED: &[(&str, &str, &str, &[&str])] = &[
     ("apiserver_admission_controller_admission_duration_seconds", "histogram", "STABLE", &["name", "operation", "rejected", "type"]),
     ("apiserver_admission_step_admission_duration_seconds", "histogram", "STABLE", &["operation", "rejected", "type"]),
     ("apiserver_admission_webhook_admission_duration_seconds", "histogram", "STABLE", &["name", "operation", "rejected", "type"]),
+    ("apiserver_authentication_config_controller_automatic_reload_last_timestamp_seconds", "gauge", "BETA", &["apiserver_id_hash", "status"]),
+    ("apiserver_authentication_config_controller_automatic_reloads_total", "counter", "BETA", &["apiserver_id_hash", "status"]),
+    ("apiserver_authorization_config_controller_automatic_reload_last_timestamp_seconds", "gauge", "BETA", &["apiserver_id_hash", "status"]),
+    ("apiserver_authorization_config_controller_automatic_reloads_total", "counter", "BETA", &["apiserver_id_hash", "status"]),
     ("apiserver_cel_compilation_duration_seconds", "histogram", "BETA", &[]),
     ("apiserver_cel_evaluation_duration_seconds", "histogram", "BETA", &[]),
     ("apiserver_current_inflight_requests", "gauge", "STABLE", &["request_kind"]),
@@ -48,13 +52,8 @@ const DOCUMENTED: &[(&str, &str, &str, &[&str])] = &[
     ("registered_metrics_total", "counter", "BETA", &["deprecated_version", "stability_level"]),
 ];
 
-/// Documented, but about what this server does not have: queues of its own (the controllers' process shows theirs), and
-/// authentication and authorization files that are read anew.
+/// Documented, but about what this server does not have: queues of its own (the controllers' process shows theirs).
 const ELSEWHERE: &[&str] = &[
-    "apiserver_authentication_config_controller_automatic_reload_last_timestamp_seconds",
-    "apiserver_authentication_config_controller_automatic_reloads_total",
-    "apiserver_authorization_config_controller_automatic_reload_last_timestamp_seconds",
-    "apiserver_authorization_config_controller_automatic_reloads_total",
     "running_managed_controllers",
     "workqueue_adds_total",
     "workqueue_depth",
@@ -161,6 +160,11 @@ async fn what_is_promised_is_shown_once_it_has_happened() {
     let query = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
     let mut watch = admin.watch(&format!("{maps}?{query}")).await;
     while watch.event().await.0 != "BOOKMARK" {}
+    for which in [Configuration::Authentication, Configuration::Authorization] {
+        c.api.configured(which, "old");
+        c.api.reconfigured(which, None);
+        c.api.reconfigured(which, Some("new"));
+    }
 
     let mut page = shown(&admin.get("/metrics").await);
     assert!(!page.contains_key("kubernetes_healthcheck"), "health checks have a page of their own");
@@ -204,6 +208,13 @@ async fn what_is_promised_is_shown_once_it_has_happened() {
     );
     line("apiserver_cache_list_total{group=\"\",resource=\"configmaps\",index=\"\"} 1");
     line("apiserver_watch_cache_initializations_total{group=\"\",resource=\"configmaps\"} 1");
+    line(
+        "apiserver_authentication_config_controller_automatic_reloads_total{status=\"failure\",apiserver_id_hash=\"\"} 1",
+    );
+    let new = "11507a0e2f5e69d5dfa40a62a1bd7b6ee57e6bcd85c67c9b8431b36fff21c437";
+    line(&format!(
+        "apiserver_authorization_config_controller_last_config_info{{apiserver_id_hash=\"\",hash=\"sha256:{new}\"}} 1"
+    ));
     line("kubernetes_feature_enabled{name=\"ComponentFlagz\",stage=\"BETA\"} 1");
     assert!(text.contains("\napiserver_storage_size_bytes{storage_cluster_id=\"etcd-0\"} "), "{text}");
 }

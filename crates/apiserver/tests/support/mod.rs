@@ -169,6 +169,11 @@ impl Answer {
 }
 
 impl Http {
+    /// A client of one's own identity.
+    pub fn over(service: InProcess) -> Http {
+        Http { service }
+    }
+
     pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
         let mut request = Request::builder().method(method).uri(path);
         for (k, v) in headers {

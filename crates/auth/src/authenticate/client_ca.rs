@@ -2,8 +2,8 @@
 //! (a proxy that vouches for a user in headers).
 //!
 //! The handshake only proves that the peer has the key; chains are verified here, once a connection,
-//! against each authority apart. A certificate of the front-proxy authority never names a user, and
-//! one of the cluster authority never vouches for another.
+//! against each authority apart. A certificate that the front-proxy authority alone signed never names a user,
+//! and one that the cluster authority alone signed never vouches for another.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -160,18 +160,24 @@ impl ClientCertificates {
         let Some((leaf, intermediates)) = chain.split_first() else { return Ok(Peer::default()) };
         let now = UnixTime::now();
         let authorities = self.0.load();
+        let mut front_proxy = false;
         if let Some((verifier, config)) = &authorities.front_proxy
             && verifier.verify_client_cert(leaf, intermediates, now).is_ok()
         {
             let name = identity_of_certificate(leaf)?.map(|u| u.name).unwrap_or_default();
-            if config.allowed_names.is_empty() || config.allowed_names.contains(&name) {
-                return Ok(Peer { user: None, front_proxy: true, expires: end_of_chain(chain) });
-            }
+            front_proxy = config.allowed_names.is_empty() || config.allowed_names.contains(&name);
         }
-        let Some((verifier, _)) = &authorities.client else { return Ok(Peer::default()) };
-        verifier.verify_client_cert(leaf, intermediates, now).map_err(|_| AuthError::UntrustedCertificate)?;
-        let user = identity_of_certificate(leaf)?.map(Arc::new);
-        Ok(Peer { user, front_proxy: false, expires: end_of_chain(chain) })
+        // Where one authority signs both, a proxy that names nobody is itself.
+        let known = authorities.client.as_ref().map(|(verifier, _)| {
+            verifier.verify_client_cert(leaf, intermediates, now).map_err(|_| AuthError::UntrustedCertificate)
+        });
+        let user = match known {
+            None if !front_proxy => return Ok(Peer::default()),
+            Some(Err(error)) if !front_proxy => return Err(error),
+            Some(Ok(_)) => identity_of_certificate(leaf)?.map(Arc::new),
+            None | Some(Err(_)) => None,
+        };
+        Ok(Peer { user, front_proxy, expires: end_of_chain(chain) })
     }
 
     /// The user that a front proxy's headers name; ask only for such a peer.

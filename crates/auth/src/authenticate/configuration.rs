@@ -381,7 +381,7 @@ fn extra_key(key: &str, path: &str, f: &mut Fields) {
     match key.split_once('/') {
         Some((domain, rest)) if !domain.is_empty() && !rest.is_empty() => {
             if !configuration::is_subdomain(&domain.to_lowercase()) {
-                f.invalid(path, domain, "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character");
+                f.invalid(path, domain, configuration::NOT_A_SUBDOMAIN);
             }
             if ["kubernetes.io", "k8s.io"].iter().any(|d| domain == *d || domain.ends_with(&format!(".{d}"))) {
                 f.invalid(path, key, "k8s.io, kubernetes.io and their subdomains are reserved for Kubernetes use");

@@ -29,7 +29,7 @@ use static_tokens::StaticTokens;
 pub use client_ca::{ClientCertificates, Peer, RequestHeaderConfig};
 pub use configuration::{AnonymousRule, AuthenticationConfiguration, read_authentication};
 pub use legacy_token::TokenUse;
-pub use oidc::{ClaimMapping, OidcConfig, ValidationRule};
+pub use oidc::{ClaimMapping, DistributedClaim, OidcConfig, ValidationRule};
 pub use x509::identity_of_certificate;
 
 /// Tells the time, Unix seconds.

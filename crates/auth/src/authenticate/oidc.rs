@@ -1,11 +1,14 @@
 //! ID tokens of OpenID Connect (`--oidc-*`, AuthenticationConfiguration): claims become a user.
 //!
-//! Fetching the issuer's keys is the API server's work; what a token must say is decided here. Claims
-//! that stand elsewhere (distributed claims) are not fetched.
+//! Fetching the issuer's keys is the API server's work, and so is fetching groups that stand elsewhere
+//! (distributed claims); what a token must say, and where they stand, is decided here.
+
+use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ironkeel_expr::Program;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Authenticated, claims};
@@ -72,6 +75,38 @@ pub struct OidcConfig {
     pub ca_pem: String,
 }
 
+/// A claim that stands elsewhere, in a token that is to be fetched.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DistributedClaim {
+    /// The claim.
+    pub name: String,
+    /// Where to ask.
+    pub endpoint: String,
+    /// The bearer token to ask with; may be empty.
+    pub access_token: String,
+}
+
+impl std::fmt::Debug for DistributedClaim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DistributedClaim({} at {})", self.name, self.endpoint)
+    }
+}
+
+#[derive(Deserialize)]
+struct Source {
+    #[serde(default)]
+    endpoint: String,
+    #[serde(default)]
+    access_token: String,
+}
+
+/// The issuer that leaves the scheme out (OpenID Connect Core 1.0, 15.6.2).
+const GOOGLE: &str = "accounts.google.com";
+
+fn same_issuer(said: &str, wanted: &str) -> bool {
+    said == wanted || said == GOOGLE && wanted.strip_prefix("https://") == Some(GOOGLE)
+}
+
 fn refused(why: impl Into<String>) -> AuthError {
     AuthError::IdToken(why.into())
 }
@@ -103,22 +138,21 @@ impl OidcConfig {
 
     /// Whether a token says that it is this issuer's.
     pub fn issued(&self, token: &str) -> bool {
-        KeySet::unverified_issuer(token).is_some_and(|iss| iss == self.issuer)
+        Self::unverified_issuer(token).is_some_and(|iss| iss == self.issuer)
     }
 
-    /// The user of a token at `now` (Unix seconds). The audiences are empty: an ID token is good for
-    /// this API server.
+    /// What a token says, verified by the keys of `issuer` (this one, or another that answers for a claim).
     ///
     /// # Errors
-    /// A token that is refused.
-    pub fn authenticate(&self, keys: &KeySet, token: &str, now: i64) -> Result<Authenticated, AuthError> {
+    /// Why it is not accepted.
+    pub fn verify(&self, issuer: &str, keys: &KeySet, token: &str, now: i64) -> Result<Value, AuthError> {
         let header = token.split('.').next().and_then(|h| URL_SAFE_NO_PAD.decode(h).ok());
         let header: Value = header.and_then(|h| serde_json::from_slice(&h).ok()).ok_or(AuthError::MalformedToken)?;
         if !self.algorithms.iter().any(|a| header["alg"] == a.as_str()) {
             return Err(AuthError::InvalidSignature);
         }
         let claims: Value = keys.verify_as(token)?;
-        if claims["iss"] != self.issuer.as_str() {
+        if !claims["iss"].as_str().is_some_and(|said| same_issuer(said, issuer)) {
             return Err(AuthError::UnknownToken);
         }
         let audiences = match &claims["aud"] {
@@ -136,8 +170,48 @@ impl OidcConfig {
         if time("nbf").is_some_and(|nbf| now + LEEWAY_SECONDS < nbf) {
             return Err(AuthError::NotYetValid);
         }
-        let user = self.user(&claims)?;
-        Ok(Authenticated { user, audiences: Vec::new() })
+        Ok(claims)
+    }
+
+    /// Where the groups stand, if not in the token itself (OpenID Connect Core 1.0, 5.6.2).
+    ///
+    /// # Errors
+    /// The token names a source and does not say where it is.
+    pub fn distributed_groups(&self, claims: &Value) -> Result<Option<DistributedClaim>, AuthError> {
+        let ClaimMapping::Claim { name, .. } = &self.groups else { return Ok(None) };
+        let wrong = |why: String| refused(format!("could not expand distributed claims: {why}"));
+        let names = match claims.get("_claim_names") {
+            Some(names) if claims.get(name).is_none() => names,
+            _ => return Ok(None),
+        };
+        let names: BTreeMap<String, String> = serde_json::from_value(names.clone())
+            .map_err(|e| wrong(format!("oidc: error parsing distributed claim names: {e}")))?;
+        let sources = claims.get("_claim_sources").ok_or_else(|| wrong("oidc: no claim sources".to_owned()))?;
+        let sources: BTreeMap<String, Source> = serde_json::from_value(sources.clone())
+            .map_err(|e| wrong(format!("oidc: could not parse claim sources: {e}")))?;
+        let Some(named) = names.get(name) else { return Ok(None) };
+        let missing = || wrong(format!("id token _claim_names contained a source {named} missing in _claims_sources"));
+        let source = sources.get(named).ok_or_else(missing)?;
+        // Without an address it may be an aggregated claim, which is not read.
+        Ok((!source.endpoint.is_empty()).then(|| DistributedClaim {
+            name: name.clone(),
+            endpoint: source.endpoint.clone(),
+            access_token: source.access_token.clone(),
+        }))
+    }
+
+    /// The issuer that a token claims to be of; nothing is verified.
+    pub fn unverified_issuer(token: &str) -> Option<String> {
+        let said = KeySet::unverified_issuer(token)?;
+        Some(if said == GOOGLE { format!("https://{GOOGLE}") } else { said })
+    }
+
+    /// The user that verified claims stand for.
+    ///
+    /// # Errors
+    /// Claims that are absent, or not as they must be.
+    pub fn identify(&self, claims: &Value) -> Result<Authenticated, AuthError> {
+        Ok(Authenticated { user: self.user(claims)?, audiences: Vec::new() })
     }
 
     fn user(&self, claims: &Value) -> Result<UserInfo, AuthError> {

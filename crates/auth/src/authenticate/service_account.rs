@@ -94,7 +94,7 @@ impl ServiceAccountTokens {
         if now > claims.exp + LEEWAY_SECONDS {
             return Err(AuthError::Expired);
         }
-        if now < claims.nbf - LEEWAY_SECONDS {
+        if now < claims.nbf.max(claims.iat) - LEEWAY_SECONDS {
             return Err(AuthError::NotYetValid);
         }
         let audiences: Vec<String> = accepted.iter().filter(|a| claims.aud.contains(a)).cloned().collect();

@@ -92,7 +92,7 @@ pub enum AuthorizerKind {
 #[derive(Clone, Debug)]
 pub struct WebhookRules {
     /// Where it is.
-    pub kubeconfig: PathBuf,
+    pub kubeconfig: Option<PathBuf>,
     /// `v1` or `v1beta1` of the review.
     pub version: String,
     /// How long it may take.
@@ -213,9 +213,12 @@ impl Webhook {
         let connection = self.connection_info.unwrap_or_default();
         let path = format!("{at}.connectionInfo.type");
         let file = match connection.kind.as_str() {
-            "KubeConfigFile" => kubeconfig(connection.kube_config_file.as_deref(), at, f),
+            "KubeConfigFile" => Some(kubeconfig(connection.kube_config_file.as_deref(), at, f)?),
             "InClusterConfig" => {
-                f.invalid(&path, "InClusterConfig", "is not supported here; use KubeConfigFile");
+                if let Some(file) = &connection.kube_config_file {
+                    let path = format!("{at}.connectionInfo.kubeConfigFile");
+                    f.invalid(&path, &file.display().to_string(), "can only be set when type=KubeConfigFile");
+                }
                 None
             }
             other => {
@@ -227,7 +230,7 @@ impl Webhook {
         let conditions = MatchConditions::compile(expressions, at, f);
         let ttl = |keep: Option<bool>, ttl| if keep.unwrap_or(true) { ttl } else { Duration::ZERO };
         Some(WebhookRules {
-            kubeconfig: file?,
+            kubeconfig: file,
             version: self.subject_access_review_version,
             timeout,
             authorized_ttl: ttl(self.cache_authorized_requests, authorized_ttl),

@@ -20,8 +20,9 @@ use crate::UserInfo;
 
 pub use abac::AbacPolicies;
 pub use configuration::{AuthorizerEntry, AuthorizerKind, WebhookRules, read_authorization};
-pub use escalation::EscalationError;
+pub use escalation::{EscalationError, bind, escalate, only_collected};
 pub use match_conditions::MatchConditions;
+pub use rbac::aggregate;
 pub use rules::{PolicyRule, covers};
 
 use node::NodeAuthorizer;
@@ -150,6 +151,28 @@ pub enum AuthorizationMode {
 }
 
 impl AuthorizationMode {
+    /// Upstream's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            AuthorizationMode::AlwaysAllow => "AlwaysAllow",
+            AuthorizationMode::AlwaysDeny => "AlwaysDeny",
+            AuthorizationMode::Node => "Node",
+            AuthorizationMode::Rbac => "RBAC",
+            AuthorizationMode::Abac => "ABAC",
+        }
+    }
+
+    /// What an authorizer is called where nobody names it.
+    pub fn default_name(self) -> &'static str {
+        match self {
+            AuthorizationMode::AlwaysAllow => "alwaysallow",
+            AuthorizationMode::AlwaysDeny => "alwaysdeny",
+            AuthorizationMode::Node => "node",
+            AuthorizationMode::Rbac => "rbac",
+            AuthorizationMode::Abac => "abac",
+        }
+    }
+
     /// The mode of this name: `RBAC`, `Node`, …
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
@@ -189,6 +212,11 @@ impl Authorizer {
         }
     }
 
+    /// Those that are asked, in order.
+    pub fn modes(&self) -> Arc<Vec<AuthorizationMode>> {
+        self.modes.load_full()
+    }
+
     /// Goes by these modes from now on.
     pub fn set_modes(&self, modes: Vec<AuthorizationMode>) {
         self.modes.store(Arc::new(modes));
@@ -204,15 +232,19 @@ impl Authorizer {
         if attributes.user.in_group(UserInfo::MASTERS) {
             return Decision::Allow(self.nothing.clone());
         }
-        let mut refused = self.nothing.clone();
+        let mut reasons: Vec<Arc<str>> = Vec::new();
         for mode in self.modes.load().iter() {
             match self.authorize_by(*mode, attributes) {
                 Decision::NoOpinion(reason) if reason.is_empty() => {}
-                Decision::NoOpinion(reason) => refused = reason,
+                Decision::NoOpinion(reason) => reasons.push(reason),
                 decided => return decided,
             }
         }
-        Decision::NoOpinion(refused)
+        match reasons.len() {
+            0 => Decision::NoOpinion(self.nothing.clone()),
+            1 => Decision::NoOpinion(reasons.remove(0)),
+            _ => Decision::NoOpinion(reasons.join("\n").into()),
+        }
     }
 
     /// What one mode alone says; members of `system:masters` are none of its business.
@@ -225,31 +257,57 @@ impl Authorizer {
             AuthorizationMode::AlwaysDeny => no("Everything is forbidden."),
             AuthorizationMode::Node => match attributes.user.node().map(|n| self.node.authorize(n, attributes)) {
                 Some(Ok(())) => yes(),
-                Some(Err(reason)) => no(reason),
+                Some(Err(reason)) => no(&reason),
                 None => no(""),
             },
-            AuthorizationMode::Rbac => self.rbac.authorize(attributes).map_or_else(|| no(""), Decision::Allow),
+            AuthorizationMode::Rbac => match self.rbac.authorize(attributes) {
+                Ok(reason) => Decision::Allow(reason),
+                Err(reason) => no(&reason.unwrap_or_default()),
+            },
             AuthorizationMode::Abac if self.abac.load().allow(attributes) => yes(),
             AuthorizationMode::Abac => no("No policy matched."),
         }
     }
 
-    /// All rules that hold for a user in a namespace (SelfSubjectRulesReview); the second value
-    /// says whether there may be more that no rule lists (a kubelet's).
-    pub fn rules_for(&self, user: &UserInfo, namespace: &str) -> (Vec<PolicyRule>, bool) {
-        if user.in_group(UserInfo::MASTERS) {
-            return (PolicyRule::everything(), false);
-        }
-        let modes = self.modes.load();
-        let mut rules = Vec::new();
-        for mode in modes.iter() {
-            match mode {
-                AuthorizationMode::Rbac => rules.extend(self.rbac.rules_for(user, namespace)),
-                AuthorizationMode::Abac => rules.extend(self.abac.load().rules_for(user, namespace)),
-                AuthorizationMode::AlwaysAllow => rules.extend(PolicyRule::everything()),
-                AuthorizationMode::AlwaysDeny | AuthorizationMode::Node => {}
+    /// What one authorizer knows of all that `user` may in `namespace`.
+    pub fn rules_by(&self, mode: AuthorizationMode, user: &UserInfo, namespace: &str) -> Resolved {
+        let all = |rules| Resolved { rules, ..Resolved::default() };
+        match mode {
+            AuthorizationMode::Rbac => {
+                let held = self.rbac.held(user, namespace);
+                let errors: Vec<String> = held.missing.iter().map(|(kind, name)| rbac::not_found(kind, name)).collect();
+                let error = (!errors.is_empty()).then(|| aggregate(errors));
+                Resolved { rules: held.rules, incomplete: false, error }
             }
+            AuthorizationMode::Abac => all(self.abac.load().rules_for(user, namespace)),
+            AuthorizationMode::AlwaysAllow => all(PolicyRule::everything()),
+            AuthorizationMode::Node if user.node().is_some() => {
+                Resolved::unresolved("node authorizer does not support user rule resolution")
+            }
+            AuthorizationMode::AlwaysDeny | AuthorizationMode::Node => Resolved::default(),
         }
-        (rules, user.node().is_some() && modes.contains(&AuthorizationMode::Node))
+    }
+
+    /// What the authorizers know of all that `user` may in `namespace`, in their order.
+    pub fn rules_for(&self, user: &UserInfo, namespace: &str) -> Vec<Resolved> {
+        self.modes.load().iter().map(|mode| self.rules_by(*mode, user, namespace)).collect()
+    }
+}
+
+/// What an authorizer knows of all that somebody may.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// The rules.
+    pub rules: Vec<PolicyRule>,
+    /// There may be more.
+    pub incomplete: bool,
+    /// What went wrong.
+    pub error: Option<String>,
+}
+
+impl Resolved {
+    /// Of an authorizer that cannot say.
+    pub fn unresolved(why: &str) -> Self {
+        Resolved { incomplete: true, error: Some(why.to_owned()), ..Resolved::default() }
     }
 }

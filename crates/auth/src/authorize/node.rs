@@ -4,9 +4,10 @@
 //! namespace it is about: kubelets ask rarely (they watch), and pods change all the time, so an
 //! index by version would be rebuilt far more often than it is read.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use ironkeel_object::{ObjectMeta, ObjectSource, Value};
+use ironkeel_object::{FieldSelector, ObjectMeta, ObjectSource, Value};
 use ironkeel_schema::{Resource, resource};
 
 use super::{Attributes, PolicyRule};
@@ -17,13 +18,21 @@ pub(super) struct NodeAuthorizer {
     rules: Vec<PolicyRule>,
     pods: &'static Resource,
     volumes: &'static Resource,
-    claims: &'static Resource,
     attachments: &'static Resource,
+    slices: &'static Resource,
+    certificates: Option<&'static Resource>,
 }
 
-type Answer = Result<(), &'static str>;
+/// A refusal says why, or nothing.
+type Answer = Result<(), Cow<'static, str>>;
 
-const NO_RELATION: &str = "no relationship found between node and this object";
+fn no(why: &'static str) -> Answer {
+    Err(Cow::Borrowed(why))
+}
+
+fn unrelated(node: &str) -> Answer {
+    Err(format!("no relationship found between node '{node}' and this object").into())
+}
 
 impl NodeAuthorizer {
     pub(super) fn new(source: Arc<dyn ObjectSource>) -> Self {
@@ -33,105 +42,153 @@ impl NodeAuthorizer {
             rules: bootstrap::node_rules(),
             pods: row("", "pods"),
             volumes: row("", "persistentvolumes"),
-            claims: row("", "persistentvolumeclaims"),
             attachments: row("storage.k8s.io", "volumeattachments"),
+            slices: row("resource.k8s.io", "resourceslices"),
+            certificates: resource("certificates.k8s.io", "v1beta1", "podcertificaterequests"),
         }
     }
 
-    /// `Err` says why the node authorizer does not allow it.
     pub(super) fn authorize(&self, node: &str, a: &Attributes<'_>) -> Answer {
         if !a.resource_request {
-            return Err("");
+            return no("");
         }
         match (a.group, a.resource) {
-            ("", "secrets" | "configmaps") => self.read_one(node, a, &["get", "list", "watch"]),
-            ("", "persistentvolumeclaims") if a.subresource == "status" => self.status(node, a),
-            ("", "persistentvolumeclaims" | "persistentvolumes") => self.read_one(node, a, &["get"]),
-            ("resource.k8s.io", "resourceclaims") => self.read_one(node, a, &["get"]),
-            ("storage.k8s.io", "volumeattachments") => self.read_one(node, a, &["get"]),
-            ("", "serviceaccounts") if a.subresource == "token" => self.token(node, a),
-            ("", "serviceaccounts") => self.read_one(node, a, &["get"]),
+            ("", "secrets" | "configmaps") => self.read_one(node, a),
+            ("", "persistentvolumeclaims") if a.subresource == "status" => match a.verb {
+                "update" | "patch" => self.ask(node, a),
+                _ => no("can only get/update/patch this type"),
+            },
+            ("", "persistentvolumeclaims" | "persistentvolumes")
+            | ("resource.k8s.io", "resourceclaims")
+            | ("storage.k8s.io", "volumeattachments") => self.get_one(node, a),
+            ("", "serviceaccounts") if a.verb == "get" && a.subresource.is_empty() => self.read_one(node, a),
+            ("", "serviceaccounts") => self.token(node, a),
             ("coordination.k8s.io", "leases") => lease(node, a),
-            ("storage.k8s.io", "csinodes") => {
-                own(node, a, "can only access CSINode with the same name as the requesting node")
-            }
-            ("resource.k8s.io", "resourceslices") => resource_slices(node, a),
-            ("", "nodes") => nodes(node, a, &self.rules),
+            ("storage.k8s.io", "csinodes") => csi_node(node, a),
+            ("resource.k8s.io", "resourceslices") => self.slice(node, a),
+            ("certificates.k8s.io", "podcertificaterequests") => self.certificate(node, a),
+            ("", "nodes") => nodes(node, a),
             ("", "pods") => self.own_pods(node, a),
-            _ => by_rules(&self.rules, a),
+            _ if self.rules.iter().any(|r| r.allows(a)) => Ok(()),
+            _ => no(""),
         }
     }
 
-    fn read_one(&self, node: &str, a: &Attributes<'_>, verbs: &[&str]) -> Answer {
-        if !verbs.contains(&a.verb) {
-            return Err("can only read this resource");
+    fn ask(&self, node: &str, a: &Attributes<'_>) -> Answer {
+        if a.name.is_empty() {
+            return no("No Object name found");
+        }
+        if self.related(node, a) { Ok(()) } else { unrelated(node) }
+    }
+
+    fn get_one(&self, node: &str, a: &Attributes<'_>) -> Answer {
+        if a.verb != "get" {
+            return no("can only get individual resources of this type");
         }
         if !a.subresource.is_empty() {
-            return Err("cannot access subresources of this resource");
+            return no("cannot get subresource");
         }
-        if a.name.is_empty() {
-            return Err("No Object name found");
-        }
-        if self.related(node, a) { Ok(()) } else { Err(NO_RELATION) }
+        self.ask(node, a)
     }
 
-    fn status(&self, node: &str, a: &Attributes<'_>) -> Answer {
-        let verb = ["get", "update", "patch"].contains(&a.verb);
-        if verb && self.related(node, a) { Ok(()) } else { Err(NO_RELATION) }
+    fn read_one(&self, node: &str, a: &Attributes<'_>) -> Answer {
+        if !matches!(a.verb, "get" | "list" | "watch") {
+            return no("can only read resources of this type");
+        }
+        if !a.subresource.is_empty() {
+            return no("cannot read subresource");
+        }
+        if a.namespace.is_empty() {
+            return no("can only read namespaced object of this type");
+        }
+        self.ask(node, a)
     }
 
     fn token(&self, node: &str, a: &Attributes<'_>) -> Answer {
-        if a.verb != "create" {
-            return Err("can only create tokens for individual service accounts");
+        if a.verb != "create" || a.name.is_empty() {
+            return no("can only create tokens for individual service accounts");
         }
-        if self.related(node, a) { Ok(()) } else { Err(NO_RELATION) }
+        if a.subresource != "token" {
+            return no("can only create token subresource of serviceaccount");
+        }
+        self.ask(node, a)
     }
 
     fn own_pods(&self, node: &str, a: &Attributes<'_>) -> Answer {
-        match (a.verb, a.subresource) {
-            ("list" | "watch", "") => {
-                let own = a.field_selector.split(',').any(|t| {
-                    let value = t.strip_prefix("spec.nodeName=").map(|v| v.strip_prefix('=').unwrap_or(v));
-                    value == Some(node)
-                });
-                if own { Ok(()) } else { Err("can only list/watch pods with spec.nodeName field selector") }
-            }
-            ("get", "") => {
-                let pod = self.source.get(self.pods, a.namespace, a.name);
-                // A pod that is gone is told as 404, which gives nothing away.
-                if pod.is_none_or(|p| on_node(&p, node)) { Ok(()) } else { Err(NO_RELATION) }
-            }
+        match (a.subresource, a.verb) {
+            ("", "get") => self.get_one(node, a),
+            ("", "list" | "watch") if selects(a, "spec.nodeName", node) => Ok(()),
+            ("", "list" | "watch") if !a.name.is_empty() => self.ask(node, a),
+            ("", "list" | "watch") => no("can only list/watch pods with spec.nodeName field selector"),
             // NodeRestriction admission narrows these to the node's own pods.
-            _ => by_rules(&self.rules, a),
+            ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => Ok(()),
+            _ => no(""),
         }
     }
 
+    fn slice(&self, node: &str, a: &Attributes<'_>) -> Answer {
+        if !a.subresource.is_empty() {
+            return no("cannot authorize ResourceSlice subresources");
+        }
+        match a.verb {
+            // NodeRestriction admission compares the slice's node.
+            "create" => Ok(()),
+            "get" | "update" | "patch" | "delete" => self.ask(node, a),
+            "list" | "watch" | "deletecollection" if selects(a, "spec.nodeName", node) => Ok(()),
+            "list" | "watch" | "deletecollection" => {
+                no("can only list/watch/deletecollection resourceslices with nodeName field selector")
+            }
+            _ => no(
+                "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection",
+            ),
+        }
+    }
+
+    fn certificate(&self, node: &str, a: &Attributes<'_>) -> Answer {
+        if !a.subresource.is_empty() {
+            return no("nodes may not access the status subresource of PodCertificateRequests");
+        }
+        match a.verb {
+            // NodeRestriction admission compares the request's node.
+            "create" => Ok(()),
+            "get" => self.ask(node, a),
+            "list" | "watch" if selects(a, "spec.nodeName", node) => Ok(()),
+            "list" | "watch" => no("can only list/watch podcertificaterequests with nodeName field selector"),
+            verb => Err(format!("nodes may not {verb} podcertificaterequests").into()),
+        }
+    }
+
+    /// The node's pods in a namespace, as far as they give it anything: mirror pods were made by the node
+    /// itself.
     fn pods_of(&self, node: &str, namespace: &str) -> impl Iterator<Item = Arc<Value>> {
-        self.source.list(self.pods, namespace).into_iter().filter(move |p| on_node(p, node))
+        let all = self.source.list(self.pods, namespace).into_iter();
+        all.filter(move |p| on_node(p, node) && p.annotation(MIRROR).is_none())
     }
 
     fn related(&self, node: &str, a: &Attributes<'_>) -> bool {
         let (namespace, name) = (a.namespace, a.name);
+        let names_node = |row: &'static Resource, namespace: &str| {
+            let found = self.source.get(row, namespace, name);
+            found.is_some_and(|o| o.str_at(&["spec", "nodeName"]) == Some(node))
+        };
         match a.resource {
-            "volumeattachments" => {
-                let found = self.source.get(self.attachments, "", name);
-                found.is_some_and(|v| v.str_at(&["spec", "nodeName"]) == Some(node))
-            }
+            "volumeattachments" => names_node(self.attachments, ""),
+            "resourceslices" => names_node(self.slices, ""),
+            "podcertificaterequests" => self.certificates.is_some_and(|row| names_node(row, namespace)),
             "persistentvolumes" => {
-                let Some(volume) = self.source.get(self.volumes, "", name) else { return false };
-                let claim = |key| volume.str_at(&["spec", "claimRef", key]).unwrap_or_default();
-                let (claim_namespace, claim) = (claim("namespace"), claim("name"));
-                !claim.is_empty() && self.pods_of(node, claim_namespace).any(|p| uses_claim(&p, claim))
+                self.source.get(self.volumes, "", name).is_some_and(|volume| self.uses_volume(node, &volume))
             }
             _ if namespace.is_empty() => false,
-            "secrets" => self
-                .pods_of(node, namespace)
-                .any(|p| mentions(&p["spec"], SECRET_REFERENCES, name) || self.volume_secret(&p, namespace, name)),
+            "pods" => names_node(self.pods, namespace),
+            "secrets" => {
+                self.pods_of(node, namespace).any(|p| mentions(&p["spec"], SECRET_REFERENCES, name))
+                    || self.volume_secret(node, namespace, name)
+            }
             "configmaps" => self.pods_of(node, namespace).any(|p| mentions(&p["spec"], CONFIG_MAP_REFERENCES, name)),
             "persistentvolumeclaims" => self.pods_of(node, namespace).any(|p| uses_claim(&p, name)),
-            "serviceaccounts" => self
-                .pods_of(node, namespace)
-                .any(|p| p.str_at(&["spec", "serviceAccountName"]).unwrap_or("default") == name),
+            "serviceaccounts" => {
+                self.pods_of(node, namespace).any(|p| p.str_at(&["spec", "serviceAccountName"]) == Some(name))
+            }
             "resourceclaims" => self.pods_of(node, namespace).any(|p| {
                 let named =
                     |path: &[&str]| p.items_at(path).iter().any(|c| c.str_at(&["resourceClaimName"]) == Some(name));
@@ -143,14 +200,27 @@ impl NodeAuthorizer {
         }
     }
 
-    /// Whether a volume of the pod's claims needs the secret (CSI, iSCSI, …).
-    fn volume_secret(&self, pod: &Value, namespace: &str, secret: &str) -> bool {
-        pod.items_at(&["spec", "volumes"]).iter().filter_map(|v| claim_of(pod, v)).any(|claim| {
-            let claim = self.source.get(self.claims, namespace, &claim);
-            let volume = claim.and_then(|c| self.source.get(self.volumes, "", c.str_at(&["spec", "volumeName"])?));
-            volume.is_some_and(|v| secret_in_volume(&v["spec"], namespace, secret))
-        })
+    /// Whether a pod of the node uses the claim that the volume is bound to.
+    fn uses_volume(&self, node: &str, volume: &Value) -> bool {
+        let claim = |key| volume.str_at(&["spec", "claimRef", key]).unwrap_or_default();
+        let (namespace, claim) = (claim("namespace"), claim("name"));
+        !claim.is_empty() && self.pods_of(node, namespace).any(|p| uses_claim(&p, claim))
     }
+
+    /// A secret that volumes mention, wherever it is: the volume's claim says whose it is.
+    fn volume_secret(&self, node: &str, namespace: &str, secret: &str) -> bool {
+        let volumes = self.source.list(self.volumes, "");
+        volumes.iter().any(|v| secret_in_volume(v, namespace, secret) && self.uses_volume(node, v))
+    }
+}
+
+/// Marks a pod that a kubelet made for a file of its own.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Whether the request's selector narrows `field` to this node.
+fn selects(a: &Attributes<'_>, field: &str, node: &str) -> bool {
+    FieldSelector::parse(a.field_selector)
+        .is_ok_and(|s| s.requirements.iter().any(|r| r.field == field && !r.negated && r.value == node))
 }
 
 fn on_node(pod: &Value, node: &str) -> bool {
@@ -197,52 +267,61 @@ fn mentions(value: &Value, references: &[(&str, &str)], wanted: &str) -> bool {
     }
 }
 
-fn secret_in_volume(spec: &Value, namespace: &str, secret: &str) -> bool {
-    let Some(members) = spec.as_object() else { return false };
-    members.values().filter_map(Value::as_object).flat_map(|source| source.iter()).any(|(key, reference)| {
-        let named = key.ends_with("SecretRef") || key == "secretRef";
-        named
-            && reference.str_at(&["name"]) == Some(secret)
-            && reference.str_at(&["namespace"]).is_none_or(|n| n == namespace)
-    })
-}
-
-fn by_rules(rules: &[PolicyRule], a: &Attributes<'_>) -> Answer {
-    if rules.iter().any(|r| r.allows(a)) { Ok(()) } else { Err("") }
+/// Secrets in a PersistentVolume that kubelets read; a secret without a namespace stands in the claim's.
+/// What CSI's controllers read is not for nodes.
+fn secret_in_volume(volume: &Value, namespace: &str, secret: &str) -> bool {
+    let claims = volume.str_at(&["spec", "claimRef", "namespace"]).unwrap_or_default();
+    let is = |name: Option<&str>, at: Option<&str>| {
+        name == Some(secret) && at.filter(|n| !n.is_empty()).unwrap_or(claims) == namespace
+    };
+    let reference = |r: &Value| is(r.str_at(&["name"]), r.str_at(&["namespace"]));
+    let Some(spec) = volume.get("spec") else { return false };
+    let one = ["cephfs", "cinder", "flexVolume", "rbd", "scaleIO", "iscsi", "storageos"];
+    let csi = ["nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef"];
+    let azure = &spec["azureFile"];
+    is(azure.str_at(&["secretName"]), azure.str_at(&["secretNamespace"]))
+        || one.iter().any(|kind| reference(&spec[*kind]["secretRef"]))
+        || csi.iter().any(|key| reference(&spec["csi"][*key]))
 }
 
 fn lease(node: &str, a: &Attributes<'_>) -> Answer {
-    if !["get", "create", "update", "patch", "delete"].contains(&a.verb) {
-        return Err("can only get, create, update, patch, or delete a node lease");
+    if !matches!(a.verb, "get" | "create" | "update" | "patch" | "delete") {
+        return no("can only get, create, update, patch, or delete a node lease");
     }
     if a.namespace != "kube-node-lease" {
-        return Err("can only access leases in the \"kube-node-lease\" system namespace");
+        return no("can only access leases in the \"kube-node-lease\" system namespace");
     }
     // The name of a create stands in its body; NodeRestriction admission looks at it.
     if a.verb != "create" && a.name != node {
-        return Err("can only access node lease with the same name as the requesting node");
+        return no("can only access node lease with the same name as the requesting node");
     }
     Ok(())
 }
 
-fn own(node: &str, a: &Attributes<'_>, refusal: &'static str) -> Answer {
-    let verb = ["get", "create", "update", "patch", "delete"].contains(&a.verb);
-    if verb && a.subresource.is_empty() && (a.verb == "create" || a.name == node) { Ok(()) } else { Err(refusal) }
-}
-
-fn resource_slices(node: &str, a: &Attributes<'_>) -> Answer {
-    let own_selector = a.field_selector.split(',').any(|t| t.strip_prefix("spec.nodeName=") == Some(node));
-    match a.verb {
-        // NodeRestriction admission compares the slice's node.
-        "get" | "create" | "update" | "patch" | "delete" if a.subresource.is_empty() => Ok(()),
-        "list" | "watch" | "deletecollection" if own_selector => Ok(()),
-        _ => Err("can only list/watch/deletecollection resourceslices with spec.nodeName field selector"),
+fn csi_node(node: &str, a: &Attributes<'_>) -> Answer {
+    if !matches!(a.verb, "get" | "create" | "update" | "patch" | "delete") {
+        return no("can only get, create, update, patch, or delete a CSINode");
     }
+    if !a.subresource.is_empty() {
+        return no("cannot authorize CSINode subresources");
+    }
+    if a.verb != "create" && a.name != node {
+        return no("can only access CSINode with the same name as the requesting node");
+    }
+    Ok(())
 }
 
-fn nodes(node: &str, a: &Attributes<'_>, rules: &[PolicyRule]) -> Answer {
-    match a.verb {
-        "get" | "list" | "watch" if a.name != node => Err("node can only read its own Node object"),
-        _ => by_rules(rules, a),
+fn nodes(node: &str, a: &Attributes<'_>) -> Answer {
+    match (a.subresource, a.verb) {
+        // NodeRestriction admission narrows these to the node's own.
+        ("", "create" | "update" | "patch") | ("status", "update" | "patch") => Ok(()),
+        ("", "get" | "list" | "watch") if a.name == node => Ok(()),
+        ("", "get" | "list" | "watch") if a.name.is_empty() => {
+            Err(format!("node '{node}' cannot read all nodes, only its own Node object").into())
+        }
+        ("", "get" | "list" | "watch") => {
+            Err(format!("node '{node}' cannot read '{}', only its own Node object", a.name).into())
+        }
+        _ => no(""),
     }
 }

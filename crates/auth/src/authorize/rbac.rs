@@ -14,9 +14,53 @@ use crate::UserInfo;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
+/// What a binding gives to one of its subjects.
 struct Grant {
-    rules: Arc<[PolicyRule]>,
+    /// Which binding, counted through.
+    binding: usize,
+    role: Role,
     reason: Arc<str>,
+}
+
+#[derive(Clone)]
+enum Role {
+    Rules(Arc<[PolicyRule]>),
+    /// The kind (in lower case) and name of a role that is not there.
+    Missing(Arc<str>, Arc<str>),
+}
+
+impl Grant {
+    fn rules(&self) -> &[PolicyRule] {
+        match &self.role {
+            Role::Rules(rules) => rules,
+            Role::Missing(..) => &[],
+        }
+    }
+}
+
+/// What a user may, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    /// The rules.
+    pub(super) rules: Vec<PolicyRule>,
+    /// Roles that bindings name and that are not there, each kind with its name.
+    pub(super) missing: Vec<(Arc<str>, Arc<str>)>,
+}
+
+/// Several errors as upstream's aggregates write them, none twice.
+pub fn aggregate(errors: impl IntoIterator<Item = String>) -> String {
+    let mut all: Vec<String> = Vec::new();
+    for error in errors {
+        if !all.contains(&error) {
+            all.push(error);
+        }
+    }
+    if all.len() == 1 { all.remove(0) } else { format!("[{}]", all.join(", ")) }
+}
+
+/// A role that is not there, as a `resource` of which is spoken.
+pub(super) fn not_found(resource: &str, name: &str) -> String {
+    format!("{resource}.{GROUP} {name:?} not found")
 }
 
 /// Grants of one scope, by subject. A ServiceAccount is a user by its full name.
@@ -75,47 +119,68 @@ impl Rbac {
     fn build(&self, versions: [u64; 4]) -> Index {
         let [cluster_roles, cluster_bindings, roles, bindings] = self.resources;
         let mut index = Index { versions: Some(versions), ..Index::default() };
-        let mut known: HashMap<(String, String), Option<Arc<[PolicyRule]>>> = HashMap::new();
-        let mut rules = |namespace: &str, role: &Value| {
-            let (row, namespace) = match role.str_at(&["kind"]) {
-                Some("ClusterRole") => (cluster_roles, ""),
-                Some("Role") if !namespace.is_empty() => (roles, namespace),
+        let mut known: HashMap<(String, String), Role> = HashMap::new();
+        let mut role = |namespace: &str, reference: &Value| {
+            let (row, kind, namespace) = match reference.str_at(&["kind"]) {
+                Some("ClusterRole") => (cluster_roles, "clusterrole", ""),
+                Some("Role") if !namespace.is_empty() => (roles, "role", namespace),
                 _ => return None,
             };
-            let name = role.str_at(&["name"])?;
-            let entry = known
-                .entry((namespace.to_owned(), name.to_owned()))
-                .or_insert_with(|| self.source.get(row, namespace, name).map(|role| PolicyRule::of_role(&role).into()));
-            entry.clone()
+            let name = reference.str_at(&["name"])?;
+            let entry = known.entry((namespace.to_owned(), name.to_owned())).or_insert_with(|| {
+                let found = self.source.get(row, namespace, name);
+                let missing = || Role::Missing(kind.into(), name.into());
+                found.map_or_else(missing, |role| Role::Rules(PolicyRule::of_role(&role).into()))
+            });
+            Some(entry.clone())
         };
+        let mut count = 0;
         for binding in self.source.list(cluster_bindings, "") {
-            if let Some(rules) = rules("", &binding["roleRef"]) {
-                add(&mut index.cluster, &binding, &rules);
+            if let Some(role) = role("", &binding["roleRef"]) {
+                add(&mut index.cluster, count, &binding, &role);
+                count += 1;
             }
         }
         for binding in self.source.list(bindings, "") {
             let namespace = binding.namespace();
-            if let Some(rules) = rules(namespace, &binding["roleRef"]) {
-                add(index.namespaces.entry(namespace.to_owned()).or_default(), &binding, &rules);
+            if let Some(role) = role(namespace, &binding["roleRef"]) {
+                add(index.namespaces.entry(namespace.to_owned()).or_default(), count, &binding, &role);
+                count += 1;
             }
         }
         index
     }
 
-    /// The reason of the first rule that allows it.
-    pub(super) fn authorize(&self, a: &Attributes<'_>) -> Option<Arc<str>> {
+    /// The reason of the first rule that allows it; else what was wrong with roles, or nothing.
+    pub(super) fn authorize(&self, a: &Attributes<'_>) -> Result<Arc<str>, Option<String>> {
         let index = self.index();
         let namespaced = index.namespaces.get(a.namespace).filter(|_| a.resource_request && !a.namespace.is_empty());
-        let mut grants = index.cluster.grants(a.user).chain(namespaced.into_iter().flat_map(|s| s.grants(a.user)));
-        grants.find(|g| g.rules.iter().any(|rule| rule.allows(a))).map(|g| g.reason.clone())
+        let mut missing = Vec::new();
+        for grant in index.cluster.grants(a.user).chain(namespaced.into_iter().flat_map(|s| s.grants(a.user))) {
+            match &grant.role {
+                Role::Rules(rules) if rules.iter().any(|rule| rule.allows(a)) => return Ok(grant.reason.clone()),
+                Role::Rules(_) => {}
+                Role::Missing(kind, name) => missing.push(not_found(kind, name)),
+            }
+        }
+        Err((!missing.is_empty()).then(|| format!("RBAC: {}", aggregate(missing))))
     }
 
     /// All rules of a user; cluster-wide ones only where `namespace` is empty.
-    pub(super) fn rules_for(&self, user: &UserInfo, namespace: &str) -> Vec<PolicyRule> {
+    pub(super) fn held(&self, user: &UserInfo, namespace: &str) -> Held {
         let index = self.index();
         let namespaced = index.namespaces.get(namespace).filter(|_| !namespace.is_empty());
         let grants = index.cluster.grants(user).chain(namespaced.into_iter().flat_map(|s| s.grants(user)));
-        grants.flat_map(|g| g.rules.iter().cloned()).collect()
+        // Whoever is a subject of one binding twice has its rules once.
+        let once: std::collections::BTreeMap<usize, &Grant> = grants.map(|g| (g.binding, g)).collect();
+        let mut held = Held::default();
+        for grant in once.values() {
+            held.rules.extend_from_slice(grant.rules());
+            if let Role::Missing(kind, name) = &grant.role {
+                held.missing.push((kind.clone(), name.clone()));
+            }
+        }
+        held
     }
 
     /// The rules of the role that a binding names; `None` where it is not there.
@@ -130,14 +195,14 @@ impl Rbac {
     }
 }
 
-fn add(subjects: &mut Subjects, binding: &Value, rules: &Arc<[PolicyRule]>) {
+fn add(subjects: &mut Subjects, count: usize, binding: &Value, role: &Role) {
     let kind = if binding.namespace().is_empty() { "ClusterRoleBinding" } else { "RoleBinding" };
     let bound = match binding.namespace() {
         "" => format!("{:?}", binding.name()),
         namespace => format!("\"{}/{namespace}\"", binding.name()),
     };
     let role_kind = binding.str_at(&["roleRef", "kind"]).unwrap_or_default();
-    let role = binding.str_at(&["roleRef", "name"]).unwrap_or_default();
+    let role_name = binding.str_at(&["roleRef", "name"]).unwrap_or_default();
     for subject in binding.items_at(&["subjects"]) {
         let name = subject.str_at(&["name"]).unwrap_or_default();
         let subject_kind = subject.str_at(&["kind"]).unwrap_or_default();
@@ -146,12 +211,12 @@ fn add(subjects: &mut Subjects, binding: &Value, rules: &Arc<[PolicyRule]>) {
             "ServiceAccount" => format!("\"{name}/{namespace}\""),
             _ => format!("{name:?}"),
         };
-        let reason = format!("RBAC: allowed by {kind} {bound} of {role_kind} {role:?} to {subject_kind} {shown}");
-        let grant = Grant { rules: rules.clone(), reason: reason.into() };
+        let reason = format!("RBAC: allowed by {kind} {bound} of {role_kind} {role_name:?} to {subject_kind} {shown}");
+        let grant = Grant { binding: count, role: role.clone(), reason: reason.into() };
         match subject_kind {
             "User" => subjects.users.entry(name.to_owned()).or_default().push(grant),
             "Group" => subjects.groups.entry(name.to_owned()).or_default().push(grant),
-            "ServiceAccount" => {
+            "ServiceAccount" if !namespace.is_empty() => {
                 let user = format!("system:serviceaccount:{namespace}:{name}");
                 subjects.users.entry(user).or_default().push(grant);
             }

@@ -162,10 +162,55 @@ impl PolicyRule {
             ("ResourceNames", &self.resource_names),
             ("Verbs", &self.verbs),
         ];
-        let parts: Vec<String> =
-            lists.into_iter().filter(|(_, l)| !l.is_empty()).map(|(name, list)| format!("{name}:{list:?}")).collect();
+        let told = lists.into_iter().filter(|(_, l)| !l.is_empty());
+        let parts: Vec<String> = told.map(|(name, list)| format!("{name}:{}", quoted(list))).collect();
         format!("{{{}}}", parts.join(", "))
     }
+
+    /// The rule as reviews show it: what it says of resources, and of paths.
+    pub fn to_review(&self) -> (Option<Value>, Option<Value>) {
+        let of = |lists: [(&'static str, &Vec<String>); 3]| {
+            let mut out = Map::new();
+            out.insert("verbs", self.verbs.clone());
+            for (key, list) in lists.into_iter().filter(|(_, l)| !l.is_empty()) {
+                out.insert(key, list.clone());
+            }
+            Value::Object(out)
+        };
+        let none = Vec::new();
+        let resources = (!self.resources.is_empty()).then(|| {
+            let names = ("resourceNames", &self.resource_names);
+            of([("apiGroups", &self.api_groups), ("resources", &self.resources), names])
+        });
+        let paths = (!self.non_resource_urls.is_empty())
+            .then(|| of([("nonResourceURLs", &self.non_resource_urls), ("", &none), ("", &none)]));
+        (resources, paths)
+    }
+}
+
+/// `["a" "b"]`.
+pub(crate) fn quoted(list: &[String]) -> String {
+    let texts: Vec<String> = list.iter().map(|t| format!("{t:?}")).collect();
+    format!("[{}]", texts.join(" "))
+}
+
+/// Rules as upstream's messages list them: verbs of one resource together, sorted, none twice.
+pub(crate) fn described(rules: &[PolicyRule]) -> String {
+    let mut compacted: Vec<PolicyRule> = Vec::new();
+    for rule in rules {
+        let same = |r: &&mut PolicyRule| {
+            rule.non_resource_urls.is_empty()
+                && (&r.api_groups, &r.resources, &r.resource_names)
+                    == (&rule.api_groups, &rule.resources, &rule.resource_names)
+                && r.non_resource_urls.is_empty()
+        };
+        match compacted.iter_mut().find(same) {
+            Some(known) => known.verbs.extend_from_slice(&rule.verbs),
+            None => compacted.push(rule.clone()),
+        }
+    }
+    let lines: std::collections::BTreeSet<String> = compacted.iter().map(PolicyRule::compact).collect();
+    lines.into_iter().collect::<Vec<_>>().join("\n")
 }
 
 /// What of `wanted` the rules of `owner` do not cover, in atoms; empty when all is covered.

@@ -29,6 +29,8 @@ struct Header {
     alg: String,
     #[serde(default)]
     kid: String,
+    /// Extensions that must be understood (RFC 7515, 4.1.11): none is.
+    crit: Option<serde_json::Value>,
 }
 
 enum Signer {
@@ -253,6 +255,9 @@ impl KeySet {
         let (header, payload) = signed.split_once('.').ok_or(AuthError::MalformedToken)?;
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_| AuthError::MalformedToken);
         let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| AuthError::MalformedToken)?;
+        if header.crit.is_some() {
+            return Err(AuthError::CriticalHeader);
+        }
         let signature = decode(signature)?;
         let good = self
             .0

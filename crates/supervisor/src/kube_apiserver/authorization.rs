@@ -99,7 +99,7 @@ fn by_flags(given: &Given) -> Result<Vec<AuthorizerEntry>, FlagError> {
 }
 
 fn webhook(given: &Given) -> Result<WebhookRules, FlagError> {
-    let kubeconfig = given.text(WEBHOOK).ok_or(FlagError::Required(WEBHOOK))?.into();
+    let kubeconfig = Some(given.text(WEBHOOK).ok_or(FlagError::Required(WEBHOOK))?.into());
     let version = match given.text("authorization-webhook-version") {
         None => "v1beta1",
         Some(version @ ("v1" | "v1beta1")) => version,

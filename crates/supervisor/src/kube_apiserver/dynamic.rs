@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ironkeel_apiserver::ApiServer;
+use ironkeel_apiserver::{ApiServer, Configuration};
 use ironkeel_auth::{KeySet, SigningKey};
 
 use super::reload::{Reload, text};
@@ -39,6 +39,13 @@ pub(super) fn service_account_keys(given: &Given) -> Result<(SigningKey, KeySet)
     let signing = given.text(SIGN).ok_or(FlagError::Required(SIGN))?;
     keys(Path::new(signing), &verifying(given))
         .map_err(|(flag, path, why)| invalid(flag, &path.display().to_string(), why))
+}
+
+/// Notes what came of a changed file.
+fn tell(server: &ApiServer, which: Configuration, path: &Path, replaced: Result<(), String>) -> Result<(), String> {
+    let read = replaced.and_then(|()| text(path));
+    server.reconfigured(which, read.as_deref().ok());
+    read.map(drop)
 }
 
 /// See the module.
@@ -102,15 +109,21 @@ impl Files {
         }
         if let Some(path) = self.authentication {
             let (server, from, own) = (server.clone(), path.clone(), self.own_issuers);
+            let which = Configuration::Authentication;
+            server.configured(which, &text(&from).unwrap_or_default());
             reload.watch("authentication-config", [path], move || {
-                let read = authentication::file(&from, &own)?;
-                server.replace_issuers(&read.issuers, read.anonymous)
+                let replaced = authentication::file(&from, &own)
+                    .and_then(|read| server.replace_issuers(&read.issuers, read.anonymous));
+                tell(&server, which, &from, replaced)
             });
         }
         if let Some(path) = self.authorization {
             let (server, from) = (server.clone(), path.clone());
+            let which = Configuration::Authorization;
+            server.configured(which, &text(&from).unwrap_or_default());
             reload.watch("authorization-config", [path], move || {
-                server.replace_authorizers(&authorization::file(&from)?)
+                let replaced = authorization::file(&from).and_then(|chain| server.replace_authorizers(&chain));
+                tell(&server, which, &from, replaced)
             });
         }
         if let Some(path) = self.policies {
