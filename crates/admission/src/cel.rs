@@ -101,12 +101,15 @@ pub(crate) fn request_value(a: &Attributes<'_>, row: &Row, object: Option<&Value
     let own = request_kind(a, a.row, object);
     out.insert("kind", request_kind(a, row, object));
     out.insert("resource", resource_value(row));
-    out.insert("subResource", a.subresource);
     out.insert("requestKind", own);
     out.insert("requestResource", resource_value(a.row));
-    out.insert("requestSubResource", a.subresource);
-    out.insert("name", a.name);
-    out.insert("namespace", namespace_of(a));
+    // What is empty is absent.
+    let texts = [("subResource", a.subresource), ("requestSubResource", a.subresource)];
+    for (key, text) in texts.into_iter().chain([("name", a.name), ("namespace", namespace_of(a))]) {
+        if !text.is_empty() {
+            out.insert(key, text);
+        }
+    }
     out.insert("operation", a.operation.as_str());
     out.insert("userInfo", user_value(a));
     out.insert("dryRun", a.dry_run);

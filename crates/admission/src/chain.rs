@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
-use ironkeel_object::{ObjectMeta, Value};
+use ironkeel_object::Value;
 use ironkeel_registry::{Admission, ApiError, Attributes, Chain, Operation};
 use ironkeel_webhook::WebhookClient;
 
@@ -19,9 +19,9 @@ use crate::reinvocation::Rounds;
 use crate::webhook::Webhooks;
 use crate::{
     Cluster, Config, certificates, creates_pod, declared_features, default_toleration_seconds,
-    deny_service_external_ips, ingress_class, limit_ranger, namespace_lifecycle, node_restriction, owner_references,
-    pod_node_selector, pod_policies, pod_resize, pod_security, pod_toleration_restriction, pod_topology_labels,
-    priority, resource_quota, runtime_class, service_account, storage, taint_nodes,
+    deny_service_external_ips, devices, ingress_class, limit_ranger, namespace_lifecycle, node_restriction,
+    owner_references, pod_node_selector, pod_policies, pod_resize, pod_security, pod_toleration_restriction,
+    pod_topology_labels, priority, resource_quota, runtime_class, service_account, storage, taint_nodes,
 };
 
 /// The chain of plugins.
@@ -261,6 +261,9 @@ impl Plugins {
                 if turns.of(Plugin::NamespaceLifecycle) {
                     namespace_lifecycle::admit(c, a, None)?;
                 }
+                if turns.of(Plugin::NamespaceExists) {
+                    namespace_lifecycle::exists(c, a)?;
+                }
                 if turns.of(Plugin::NodeRestriction) {
                     node_restriction::admit(c, a, None, old)?;
                 }
@@ -343,6 +346,9 @@ impl Plugins {
             }
         }
         turns.over(false);
+        if let Some(object) = object {
+            devices::validate(c, a, object, old)?;
+        }
         for other in &self.others {
             other.validate(a, object, old).await?;
         }
@@ -353,12 +359,9 @@ impl Plugins {
             self.webhooks.validate(c, a, object, old).await?;
         }
         if turns.of(Plugin::ResourceQuota) {
-            if let Some(old) = old {
-                self.quota.seen(old.uid());
-            }
             if let Some(object) = object {
                 // Last, so that nothing is charged for what others refuse.
-                self.quota.validate(c, a, object, old)?;
+                self.quota.validate(c, a, object, old).await?;
             }
         }
         if turns.of(Plugin::AlwaysDeny) {

@@ -14,5 +14,5 @@ pub(crate) fn validate(a: &Attributes<'_>, service: &Value, old: Option<&Value>)
     if service.items_at(&path).iter().all(|ip| had.contains(ip)) {
         return Ok(());
     }
-    Err(a.forbidden("Use of external IPs is denied by admission control."))
+    Err(a.forbidden("Use of external IPs is denied by admission control"))
 }

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use ironkeel_object::{Map, Value, object};
 use ironkeel_registry::{ApiError, Attributes, Operation};
-use ironkeel_webhook::{CallError, Credentials, Endpoint, Target, WebhookClient};
+use ironkeel_webhook::{Credentials, Endpoint, Target, WebhookClient};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 
@@ -18,9 +18,6 @@ const AUDIT_PREFIX: &str = "imagepolicywebhook.image-policy.k8s.io/";
 const REMEMBERED: usize = 1024;
 /// How long one answer may take, in seconds.
 const CALL_SECONDS: u64 = 30;
-/// Calls of a backend that does not answer, and how much longer each waits than the one before.
-const CALLS: u32 = 5;
-const BACKOFF_FACTOR: f64 = 1.5;
 
 /// The backend, and what its silence means.
 #[derive(Clone, Debug)]
@@ -182,19 +179,9 @@ impl ImagePolicy {
             "metadata": { "creationTimestamp": null }, "spec": (spec), "status": { "allowed": false },
         });
         let body = Bytes::from(json(&review));
-        let mut wait = self.config.backoff;
-        let mut calls = 1;
-        let answer = loop {
-            match client.post(&self.config.target, body.clone(), Duration::from_secs(CALL_SECONDS)).await {
-                Ok(answer) => break answer,
-                Err(CallError::Transport { .. } | CallError::Status { code: 500.., .. }) if calls < CALLS => {
-                    calls += 1;
-                    tokio::time::sleep(wait).await;
-                    wait = wait.mul_f64(BACKOFF_FACTOR);
-                }
-                Err(error) => return Err(error.to_string()),
-            }
-        };
+        let timeout = Duration::from_secs(CALL_SECONDS);
+        let asked = client.post_retried(&self.config.target, body, timeout, self.config.backoff);
+        let answer = asked.await.map_err(|e| e.to_string())?;
         let tree = ironkeel_codec::parse_json(&answer).map_err(|e| e.to_string())?;
         Ok(tree.get("status").cloned().unwrap_or_default())
     }

@@ -13,6 +13,7 @@ mod configuration;
 mod declared_features;
 mod default_toleration_seconds;
 mod deny_service_external_ips;
+mod devices;
 mod event_rate_limit;
 mod image_policy;
 mod ingress_class;
@@ -45,7 +46,7 @@ use std::sync::Arc;
 
 use ironkeel_auth::Authorizer;
 use ironkeel_object::{ObjectSource, Value};
-use ironkeel_registry::{Attributes, Chain, Operation, Registry};
+use ironkeel_registry::{ApiError, Attributes, Chain, Operation, Reason, Registry};
 use ironkeel_webhook::{NoServices, WebhookClient};
 
 pub use chain::Plugins;
@@ -149,6 +150,13 @@ pub fn chain_with(source: Arc<dyn ObjectSource>, plugins: PluginSet, settings: P
 /// yet is refused at once. Webhooks are reached by URL alone.
 pub fn chain_over(source: Arc<dyn ObjectSource>, plugins: PluginSet) -> Chain {
     chain_with(source, plugins, PluginSettings::default())
+}
+
+/// An error that upstream answers without a reason of its own: 500, and the words alone.
+pub(crate) fn unreasoned(why: impl Into<String>) -> ApiError {
+    let mut error = ApiError::new(Reason::InternalError, why.into());
+    error.chosen = Some(Box::new((500, String::new())));
+    error
 }
 
 /// Whether this creates a Pod.

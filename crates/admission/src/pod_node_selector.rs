@@ -19,7 +19,8 @@ fn parse(selector: &str) -> Result<Labels, ApiError> {
     for part in selector.split(',').filter(|_| !selector.is_empty()) {
         let mut sides = part.split('=');
         let (Some(key), Some(value), None) = (sides.next(), sides.next(), sides.next()) else {
-            return Err(ApiError::internal(format!("invalid selector: {part}")));
+            let parts: Vec<&str> = part.split('=').collect();
+            return Err(crate::unreasoned(format!("invalid selector: [{}]", parts.join(" "))));
         };
         out.insert(key.trim().to_owned(), value.trim().to_owned());
     }

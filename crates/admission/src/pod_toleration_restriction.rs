@@ -2,7 +2,7 @@
 //! and no more than their namespace's list allows.
 
 use ironkeel_object::{ObjectMeta, Quantity, Value, object};
-use ironkeel_registry::{ApiError, Attributes, Operation, Reason};
+use ironkeel_registry::{ApiError, Attributes, Operation};
 
 use crate::Cluster;
 use crate::configuration::PluginSettings;
@@ -22,11 +22,11 @@ fn listed(c: &Cluster, namespace: &str, annotation: &str) -> Result<Option<Vec<V
     if text.is_empty() {
         return Ok(Some(Vec::new()));
     }
-    let tree = ironkeel_codec::parse_json(text.as_bytes()).map_err(ApiError::internal)?;
+    let tree = ironkeel_codec::parse_json(text.as_bytes()).map_err(|e| crate::unreasoned(e.to_string()))?;
     match tree {
         Value::Array(list) => Ok(Some(list.to_vec())),
         Value::Null => Ok(Some(Vec::new())),
-        other => Err(ApiError::internal(format!(
+        other => Err(crate::unreasoned(format!(
             "json: cannot unmarshal {} into Go value of type []v1.Toleration",
             other.type_name()
         ))),
@@ -134,10 +134,7 @@ pub(crate) fn validate(
     if allowed.is_empty() || own.iter().all(fits) {
         return Ok(());
     }
-    Err(ApiError::new(
-        Reason::InternalError,
-        format!(
-            "pod tolerations (possibly merged with namespace default tolerations) conflict with its {whose} whitelist"
-        ),
-    ))
+    Err(crate::unreasoned(format!(
+        "pod tolerations (possibly merged with namespace default tolerations) conflict with its {whose} whitelist"
+    )))
 }

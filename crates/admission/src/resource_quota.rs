@@ -1,273 +1,203 @@
 //! ResourceQuota: what a create would use must fit under `spec.hard`.
 //!
 //! Usage is counted from the watch cache, which shows every acknowledged write, plus what admitted
-//! requests are about to write, creates and updates alike; `status.used` belongs to the quota controller.
+//! requests are about to write, creates and updates alike. [`evaluate`] says what one object counts as,
+//! [`book`] keeps the sums, each change being looked at once. On a store that other servers write too,
+//! [`charge`] also raises `status.used` before the object is written, as upstream's plugin does, so that
+//! servers side by side see what each is about to write. Lowering it is the quota controller's part.
 
-use std::collections::BTreeMap;
+mod book;
+mod charge;
+mod evaluate;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use ironkeel_object::{Map, ObjectMeta, Quantity, Value};
-use ironkeel_registry::{ApiError, Attributes, Operation, qualified};
+use ironkeel_registry::{ApiError, Attributes, Operation, object_key};
 use parking_lot::Mutex;
 
 use crate::Cluster;
-use crate::usage::{Amounts, add, pod_resources, raise};
+use crate::usage::Amounts;
+use book::{Book, Charge};
+use evaluate::{in_scope, usage_of};
 
-/// An admitted write that the cache may not show yet.
-struct Charge {
-    /// Tells requests apart while they run.
-    request: usize,
-    namespace: String,
-    /// The state that an update starts from, by its resourceVersion; none of a create.
-    base: Option<String>,
-    /// Names of the quotas whose scopes see the object, and what of each it uses more than before.
-    quotas: Vec<(String, Amounts)>,
-}
-
-/// Charges by the object's uid: several updates of one object may run, of which one will be stored.
-type Pending = BTreeMap<String, Vec<Charge>>;
+/// Computing resources of which every container must say how much, where a quota limits them.
+const COMPUTE: &[&str] = &["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
+/// Books that are kept before those of namespaces without quotas are put away.
+const BOOKS: usize = 256;
 
 fn request_of(a: &Attributes<'_>) -> usize {
     std::ptr::from_ref(a.annotations).addr()
 }
 
-/// Computing resources of which every container must say how much, where a quota limits them.
-const COMPUTE: &[&str] = &["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
-
+/// The plugin: a book for each resource of each namespace that has a quota.
 #[derive(Default)]
-pub(crate) struct ResourceQuota(Mutex<Pending>);
+pub(crate) struct ResourceQuota(Mutex<HashMap<String, Arc<Book>>>);
 
-fn one() -> Quantity {
-    Quantity::from_value(1)
+fn name_of(a: &Attributes<'_>) -> String {
+    format!("{}/{}/{}", a.row.group(), a.row.plural(), a.namespace)
 }
 
-/// What an object counts as, by quota resource name.
-fn usage_of(group: &str, plural: &str, object: &Value) -> Amounts {
-    let mut out = Amounts::new();
-    out.insert(format!("count/{}", qualified(group, plural)), one());
-    if group.is_empty() {
-        match plural {
-            "pods" => {
-                out.insert("pods".to_owned(), one());
-                let finished = matches!(object.str_at(&["status", "phase"]), Some("Succeeded" | "Failed"));
-                if finished {
-                    out.remove("pods");
-                    return out;
-                }
-                for (name, q) in pod_resources(object, "requests") {
-                    let native = matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage");
-                    if native || name.starts_with("hugepages-") {
-                        out.insert(name.clone(), q);
-                    }
-                    // Other resources of Kubernetes' own are not counted; extended ones are, by requests alone.
-                    if native || name.contains('/') || name.starts_with("hugepages-") {
-                        out.insert(format!("requests.{name}"), q);
-                    }
-                }
-                for (name, q) in pod_resources(object, "limits") {
-                    if matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") {
-                        out.insert(format!("limits.{name}"), q);
-                    }
-                }
-            }
-            "persistentvolumeclaims" => {
-                out.insert("persistentvolumeclaims".to_owned(), one());
-                let amount = |path: &[&str]| object.str_at(path).and_then(|t| Quantity::parse(t).ok());
-                let wanted = amount(&["spec", "resources", "requests", "storage"]);
-                // What a growing volume was given already counts, even when less is asked for again.
-                let given = amount(&["status", "allocatedResources", "storage"]);
-                let size = wanted.map(|w| given.filter(|g| *g > w).unwrap_or(w));
-                let class = object
-                    .annotation("volume.beta.kubernetes.io/storage-class")
-                    .or_else(|| object.str_at(&["spec", "storageClassName"]))
-                    .filter(|c| !c.is_empty())
-                    .map(|c| format!("{c}.storageclass.storage.k8s.io"));
-                if let Some(class) = &class {
-                    out.insert(format!("{class}/persistentvolumeclaims"), one());
-                }
-                if let Some(q) = size {
-                    out.insert("requests.storage".to_owned(), q);
-                    if let Some(class) = &class {
-                        out.insert(format!("{class}/requests.storage"), q);
-                    }
-                }
-            }
-            "services" => {
-                out.insert("services".to_owned(), one());
-                match object.str_at(&["spec", "type"]) {
-                    Some("NodePort") => _ = out.insert("services.nodeports".to_owned(), ports(object)),
-                    Some("LoadBalancer") => {
-                        out.insert("services.loadbalancers".to_owned(), one());
-                        let allocates = object.at(&["spec", "allocateLoadBalancerNodePorts"]).and_then(Value::as_bool);
-                        let counted = if allocates == Some(false) { chosen_ports(object) } else { ports(object) };
-                        out.insert("services.nodeports".to_owned(), counted);
-                    }
-                    _ => {}
-                }
-            }
-            "configmaps" | "secrets" | "replicationcontrollers" | "resourcequotas" => {
-                out.insert(plural.to_owned(), one());
-            }
-            _ => {}
+fn counts(a: &Attributes<'_>, object: &Value, old: Option<&Value>) -> bool {
+    match a.operation {
+        Operation::Create => a.subresource.is_empty(),
+        Operation::Update if a.row.group().is_empty() && a.row.plural() == "pods" => {
+            let deadline = |o: &Value| o.i64_at(&["spec", "activeDeadlineSeconds"]).is_some_and(|s| s >= 0);
+            a.subresource == "resize"
+                || (a.subresource.is_empty() && old.is_some_and(|o| deadline(o) != deadline(object)))
         }
-    }
-    out
-}
-
-fn ports(service: &Value) -> Quantity {
-    Quantity::from_value(service.items_at(&["spec", "ports"]).len() as i64)
-}
-
-/// Ports with a node port of their own.
-fn chosen_ports(service: &Value) -> Quantity {
-    let chosen = |p: &&Value| p.i64_at(&["nodePort"]).unwrap_or(0) != 0;
-    Quantity::from_value(service.items_at(&["spec", "ports"]).iter().filter(chosen).count() as i64)
-}
-
-/// Whether one selector of a scope means this value; an empty value is none.
-fn selects(e: &Value, values: &[&str]) -> bool {
-    let values: Vec<&str> = values.iter().copied().filter(|v| !v.is_empty()).collect();
-    let listed = e.items_at(&["values"]).iter().any(|v| v.as_str().is_some_and(|v| values.contains(&v)));
-    match e.str_at(&["operator"]).unwrap_or_default() {
-        "In" => listed,
-        "NotIn" => !listed,
-        "Exists" => !values.is_empty(),
-        "DoesNotExist" => values.is_empty(),
+        Operation::Update => {
+            a.is("", "persistentvolumeclaims") || a.is("", "services") || a.is("resource.k8s.io", "resourceclaims")
+        }
         _ => false,
     }
 }
 
-/// Whether no container asks for processors or memory.
-fn best_effort(pod: &Value) -> bool {
-    let asks = |part: &str| {
-        let amounts = pod_resources(pod, part);
-        ["cpu", "memory"].iter().any(|r| amounts.get(*r).is_some_and(|q| *q > Quantity::from_value(0)))
-    };
-    !asks("requests") && !asks("limits")
-}
-
-/// Whether a Pod's affinity looks into other namespaces.
-fn crosses_namespaces(pod: &Value) -> bool {
-    const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
-    const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
-    let crosses = |term: &Value| {
-        !term.items_at(&["namespaces"]).is_empty() || term.get("namespaceSelector").is_some_and(|s| !s.is_null())
-    };
-    ["podAffinity", "podAntiAffinity"].iter().any(|kind| {
-        let affinity = &pod["spec"]["affinity"][*kind];
-        affinity.items_at(&[REQUIRED]).iter().any(crosses)
-            || affinity.items_at(&[PREFERRED]).iter().any(|p| crosses(&p["podAffinityTerm"]))
-    })
-}
-
-/// Whether a quota's scopes let it see this Pod or claim; other objects are seen by scopeless quotas
-/// alone.
-fn in_scope(quota: &Value, plural: &str, object: &Value) -> bool {
-    let scopes: Vec<&str> = quota.items_at(&["spec", "scopes"]).iter().filter_map(Value::as_str).collect();
-    let expressions = quota.items_at(&["spec", "scopeSelector", "matchExpressions"]);
-    if scopes.is_empty() && expressions.is_empty() {
-        return true;
-    }
-    let nothing = Value::Null;
-    if plural == "persistentvolumeclaims" {
-        let classes = [
-            object.str_at(&["spec", "volumeAttributesClassName"]).unwrap_or_default(),
-            object.str_at(&["status", "currentVolumeAttributesClassName"]).unwrap_or_default(),
-            object.str_at(&["status", "modifyVolumeStatus", "targetVolumeAttributesClassName"]).unwrap_or_default(),
-        ];
-        return scopes.iter().all(|s| *s == "VolumeAttributesClass" && classes.iter().any(|c| !c.is_empty()))
-            && expressions
-                .iter()
-                .all(|e| e.str_at(&["scopeName"]) == Some("VolumeAttributesClass") && selects(e, &classes));
-    }
-    if plural != "pods" {
-        return false;
-    }
-    let terminating = object.i64_at(&["spec", "activeDeadlineSeconds"]).is_some_and(|s| s >= 0);
-    let class = object.str_at(&["spec", "priorityClassName"]).unwrap_or_default();
-    let sees = |scope: &str, e: &Value| match scope {
-        "BestEffort" => best_effort(object),
-        "NotBestEffort" => !best_effort(object),
-        "Terminating" => terminating,
-        "NotTerminating" => !terminating,
-        "PriorityClass" if e.is_null() => !class.is_empty(),
-        "PriorityClass" => selects(e, &[class]),
-        "CrossNamespacePodAffinity" => crosses_namespaces(object),
-        _ => false,
-    };
-    scopes.iter().all(|s| sees(s, &nothing))
-        && expressions.iter().all(|e| sees(e.str_at(&["scopeName"]).unwrap_or_default(), e))
+/// What one quota is asked for.
+struct Asked {
+    name: String,
+    more: Amounts,
 }
 
 impl ResourceQuota {
-    pub(crate) fn validate(
+    fn book(&self, c: &Cluster, a: &Attributes<'_>) -> Arc<Book> {
+        let mut books = self.0.lock();
+        if books.len() >= BOOKS {
+            let quotas = |of: &str| !c.list("", "resourcequotas", of).is_empty();
+            books.retain(|name, book| {
+                Arc::strong_count(book) > 1 || name.rsplit('/').next().is_some_and(quotas) || !book.is_idle()
+            });
+        }
+        books.entry(name_of(a)).or_default().clone()
+    }
+
+    pub(crate) async fn validate(
         &self,
         c: &Cluster,
         a: &Attributes<'_>,
         object: &Value,
         old: Option<&Value>,
     ) -> Result<(), ApiError> {
-        let counts = match a.operation {
-            Operation::Create => a.subresource.is_empty(),
-            Operation::Update if a.row.group().is_empty() && a.row.plural() == "pods" => {
-                let deadline = |o: &Value| o.i64_at(&["spec", "activeDeadlineSeconds"]).is_some_and(|s| s >= 0);
-                a.subresource == "resize"
-                    || (a.subresource.is_empty() && old.is_some_and(|o| deadline(o) != deadline(object)))
-            }
-            Operation::Update => a.is("", "persistentvolumeclaims") || a.is("", "services"),
-            _ => false,
-        };
         // Events are many, and come and go on their own.
-        if !counts || !a.row.namespaced() || a.row.plural() == "events" {
+        if !counts(a, object, old) || !a.row.namespaced() || a.row.plural() == "events" || a.namespace.is_empty() {
             return Ok(());
         }
         let quotas = c.list("", "resourcequotas", a.namespace);
         if quotas.is_empty() {
             return Ok(());
         }
-        let (group, plural) = (a.row.group(), a.row.plural());
-        let wanted = usage_of(group, plural, object);
-        let before = old.map(|o| usage_of(group, plural, o)).unwrap_or_default();
-        let mut pending = self.0.lock();
-        let mut charged = Vec::new();
-        let nothing = Amounts::new();
-        for quota in quotas.iter().filter(|q| in_scope(q, plural, object)) {
-            // Of what comes into the quota's scope by this update, all is new.
-            let known = old.is_some_and(|o| in_scope(quota, plural, o));
-            let before = if known { &before } else { &nothing };
-            if check(c, a, quota, object, &wanted, before, &mut pending)? {
-                charged.push((quota.name().to_owned(), more(&wanted, before)));
+        let (object, old) = (as_counted(c, a, object).await?, as_counted_before(c, a, old).await?);
+        let (object, old) = (object.as_ref(), old.as_ref());
+        let book = self.book(c, a);
+        let asked = reserve(c, a, &book, &quotas, object, old)?;
+        if asked.is_empty() || a.dry_run {
+            return Ok(());
+        }
+        match c.registry.as_ref().filter(|r| r.store().shared()) {
+            Some(registry) => {
+                let charged = charge::charge(c, registry, a, &book, &key(a, object), &asked).await;
+                if charged.is_err() {
+                    book.give_back(&key(a, object), request_of(a));
+                }
+                charged
             }
+            None => Ok(()),
         }
-        if !a.dry_run && !charged.is_empty() {
-            let base = old.map(|o| o.resource_version().to_owned());
-            let charge = Charge { request: request_of(a), namespace: a.namespace.to_owned(), base, quotas: charged };
-            let charges = pending.entry(object.uid().to_owned()).or_default();
-            charges.retain(|c| c.request != charge.request);
-            charges.push(charge);
-        }
-        Ok(())
     }
 
-    /// Someone changes or deletes an object: the cache shows it, so its create is counted there from now on.
-    pub(crate) fn seen(&self, uid: &str) {
-        keep(&mut self.0.lock(), uid, |c| c.base.is_some());
-    }
-
+    /// The caches show what the request wrote, or it wrote nothing.
     pub(crate) fn rolled_back(&self, a: &Attributes<'_>, object: &Value) {
-        let request = request_of(a);
-        keep(&mut self.0.lock(), object.uid(), |c| c.request != request);
+        let book = self.0.lock().get(&name_of(a)).cloned();
+        if let Some(book) = book {
+            book.give_back(&key(a, object), request_of(a));
+        }
     }
 }
 
-/// Keeps these charges of an object.
-fn keep(pending: &mut Pending, uid: &str, which: impl Fn(&Charge) -> bool) {
-    if let Some(charges) = pending.get_mut(uid) {
-        charges.retain(which);
-        if charges.is_empty() {
-            pending.remove(uid);
-        }
+fn key(a: &Attributes<'_>, object: &Value) -> String {
+    object_key(a.namespace, object.name())
+}
+
+/// Claims of devices are counted in the form of `v1`.
+async fn as_counted<'v>(
+    c: &Cluster,
+    a: &Attributes<'_>,
+    object: &'v Value,
+) -> Result<std::borrow::Cow<'v, Value>, ApiError> {
+    use std::borrow::Cow;
+    let other = a.row.group() == "resource.k8s.io" && a.row.plural() == "resourceclaims";
+    let registry = c.registry.as_ref().filter(|_| other && a.row.kind.resource.version != "v1");
+    let v1 = registry.and_then(|r| Some((r, r.row(a.row.group(), "v1", a.row.plural())?)));
+    match v1 {
+        Some((registry, row)) => registry.convert(a.row, &row, object.clone()).await.map(Cow::Owned),
+        None => Ok(Cow::Borrowed(object)),
     }
+}
+
+async fn as_counted_before<'v>(
+    c: &Cluster,
+    a: &Attributes<'_>,
+    old: Option<&'v Value>,
+) -> Result<Option<std::borrow::Cow<'v, Value>>, ApiError> {
+    match old {
+        Some(old) => as_counted(c, a, old).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Checks every quota that sees the object, and keeps what it will use; answers what each is asked for.
+fn reserve(
+    c: &Cluster,
+    a: &Attributes<'_>,
+    book: &Book,
+    quotas: &[Arc<Value>],
+    object: &Value,
+    old: Option<&std::borrow::Cow<'_, Value>>,
+) -> Result<Vec<Asked>, ApiError> {
+    let (group, plural) = (a.row.group(), a.row.plural());
+    let wanted = usage_of(group, plural, object);
+    if wanted.values().any(|q| q.signum() < 0) {
+        let names: Vec<&str> = wanted.iter().filter(|(_, q)| q.signum() < 0).map(|(n, _)| n.as_str()).collect();
+        return Err(a.forbidden(&format!("quota usage is negative for resource(s): {}", names.join(","))));
+    }
+    let before = old.map(|o| usage_of(group, plural, o)).unwrap_or_default();
+    let nothing = Amounts::new();
+    let own = key(a, object);
+    let mut sums = book.look(c, a, quotas);
+    let mut asked = Vec::new();
+    for quota in quotas.iter().filter(|q| in_scope(q, plural, object)) {
+        // Of what comes into the quota's scope by this update, all is new.
+        let known = old.is_some_and(|o| in_scope(quota, plural, o));
+        let before = if known { &before } else { &nothing };
+        let hard = hard(quota);
+        if group.is_empty()
+            && plural == "pods"
+            && let Some(missing) = unspecified(object, &hard)
+        {
+            return Err(a.forbidden(&format!("failed quota: {}: must specify {missing}", quota.name())));
+        }
+        let mut more = more(&wanted, before);
+        more.retain(|name, q| !q.is_zero() && hard.iter().any(|(n, _)| n == name));
+        if more.is_empty() {
+            continue;
+        }
+        let used = sums.used(quota, &own, |_| true);
+        fits(a, quota, &hard, &more, &used)?;
+        asked.push(Asked { name: quota.name().to_owned(), more });
+    }
+    if !a.dry_run && !asked.is_empty() {
+        sums.keep(
+            own,
+            Charge {
+                request: request_of(a),
+                base: old.map(|o| o.resource_version().parse().unwrap_or(0)),
+                quotas: asked.iter().map(|q| (q.name.clone(), q.more.clone())).collect(),
+                told: false,
+            },
+        );
+    }
+    Ok(asked)
 }
 
 /// What is used more than before.
@@ -300,47 +230,33 @@ fn unspecified(pod: &Value, hard: &[(&str, Quantity)]) -> Option<String> {
     (!missing.is_empty()).then(|| missing.join("; "))
 }
 
-/// Whether the quota limits anything that the object uses; an error where that would be too much.
-fn check(
-    c: &Cluster,
+/// What a quota limits.
+fn hard(quota: &Value) -> Vec<(&str, Quantity)> {
+    let members = quota.at(&["spec", "hard"]).and_then(Value::as_object);
+    let known = members.into_iter().flat_map(Map::iter);
+    known.filter_map(|(k, v)| Some((k.as_ref(), Quantity::parse(v.as_str()?).ok()?))).collect()
+}
+
+/// An error where `more` on top of `used` is too much.
+fn fits(
     a: &Attributes<'_>,
     quota: &Value,
-    object: &Value,
-    wanted: &Amounts,
-    before: &Amounts,
-    pending: &mut Pending,
-) -> Result<bool, ApiError> {
-    let hard: Vec<(&str, Quantity)> = quota
-        .at(&["spec", "hard"])
-        .and_then(Value::as_object)
-        .into_iter()
-        .flat_map(Map::iter)
-        .filter_map(|(k, v)| Some((k.as_ref(), Quantity::parse(v.as_str()?).ok()?)))
-        .collect();
-    if a.is("", "pods")
-        && let Some(missing) = unspecified(object, &hard)
-    {
-        return Err(a.forbidden(&format!("failed quota: {}: must specify {missing}", quota.name())));
-    }
-    let touched: Vec<&(&str, Quantity)> =
-        hard.iter().filter(|(k, _)| wanted.get(*k).is_some_and(|q| before.get(*k).is_none_or(|b| q > b))).collect();
-    if touched.is_empty() {
-        return Ok(false);
-    }
-    let used = used(c, a, quota, object.uid(), pending);
+    hard: &[(&str, Quantity)],
+    more: &Amounts,
+    used: &Amounts,
+) -> Result<(), ApiError> {
     let (mut asked, mut have, mut limits) = (Vec::new(), Vec::new(), Vec::new());
-    for (name, limit) in touched {
-        let zero = Quantity::from_value(0);
-        let more = wanted.get(*name).copied().unwrap_or(zero) - before.get(*name).copied().unwrap_or(zero);
-        let now = used.get(*name).copied().unwrap_or(zero);
-        if now + more > *limit {
+    for (name, limit) in hard {
+        let Some(more) = more.get(*name) else { continue };
+        let now = used.get(*name).copied().unwrap_or(Quantity::ZERO);
+        if now + *more > *limit {
             asked.push(format!("{name}={more}"));
             have.push(format!("{name}={now}"));
             limits.push(format!("{name}={limit}"));
         }
     }
     if asked.is_empty() {
-        return Ok(true);
+        return Ok(());
     }
     Err(a.forbidden(&format!(
         "exceeded quota: {}, requested: {}, used: {}, limited: {}",
@@ -349,42 +265,4 @@ fn check(
         have.join(","),
         limits.join(",")
     )))
-}
-
-/// The namespace's objects of the request's resource, custom ones too.
-fn stored(c: &Cluster, a: &Attributes<'_>) -> Vec<Arc<Value>> {
-    match &a.row.stored {
-        Some(home)
-            if a.row.kind.custom.is_some()
-                || ironkeel_schema::resource(a.row.group(), "v1", a.row.plural()).is_none() =>
-        {
-            let entries = home.cache.snapshot(a.namespace, "", |_| true).entries;
-            entries.iter().filter_map(|e| e.tree().ok()).collect()
-        }
-        _ => c.list(a.row.group(), a.row.plural(), a.namespace),
-    }
-}
-
-/// What the namespace's objects of this resource use, pending writes included; those of `own` object
-/// apart, since of its writes one alone is stored.
-fn used(c: &Cluster, a: &Attributes<'_>, quota: &Value, own: &str, pending: &mut Pending) -> Amounts {
-    let (group, plural) = (a.row.group(), a.row.plural());
-    let mut total = Amounts::new();
-    let objects = stored(c, a);
-    for object in &objects {
-        // The cache shows what these were about.
-        keep(pending, object.uid(), |c| c.base.as_deref() == Some(object.resource_version()));
-        if in_scope(quota, plural, object) {
-            add(&mut total, &usage_of(group, plural, object));
-        }
-    }
-    for charges in pending.iter().filter(|(uid, _)| *uid != own).map(|(_, charges)| charges) {
-        let mut most = Amounts::new();
-        let here = charges.iter().filter(|c| c.namespace == a.namespace);
-        for (_, usage) in here.flat_map(|c| &c.quotas).filter(|(name, _)| name == quota.name()) {
-            raise(&mut most, usage);
-        }
-        add(&mut total, &most);
-    }
-    total
 }

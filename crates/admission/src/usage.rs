@@ -56,6 +56,12 @@ pub(crate) fn pod_resources(pod: &Value, part: &str) -> Amounts {
         }
     }
     raise(&mut total, &peak);
+    // What the whole Pod is given goes before what its containers ask for.
+    for (k, q) in of(pod.get("spec").unwrap_or(&Value::Null), part) {
+        if matches!(k.as_str(), "cpu" | "memory") || k.starts_with("hugepages-") {
+            total.insert(k, q);
+        }
+    }
     let overhead = pod.at(&["spec", "overhead"]).and_then(Value::as_object);
     for (k, v) in overhead.into_iter().flat_map(Map::iter) {
         if let Some(q) = v.as_str().and_then(|t| Quantity::parse(t).ok())

@@ -263,3 +263,111 @@ fn every_plugin_of_upstreams_list_can_be_named() {
     }
     assert!(PluginSet::default().names().any(|n| n == "NodeDeclaredFeatureValidator"));
 }
+
+#[tokio::test]
+async fn images_are_always_pulled() {
+    let w = world(&["AlwaysPullImages"], PluginSettings::default());
+    let spec = object!({
+        "initContainers": [{ "name": "i", "image": "i", "imagePullPolicy": "Never" }],
+        "containers": [{ "name": "c", "image": "c", "imagePullPolicy": "IfNotPresent" }, { "name": "d", "image": "d" }],
+        "volumes": [{ "name": "v", "image": { "reference": "v", "pullPolicy": "Never" } }, { "name": "e", "emptyDir": {} }],
+    });
+    let made = w.create(pod(spec.clone())).await.unwrap();
+    assert_eq!(made["spec"]["initContainers"][0]["imagePullPolicy"], Value::from("Always"));
+    for i in 0..2 {
+        assert_eq!(made["spec"]["containers"][i]["imagePullPolicy"], Value::from("Always"));
+    }
+    assert_eq!(made["spec"]["volumes"][0]["image"]["pullPolicy"], Value::from("Always"));
+    assert!(made["spec"]["volumes"][1]["image"].is_null());
+    // An update that brings no image is left as it is.
+    let old = pod(spec.clone());
+    let same = w.ask(Operation::Update, pod(spec.clone()), Some(&old), "someone").await.unwrap();
+    assert_eq!(same["spec"]["containers"][0]["imagePullPolicy"], Value::from("IfNotPresent"));
+    let mut changed = pod(spec);
+    *changed.slot(&["spec", "containers"]) = object!([{ "name": "c", "image": "new", "imagePullPolicy": "Never" }]);
+    let changed = w.ask(Operation::Update, changed, Some(&old), "someone").await.unwrap();
+    assert_eq!(changed["spec"]["containers"][0]["imagePullPolicy"], Value::from("Always"));
+}
+
+#[tokio::test]
+async fn pods_keep_others_off_a_node_only() {
+    let w = world(&["LimitPodHardAntiAffinityTopology"], PluginSettings::default());
+    let apart = |kind: &'static str, keys: &[&str]| {
+        let terms: Vec<Value> = keys.iter().map(|k| object!({ "topologyKey": (*k) })).collect();
+        let mut spec = Value::object();
+        *spec.slot(&["affinity", kind, "requiredDuringSchedulingIgnoredDuringExecution"]) = Value::from(terms);
+        pod(spec)
+    };
+    let (host, zone) = ("kubernetes.io/hostname", "topology.kubernetes.io/zone");
+    w.create(apart("podAntiAffinity", &[host])).await.unwrap();
+    w.create(apart("podAffinity", &[zone])).await.unwrap();
+    let e = w.create(apart("podAntiAffinity", &[host, zone])).await.unwrap_err();
+    let want = "pods \"p\" is forbidden: affinity.PodAntiAffinity.RequiredDuringScheduling has TopologyKey topology.kubernetes.io/zone but only key kubernetes.io/hostname is allowed";
+    assert_eq!((e.code(), e.message.as_str()), (403, want));
+}
+
+#[tokio::test]
+async fn who_asks_for_a_device_tolerates_its_nodes() {
+    let w = world(&["ExtendedResourceToleration"], PluginSettings::default());
+    let asking = |names: &[&str]| {
+        let mut container = object!({ "name": "c", "image": "i" });
+        for name in names {
+            let requests = container.slot(&["resources", "requests"]);
+            if requests.is_null() {
+                *requests = Value::object();
+            }
+            requests.as_object_mut().unwrap().insert((*name).to_owned(), "1");
+        }
+        pod(object!({ "containers": [container] }))
+    };
+    let exists = |key: &str| object!({ "key": key, "operator": "Exists", "effect": "NoSchedule" });
+    let made = w.create(asking(&["cpu", "example.com/b", "example.com/a", "kubernetes.io/x"])).await.unwrap();
+    assert_eq!(made["spec"]["tolerations"], object!([(exists("example.com/a")), (exists("example.com/b"))]));
+    let again = w.create(made.clone()).await.unwrap();
+    assert_eq!(again["spec"]["tolerations"], made["spec"]["tolerations"]);
+    assert!(w.create(asking(&["cpu", "hugepages-2Mi"])).await.unwrap()["spec"]["tolerations"].is_null());
+}
+
+#[tokio::test]
+async fn claims_grow_where_their_class_allows_it() {
+    let w = world(&["PersistentVolumeClaimResize"], PluginSettings::default());
+    let claim = |class: &str, size: &str| {
+        object!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": "c", "namespace": "n" },
+            "spec": { "storageClassName": class, "resources": { "requests": { "storage": size } } },
+            "status": { "phase": "Bound" },
+        })
+    };
+    for (name, expands) in [("grows", true), ("fixed", false)] {
+        w.objects.put(object!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": { "name": name },
+            "provisioner": "p", "allowVolumeExpansion": expands,
+        }));
+    }
+    let why = "persistentvolumeclaims \"c\" is forbidden: only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize";
+    for (class, from, to, fine) in [
+        ("grows", "1Gi", "2Gi", true),
+        ("fixed", "1Gi", "2Gi", false),
+        ("fixed", "2Gi", "1Gi", true),
+        ("fixed", "1Gi", "1024Mi", true),
+        ("absent", "1Gi", "2Gi", false),
+        ("", "1Gi", "2Gi", false),
+    ] {
+        let asked = w.ask(Operation::Update, claim(class, to), Some(&claim(class, from)), "someone").await;
+        match fine {
+            true => assert!(asked.is_ok(), "{class} {from} {to}"),
+            false => assert_eq!(asked.unwrap_err().message, why, "{class} {from} {to}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_done_in_a_namespace_that_is_not_there() {
+    let w = world(&["NamespaceExists"], PluginSettings::default());
+    let map = |namespace: &str| object!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "m", "namespace": namespace } });
+    let old = map("gone");
+    let e = w.ask(Operation::Update, map("gone"), Some(&old), "someone").await.unwrap_err();
+    assert_eq!((e.code(), e.message.as_str()), (404, "namespaces \"gone\" not found"));
+    let here = map("n");
+    w.ask(Operation::Update, map("n"), Some(&here), "someone").await.unwrap();
+}

@@ -72,16 +72,7 @@ impl World {
         old: Option<&Value>,
     ) -> Result<Value, ApiError> {
         let about = object.as_ref().or(old).unwrap();
-        let gvk = about.gvk();
-        let row = Row {
-            id: 0,
-            kind: KindRow(ironkeel_kinds::kind_for_gvk(&gvk.group, &gvk.version, &gvk.kind).unwrap().clone()),
-            api_version: gvk.api_version(),
-            stored: None,
-            converts: false,
-            converter: None,
-            structure: None,
-        };
+        let row = row_of(about);
         let (namespace, name) = (about.namespace().to_owned(), about.name().to_owned());
         let options = Value::object();
         let user = User { name: "someone".into(), ..User::default() };
@@ -108,6 +99,38 @@ impl World {
 
     async fn create(&self, object: Value) -> Result<Value, ApiError> {
         self.ask(Operation::Create, "", Some(object), None).await
+    }
+
+    /// The write path says that the caches show what was created.
+    fn written(&self, object: &Value) {
+        let (row, user, options) = (row_of(object), User::default(), Value::object());
+        let a = Attributes {
+            operation: Operation::Create,
+            row: &row,
+            subresource: "",
+            namespace: object.namespace(),
+            name: object.name(),
+            shown_name: object.name(),
+            user: &user,
+            dry_run: false,
+            options: &options,
+            warnings: &self.warnings,
+            annotations: &self.annotations,
+        };
+        self.chain.rolled_back(&a, object);
+    }
+}
+
+fn row_of(object: &Value) -> Row {
+    let gvk = object.gvk();
+    Row {
+        id: 0,
+        kind: KindRow(ironkeel_kinds::kind_for_gvk(&gvk.group, &gvk.version, &gvk.kind).unwrap().clone()),
+        api_version: gvk.api_version(),
+        stored: None,
+        converts: false,
+        converter: None,
+        structure: None,
     }
 }
 
@@ -147,6 +170,7 @@ async fn a_deleted_object_gives_its_quota_back() {
         let made = w.create(p).await.unwrap();
         // Written and gone again before anyone asks the quota.
         w.objects.put(made.clone());
+        w.written(&made);
         w.ask(Operation::Delete, "", None, Some(&made)).await.unwrap();
         w.objects.remove("pods", made.name());
     }
@@ -198,7 +222,7 @@ async fn foreign_addresses_of_services_are_denied() {
     let (none, one, two) = (object!([]), object!(["192.0.2.1"]), object!(["192.0.2.1", "192.0.2.2"]));
     w.create(service(none.clone())).await.unwrap();
     let e = w.create(service(one.clone())).await.unwrap_err();
-    assert_eq!(e.message, "services \"s\" is forbidden: Use of external IPs is denied by admission control.");
+    assert_eq!(e.message, "services \"s\" is forbidden: Use of external IPs is denied by admission control");
     let old = service(one.clone());
     w.ask(Operation::Update, "", Some(service(one)), Some(&old)).await.unwrap();
     w.ask(Operation::Update, "", Some(service(none)), Some(&old)).await.unwrap();
@@ -294,4 +318,59 @@ async fn the_restricted_level_says_each_violation_once() {
         let e = w.create(pod("p", spec)).await.unwrap_err();
         assert_eq!(e.message, format!("pods \"p\" is forbidden: violates PodSecurity \"restricted:latest\": {want}"));
     }
+}
+
+fn claim(namespace: &str, version: &str, request: Value) -> Value {
+    object!({
+        "apiVersion": (format!("resource.k8s.io/{version}")), "kind": "ResourceClaim",
+        "metadata": { "name": "c", "namespace": namespace },
+        "spec": { "devices": { "requests": [{ "name": "r", "exactly": { "deviceClassName": "gpu" } }, request] } },
+    })
+}
+
+#[tokio::test]
+async fn admin_access_to_devices_is_for_labelled_namespaces() {
+    let w = world();
+    let with = object!({ "name": "a", "exactly": { "deviceClassName": "gpu", "adminAccess": true } });
+    let beta = object!({ "name": "a", "deviceClassName": "gpu", "adminAccess": true });
+    let why = "spec.devices.requests[1].adminAccess: Forbidden: admin access to devices requires the `resource.kubernetes.io/admin-access: true` label on the containing namespace";
+    let template = |version: &str, request: &Value| {
+        let spec = claim("n", version, request.clone())["spec"].clone();
+        object!({
+            "apiVersion": (format!("resource.k8s.io/{version}")), "kind": "ResourceClaimTemplate",
+            "metadata": { "name": "c", "namespace": "n" }, "spec": { "spec": spec },
+        })
+    };
+    let asking = [claim("n", "v1", with.clone()), claim("n", "v1beta1", beta), template("v1", &with)];
+    for object in &asking {
+        let e = w.create(object.clone()).await.unwrap_err();
+        let (kind, code) = (object.gvk().kind, e.code());
+        assert_eq!((code, e.reason), (422, ironkeel_registry::Reason::Invalid));
+        assert_eq!(e.message, format!("{kind}.resource.k8s.io \"c\" is invalid: {why}"));
+    }
+    let plain = object!({ "name": "a", "exactly": { "deviceClassName": "gpu", "adminAccess": false } });
+    w.create(claim("n", "v1", plain)).await.unwrap();
+    let labels = object!({ "resource.kubernetes.io/admin-access": "true" });
+    let namespace = object!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "n", "labels": labels } });
+    w.objects.put(namespace);
+    for object in asking {
+        w.create(object).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn devices_of_claims_are_charged_by_class() {
+    let w = world();
+    w.objects.put(quota(object!({ "gpu.deviceclass.resource.k8s.io/devices": "3" })));
+    let of = |mode: &str, count: i64| {
+        let any = object!([
+            { "name": "x", "deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 1 },
+            { "name": "y", "deviceClassName": "gpu", "allocationMode": mode, "count": count }
+        ]);
+        claim("n", "v1", object!({ "name": "a", "firstAvailable": any }))
+    };
+    let e = w.create(of("All", 0)).await.unwrap_err();
+    let want = "resourceclaims.resource.k8s.io \"c\" is forbidden: exceeded quota: q, requested: gpu.deviceclass.resource.k8s.io/devices=32, used: gpu.deviceclass.resource.k8s.io/devices=0, limited: gpu.deviceclass.resource.k8s.io/devices=3";
+    assert_eq!(e.message, want);
+    w.create(of("ExactCount", 3)).await.unwrap();
 }

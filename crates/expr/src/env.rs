@@ -15,6 +15,7 @@ pub struct Environment {
     pub(crate) variables: BTreeMap<Arc<str>, Type>,
     pub(crate) types: Option<Arc<dyn TypeProvider>>,
     pub(crate) patch_types: bool,
+    bindings: bool,
 }
 
 impl Environment {
@@ -55,14 +56,32 @@ impl Environment {
         self
     }
 
+    /// `cel.bind(…)`, which only selectors of devices have.
+    pub fn with_bindings(mut self) -> Self {
+        self.bindings = true;
+        self
+    }
+
+    /// Declares a composed variable that has no fields yet.
+    pub fn composition(self, name: &str) -> Self {
+        self.variable(name, Type::object(ObjectType::new("kubernetes.variables")))
+    }
+
+    /// Takes a variable back.
+    pub fn without(mut self, name: &str) -> Self {
+        self.variables.remove(name);
+        self
+    }
+
     /// Parses and checks a source. `expected` are the types that are of use to the caller; with none,
     /// every type is.
     pub fn compile(&self, source: &str, expected: &[Type]) -> Result<Program, CompileError> {
-        let parsed = parser::parse(source).map_err(|faults| source::issues(source, faults))?;
+        let parsed = parser::parse(source, self.bindings).map_err(|faults| source::issues(source, faults))?;
         let checked = Checker::run(self, parsed).map_err(|faults| source::issues(source, faults))?;
         let output = &checked.expr.ty;
         if !expected.is_empty() && !expected.iter().any(|e| e == output || matches!(e, Type::Dyn)) {
-            let names: Vec<String> = expected.iter().map(Type::to_string).collect();
+            let names: Vec<String> = expected.iter().map(Type::declared_name).collect();
+            let output = output.declared_name();
             return Err(CompileError::OutputType(match &names[..] {
                 [one] => format!("must evaluate to {one} but got {output}"),
                 more => format!("must evaluate to one of [{}] but got {output}", more.join(" ")),

@@ -168,7 +168,8 @@ impl<'a> Run<'_, 'a> {
                 let mode = if mode == SelectMode::Test { mode } else { SelectMode::Optional };
                 return self.field(&inner.clone(), name, mode);
             }
-            _ => return Err(EvalError::NoSuchOverload),
+            Val::List(_) => return Err(EvalError::Refused("unsupported index type 'string' in list".to_owned())),
+            _ => None,
         };
         match (mode, found) {
             (SelectMode::Test, found) => Ok(Val::Bool(found.is_some())),
@@ -281,10 +282,8 @@ impl<'a> Run<'_, 'a> {
             let Some(by) = MapKey::of(&key) else {
                 return Err(EvalError::Refused(format!("unsupported key type: {}", key.type_of().runtime_name())));
             };
-            if out.insert(by, (key.clone(), value)).is_some() {
-                let text = crate::library::key_text(&key);
-                return Err(EvalError::Refused(format!("Failed with repeated key: {text}")));
-            }
+            // Of equal keys the last one counts.
+            out.insert(by, (key, value));
         }
         self.meter.add(MAP_COST)?;
         Ok(Val::Map(MapVal::Owned(Arc::new(out))))

@@ -27,7 +27,7 @@ pub(crate) fn global(name: &str, mut args: Vec<Expr>, pos: usize) -> Expanded {
 }
 
 /// A call with a target: a macro or a member function.
-pub(crate) fn member(name: &str, target: Expr, args: Vec<Expr>, pos: usize) -> Expanded {
+pub(crate) fn member(name: &str, target: Expr, args: Vec<Expr>, pos: usize, bindings: bool) -> Expanded {
     let make = match (name, args.len()) {
         ("all", 2 | 3) => all,
         ("exists", 2 | 3) => exists,
@@ -39,7 +39,7 @@ pub(crate) fn member(name: &str, target: Expr, args: Vec<Expr>, pos: usize) -> E
         ("transformMap", 3 | 4) => transform_map,
         ("transformMapEntry", 3 | 4) => transform_map_entry,
         ("optMap" | "optFlatMap", 2) => return opt_map(name == "optFlatMap", target, args, pos),
-        ("bind", 3) if matches!(&target.kind, Kind::Ident(n) if &**n == "cel") => return bind(args, pos),
+        ("bind", 3) if bindings && matches!(&target.kind, Kind::Ident(n) if &**n == "cel") => return bind(args, pos),
         _ => return Ok(Expr::call(name, Some(target), args, pos)),
     };
     make(Shape { target, args, pos })

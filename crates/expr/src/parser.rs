@@ -16,14 +16,14 @@ const OPERANDS: &str =
 type Parsed<T> = Result<T, Fault>;
 
 /// Parses a whole source.
-pub(crate) fn parse(source: &str) -> Result<Expr, Vec<Fault>> {
+pub(crate) fn parse(source: &str, bindings: bool) -> Result<Expr, Vec<Fault>> {
     let size = source.chars().count();
     if size > MAX_SOURCE_CHARS {
         let message = format!("expression code point size exceeds limit: size: {size}, limit {MAX_SOURCE_CHARS}");
         return Err(vec![Fault { pos: None, message }]);
     }
     let tokens = lexer::tokens(source)?;
-    let mut parser = Parser { source, tokens, at: 0, nesting: 0 };
+    let mut parser = Parser { source, tokens, at: 0, nesting: 0, bindings };
     let expr = parser.expr().map_err(|f| vec![f])?;
     match parser.peek().kind {
         TokenKind::End => Ok(expr),
@@ -36,7 +36,12 @@ struct Parser<'s> {
     tokens: Vec<Token>,
     at: usize,
     nesting: usize,
+    /// Whether `cel.bind` is known.
+    bindings: bool,
 }
+
+/// Words that the lexer takes for itself wherever they stand.
+const KEYWORDS: [&str; 4] = ["in", "true", "false", "null"];
 
 #[derive(Clone, Copy)]
 struct Operator {
@@ -192,6 +197,11 @@ impl Parser<'_> {
                     let optional = self.eat("?").is_some();
                     let token = self.peek().clone();
                     let field: Arc<str> = match token.kind {
+                        TokenKind::Ident if KEYWORDS.contains(&self.text(&token)) => {
+                            let message =
+                                format!("Syntax error: no viable alternative at input '.{}'", self.text(&token));
+                            return Err(Fault::at(token.start, &message));
+                        }
                         TokenKind::Ident => self.text(&token).into(),
                         TokenKind::Quoted => self.source[token.start + 1..token.end - 1].into(),
                         _ => return Err(self.unexpected("IDENTIFIER")),
@@ -200,7 +210,7 @@ impl Parser<'_> {
                     if !optional && matches!(token.kind, TokenKind::Ident) && self.peek_punct() == "(" {
                         let open = self.next().start;
                         let args = self.arguments()?;
-                        expr = macros::member(&field, expr, args, open)?;
+                        expr = macros::member(&field, expr, args, open, self.bindings)?;
                     } else {
                         let mode = if optional { SelectMode::Optional } else { SelectMode::Value };
                         expr = Expr::new(Kind::Select(Box::new(Select { operand: expr, field, mode })), pos);

@@ -221,6 +221,17 @@ impl Type {
         Type::Type(Arc::new(of))
     }
 
+    /// The name with parameters, as declarations have it; messages of the type check have shorter ones.
+    pub(crate) fn declared_name(&self) -> String {
+        match self {
+            Type::List(l) => format!("list({})", l.element.declared_name()),
+            Type::Map(m) => format!("map({}, {})", m.0.declared_name(), m.1.declared_name()),
+            Type::Optional(t) => format!("optional_type({})", t.declared_name()),
+            Type::Null | Type::Timestamp | Type::Duration => self.runtime_name().to_owned(),
+            other => other.to_string(),
+        }
+    }
+
     /// The name without parameters, as `type(x)` tells it at run time.
     pub(crate) fn runtime_name(&self) -> &str {
         match self {
@@ -268,6 +279,8 @@ impl fmt::Display for Type {
             Type::Type(t) => write!(f, "type({t})"),
             Type::Optional(t) => write!(f, "optional_type({t})"),
             Type::Null => f.write_str("null"),
+            Type::Timestamp => f.write_str("timestamp"),
+            Type::Duration => f.write_str("duration"),
             // What is still unknown when a message is written agrees with everything.
             Type::Param(_) => f.write_str("dyn"),
             other => f.write_str(other.runtime_name()),

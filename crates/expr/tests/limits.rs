@@ -11,7 +11,7 @@ use ironkeel_expr::{
 use ironkeel_object::{Value, object};
 
 fn env() -> Environment {
-    Environment::kubernetes().variable("self", Type::Dyn).variable("list", Type::list(Type::Int))
+    Environment::kubernetes().with_bindings().variable("self", Type::Dyn).variable("list", Type::list(Type::Int))
 }
 
 fn data() -> (Value, Value) {

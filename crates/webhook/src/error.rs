@@ -44,6 +44,8 @@ pub enum CallError {
         code: u16,
         /// `Status.reason` of the answer, or of the code.
         message: String,
+        /// Whether the answer says when to ask again.
+        retry_after: bool,
     },
     /// The answer is too long.
     #[error("the response is longer than {} bytes", crate::RESPONSE_MAX_BYTES)]
@@ -52,7 +54,7 @@ pub enum CallError {
 
 impl CallError {
     /// What a REST client makes of a status code. No more than the begin of a text is told of the body.
-    pub(crate) fn status(code: u16, is_text: bool, body: &[u8]) -> Self {
+    pub(crate) fn status(code: u16, is_text: bool, retry_after: bool, body: &[u8]) -> Self {
         let told = &body[..body.len().min(ERROR_TEXT_BYTES)];
         let text = if is_text { String::from_utf8_lossy(told).trim().to_owned() } else { "unknown".to_owned() };
         let message = match code {
@@ -72,7 +74,17 @@ impl CallError {
             500.. => format!("an error on the server ({text:?}) has prevented the request from succeeding"),
             _ => format!("the server responded with the status code {code} but did not return more information"),
         };
-        CallError::Status { code, message }
+        CallError::Status { code, message, retry_after }
+    }
+
+    /// Whether another attempt may help, as upstream's `DefaultShouldRetry` sees it. A webhook that refuses the
+    /// connection, or is silent, is not asked again.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            CallError::Status { code, retry_after, .. } => matches!(code, 429 | 500 | 504) || *retry_after,
+            CallError::Transport { why, .. } => why.to_ascii_lowercase().contains("connection reset by peer"),
+            CallError::Target(_) | CallError::TooLarge => false,
+        }
     }
 }
 

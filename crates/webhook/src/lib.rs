@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, USER_AGENT};
 use http::{Method, Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
@@ -39,6 +39,10 @@ const IDLE_SECONDS: u64 = 90;
 const IDLE_CONNECTIONS: usize = 25;
 /// Port of a Service whose reference names none.
 pub const DEFAULT_SERVICE_PORT: u16 = 443;
+/// Calls of a webhook whose failures pass, in all.
+pub const ATTEMPTS: u32 = 5;
+/// How much longer each wait between them is than the one before.
+const BACKOFF_FACTOR: f64 = 1.5;
 const AGENT: &str = "kube-apiserver-admission";
 
 /// Where a webhook listens.
@@ -203,16 +207,42 @@ impl WebhookClient {
             let code = answer.status().as_u16();
             let media = answer.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
             let is_text = media.is_none_or(|m| m.is_empty() || m.starts_with(b"text/"));
+            let retry_after = answer.headers().contains_key(RETRY_AFTER);
             let bytes = match Limited::new(answer.into_body(), RESPONSE_MAX_BYTES).collect().await {
                 Ok(all) => all.to_bytes(),
                 Err(e) if e.is::<http_body_util::LengthLimitError>() => return Err(CallError::TooLarge),
                 Err(e) => return Err(failed(error::transport_text(&*e))),
             };
-            if (200..=206).contains(&code) { Ok(bytes) } else { Err(CallError::status(code, is_text, &bytes)) }
+            if (200..=206).contains(&code) {
+                Ok(bytes)
+            } else {
+                Err(CallError::status(code, is_text, retry_after, &bytes))
+            }
         };
         match tokio::time::timeout(timeout, exchange).await {
             Ok(done) => done,
             Err(_) => Err(failed("context deadline exceeded".into())),
         }
+    }
+
+    /// [`WebhookClient::post`], up to [`ATTEMPTS`] times while failures are transient. `wait` is the time before
+    /// the second attempt; each later one waits half as long again as the one before.
+    pub async fn post_retried(
+        &self,
+        target: &Target,
+        body: Bytes,
+        timeout: Duration,
+        mut wait: Duration,
+    ) -> Result<Bytes, CallError> {
+        for _ in 1..ATTEMPTS {
+            match self.post(target, body.clone(), timeout).await {
+                Err(error) if error.is_transient() => {
+                    tokio::time::sleep(wait).await;
+                    wait = wait.mul_f64(BACKOFF_FACTOR);
+                }
+                done => return done,
+            }
+        }
+        self.post(target, body, timeout).await
     }
 }

@@ -90,6 +90,9 @@ async fn answer(request: Request<hyper::body::Incoming>) -> Result<Response<Full
     Ok(match parts.uri.path() {
         "/redirect" => Response::builder().status(302).header("location", "/echo").body(Full::default()).unwrap(),
         "/slow" => std::future::pending().await,
+        "/busy" => respond(429, Bytes::new()),
+        "/later" => Response::builder().status(503).header("retry-after", "1").body(Full::default()).unwrap(),
+        "/away" => respond(503, Bytes::new()),
         "/broken" => respond(500, "it hurts".into()),
         "/secret" => respond(403, "s".repeat(1 << 20).into()),
         "/page" => Response::builder()
@@ -187,4 +190,19 @@ async fn little_of_an_error_page_is_passed_on_and_only_text() {
     assert_eq!(ask(&client, &url(&s, "/secret")).await.unwrap_err(), "s".repeat(2048));
     let hidden = ask(&client, &url(&s, "/page")).await.unwrap_err();
     assert_eq!(hidden, "an error on the server (\"unknown\") has prevented the request from succeeding");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_passes_is_asked_again_and_nothing_else() {
+    let client = WebhookClient::new(Arc::new(NoServices));
+    let quick = Duration::from_millis(1);
+    for (path, calls) in [("/broken", 5), ("/busy", 5), ("/later", 5), ("/away", 1), ("/absent", 1), ("/echo", 1)] {
+        let s = server(false).await;
+        let asked = client.post_retried(&url(&s, path), "{}".into(), Duration::from_secs(5), quick).await;
+        assert_eq!((asked.is_ok(), s.requests.load(Ordering::SeqCst)), (path == "/echo", calls), "{path}");
+    }
+    let s = server(false).await;
+    let late = client.post_retried(&url(&s, "/slow"), "{}".into(), Duration::from_millis(50), quick).await;
+    assert!(late.unwrap_err().to_string().ends_with("context deadline exceeded"));
+    assert_eq!(s.requests.load(Ordering::SeqCst), 1, "silence is not asked again");
 }

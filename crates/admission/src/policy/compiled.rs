@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ironkeel_expr::{CompileError, Program, Type};
-use ironkeel_kinds::admission_expressions::{Variables, policy_environment};
+use ironkeel_kinds::admission_expressions::{Variables, message_environment, policy_environment};
 use ironkeel_object::{ObjectMeta, Value};
 
 use crate::cel::Condition;
@@ -81,6 +81,7 @@ impl Policy {
         let typed = if sort == Sort::Mutating { base.clone().with_patch_types() } else { base.clone() };
         let Variables { environment: env, programs: variables } =
             Variables::compile(spec.items_at(&["variables"]), typed);
+        let messages = message_environment(&env);
         let expression = |v: &Value, key: &str| v.str_at(&[key]).unwrap_or_default().to_owned();
         let validation = |v: &Value| Validation {
             program: env.compile(&expression(v, "expression"), &[Type::Bool]),
@@ -89,7 +90,7 @@ impl Policy {
             message_program: v
                 .str_at(&["messageExpression"])
                 .filter(|e| !e.is_empty())
-                .map(|e| env.compile(e, &[Type::String])),
+                .map(|e| messages.compile(e, &[Type::String])),
             reason: text(v, "reason"),
         };
         let annotation = |v: &Value| Annotation {

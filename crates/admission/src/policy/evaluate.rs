@@ -65,9 +65,10 @@ fn with_data<T>(
     let request = request_value(a, run.view.row(a), data.object.or(data.old), &options_value(a));
     let mut activation = Activation::new();
     bind(&mut activation, a, &request, data.object, data.old, &door);
-    activation.bind("namespaceObject", data.namespace.unwrap_or(&NULL));
+    // Match conditions do not see it.
+    activation.bind("namespaceObject", &NULL);
     if run.policy.param_kind.is_some() {
-        activation.bind("params", run.param.as_ref().unwrap_or(&NULL));
+        activation.bind("params", run.param.as_deref().unwrap_or(&NULL));
     }
     if ask {
         match conditions(&run.policy.conditions, run.policy.fails, &activation) {
@@ -76,6 +77,7 @@ fn with_data<T>(
             Verdict::Fails(why) => return Err(why),
         }
     }
+    activation.bind("namespaceObject", data.namespace.unwrap_or(&NULL));
     let programs = run.policy.variables.iter().filter_map(|(n, p)| Some((n.as_str(), p.as_ref().ok()?)));
     activation.compose("variables", programs);
     Ok(Some(work(&activation, run)))

@@ -36,6 +36,7 @@ struct Compiled(Mutex<Option<(Versions, Arc<Vec<Policy>>)>>);
 pub(crate) struct Policies {
     validating: Compiled,
     mutating: Compiled,
+    params: params::Decoded,
     observer: Option<Arc<dyn AdmissionObserver>>,
 }
 
@@ -97,7 +98,7 @@ struct Run<'p> {
     policy: &'p Policy,
     binding: &'p Binding,
     view: View,
-    param: Option<Value>,
+    param: Option<Arc<Value>>,
 }
 
 /// A policy or binding that cannot be used for this request.
@@ -112,6 +113,7 @@ async fn runs<'p>(
     c: &Cluster,
     a: &Attributes<'_>,
     policies: &'p [Policy],
+    decoded: &params::Decoded,
     object: Option<&Value>,
     old: Option<&Value>,
 ) -> (Vec<Run<'p>>, Vec<Misfit<'p>>) {
@@ -145,7 +147,7 @@ async fn runs<'p>(
                     continue;
                 }
             }
-            match params::collect(c, a, kind.as_ref(), binding).await {
+            match params::collect(c, a, kind.as_ref(), binding, decoded).await {
                 Ok(found) => {
                     runs.extend(found.into_iter().map(|param| Run { policy, binding, view: view.clone(), param }))
                 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use ironkeel_object::{ObjectMeta, Value};
-use ironkeel_registry::{ApiError, Attributes, Cause};
+use ironkeel_registry::{ApiError, Attributes, Cause, Row};
 
 use super::compiled::{Mutation, Sort};
 use super::evaluate::{self, Data};
@@ -28,7 +28,7 @@ impl Policies {
             return Ok(());
         }
         rounds.policies.begin(rounds.second, Some(object));
-        let (runs, misfits) = runs(c, a, &policies, Some(object), old).await;
+        let (runs, misfits) = runs(c, a, &policies, &self.params, Some(object), old).await;
         let mut errors: Vec<(String, String)> = Vec::new();
         for misfit in misfits.iter().filter(|m| m.policy.fails) {
             let why = match misfit.binding {
@@ -117,6 +117,11 @@ fn mutated(
                 let mut config = made;
                 let gvk = object.gvk();
                 config.set_gvk(&gvk.api_version(), &gvk.kind);
+                if let Err(why) = typed(row, &config) {
+                    return Ok(Err(format!(
+                        "error applying patch: failed to convert patch object to typed object: {why}"
+                    )));
+                }
                 let structure = ironkeel_registry::structure_of(row);
                 let schema = ironkeel_registry::schema_of(row, structure.as_ref());
                 if let Err(atomics) = ironkeel_patch::apply::merge_configuration(&mut after, &config, schema) {
@@ -138,6 +143,19 @@ fn mutated(
         object = after;
     }
     Ok(Ok(object))
+}
+
+/// Whether a configuration has the fields and types of its kind.
+fn typed(row: &Row, config: &Value) -> Result<(), String> {
+    if row.kind.custom.is_some() {
+        return Ok(());
+    }
+    let mut unknown = Vec::new();
+    ironkeel_codec::conform(&mut config.clone(), row.kind.resource.type_id, &mut unknown).map_err(|e| e.to_string())?;
+    match unknown.first() {
+        Some(field) => Err(format!(".{}: field not declared in schema", field.path)),
+        None => Ok(()),
+    }
 }
 
 fn refusal(a: &Attributes<'_>, errors: Vec<(String, String)>) -> Result<(), ApiError> {

@@ -1,12 +1,17 @@
 //! Parameter objects: what a binding's `paramRef` names.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use ironkeel_object::{LabelSelector, Value};
-use ironkeel_registry::{Attributes, Row};
+use ironkeel_registry::{Attributes, Entry, Registry, Row};
+use parking_lot::Mutex;
 
 use super::compiled::{Binding, Policy};
 use crate::Cluster;
+
+/// Parameters that are kept decoded; past it all are decoded anew.
+const DECODED: usize = 4_096;
 
 /// The row of a policy's parameters; none where it has none.
 pub(super) fn kind(c: &Cluster, policy: &Policy) -> Result<Option<Arc<Row>>, String> {
@@ -28,7 +33,8 @@ pub(super) async fn collect(
     a: &Attributes<'_>,
     kind: Option<&Arc<Row>>,
     binding: &Binding,
-) -> Result<Vec<Option<Value>>, String> {
+    decoded: &Decoded,
+) -> Result<Vec<Option<Arc<Value>>>, String> {
     let (Some(row), Some(reference), Some(registry)) = (kind, &binding.param_ref, &c.registry) else {
         return Ok(vec![None]);
     };
@@ -53,11 +59,8 @@ pub(super) async fn collect(
             let selector = LabelSelector::from_value(selector).map_err(|e| e.to_string())?;
             let home = row.home().map_err(|e| e.message)?;
             let all = home.cache.snapshot(namespace, "", |_| true).entries;
-            let matches = |e: &Arc<_>| {
-                let entry: &ironkeel_registry::Entry = e;
-                entry.tree().is_ok_and(|t| selector.matches_object(&t))
-            };
-            all.into_iter().filter(matches).collect()
+            let meets = |e: &Arc<Entry>| selector.requirements.iter().all(|r| r.matches(e.label(&r.key)));
+            all.into_iter().filter(|e| !selector.nothing && meets(e)).collect()
         }
         (_, Some(_)) => return Err("paramRef.name and paramRef.selector are mutually exclusive".into()),
         (name, None) => registry.get(row, namespace, name).into_iter().collect::<Vec<_>>(),
@@ -67,7 +70,28 @@ pub(super) async fn collect(
     }
     let mut out = Vec::with_capacity(entries.len());
     for entry in &entries {
-        out.push(Some(registry.current(row, entry).await.map_err(|e| e.message)?));
+        out.push(Some(decoded.get(registry, row, entry).await?));
     }
     Ok(out)
+}
+
+/// Parameters as they were decoded last, by row and key, each of one revision.
+#[derive(Default)]
+pub(super) struct Decoded(Mutex<HashMap<(usize, String), (u64, Arc<Value>)>>);
+
+impl Decoded {
+    async fn get(&self, registry: &Registry, row: &Row, entry: &Arc<Entry>) -> Result<Arc<Value>, String> {
+        let key = (row.id, entry.key().to_owned());
+        let known = self.0.lock().get(&key).filter(|(revision, _)| *revision == entry.revision).map(|(_, v)| v.clone());
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let tree = Arc::new(registry.current(row, entry).await.map_err(|e| e.message)?);
+        let mut kept = self.0.lock();
+        if kept.len() >= DECODED {
+            kept.clear();
+        }
+        kept.insert(key, (entry.revision, tree.clone()));
+        Ok(tree)
+    }
 }

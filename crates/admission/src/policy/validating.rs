@@ -28,7 +28,7 @@ impl Policies {
         if policies.is_empty() {
             return Ok(());
         }
-        let (runs, misfits) = runs(c, a, &policies, object, old).await;
+        let (runs, misfits) = runs(c, a, &policies, &self.params, object, old).await;
         let mut denied: Option<ApiError> = None;
         for misfit in misfits.iter().filter(|m| m.policy.fails) {
             let what = if misfit.binding.is_some() { "binding" } else { "policy" };

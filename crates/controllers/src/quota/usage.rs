@@ -19,13 +19,14 @@ pub(super) fn of_pod(pod: &Pod) -> ResourceList {
     }
     usage.insert("pods".to_owned(), number(1));
     let Some(spec) = &pod.spec else { return usage };
+    let native = |name: &str| matches!(name, "cpu" | "memory" | "ephemeral-storage");
     for (name, amount) in spec_requests(spec) {
-        if matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-") {
+        if native(&name) || name.starts_with("hugepages-") {
             usage.insert(name.clone(), amount);
         }
         usage.insert(format!("requests.{name}"), amount);
     }
-    for (name, amount) in spec_limits(spec) {
+    for (name, amount) in spec_limits(spec).into_iter().filter(|(name, _)| native(name)) {
         usage.insert(format!("limits.{name}"), amount);
     }
     usage
@@ -57,10 +58,19 @@ pub(super) fn of_claim(claim: &PersistentVolumeClaim) -> ResourceList {
     let spec = claim.spec.as_ref();
     let requests = spec.and_then(|spec| spec.resources.as_ref()?.requests.as_ref());
     let storage = requests.and_then(|requests| requests.get("storage")).map(Amount::from);
+    // What a growing volume was given already counts, even when less is asked for again.
+    let given = claim.status.as_ref().and_then(|status| status.allocated_resources.as_ref()?.get("storage"));
+    let given = given.map(Amount::from);
+    let storage = storage.map(|wanted| given.filter(|given| *given > wanted).unwrap_or(wanted));
     if let Some(storage) = storage {
         usage.insert("requests.storage".to_owned(), storage);
     }
-    if let Some(class) = spec.and_then(|spec| spec.storage_class_name.as_deref()).filter(|class| !class.is_empty()) {
+    let annotations = claim.metadata.annotations.as_ref();
+    let class = annotations
+        .and_then(|all| all.get("volume.beta.kubernetes.io/storage-class"))
+        .or_else(|| spec.and_then(|spec| spec.storage_class_name.as_ref()))
+        .filter(|class| !class.is_empty());
+    if let Some(class) = class {
         let prefix = format!("{class}.storageclass.storage.k8s.io");
         usage.insert(format!("{prefix}/persistentvolumeclaims"), number(1));
         if let Some(storage) = storage {
@@ -68,6 +78,36 @@ pub(super) fn of_claim(claim: &PersistentVolumeClaim) -> ResourceList {
         }
     }
     usage
+}
+
+/// Whether the quota sees the claim: by the classes of volume attributes that it has, gets or wants.
+pub(super) fn sees_claim(quota: &ResourceQuota, claim: &PersistentVolumeClaim) -> bool {
+    const SCOPE: &str = "VolumeAttributesClass";
+    let Some(spec) = &quota.spec else { return true };
+    let status = claim.status.as_ref();
+    let classes: Vec<&str> = [
+        claim.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref()),
+        status.and_then(|status| status.current_volume_attributes_class_name.as_deref()),
+        status.and_then(|status| status.modify_volume_status.as_ref()?.target_volume_attributes_class_name.as_deref()),
+    ]
+    .into_iter()
+    .flatten()
+    .filter(|class| !class.is_empty())
+    .collect();
+    let selected = |wanted: &ScopedResourceSelectorRequirement| {
+        let listed = || wanted.values.iter().flatten().any(|value| classes.contains(&value.as_str()));
+        wanted.scope_name == SCOPE
+            && match wanted.operator.as_str() {
+                "In" => listed(),
+                "NotIn" => !listed(),
+                "Exists" => !classes.is_empty(),
+                "DoesNotExist" => classes.is_empty(),
+                _ => false,
+            }
+    };
+    let selector = spec.scope_selector.iter().flat_map(|selector| selector.match_expressions.iter().flatten());
+    spec.scopes.iter().flatten().all(|scope| scope == SCOPE && !classes.is_empty())
+        && selector.into_iter().all(selected)
 }
 
 /// Whether the quota sees only some pods, and nothing else.

@@ -20,7 +20,6 @@ use crate::functions::Row;
 
 pub(crate) use compare::compare;
 pub(crate) use convert::is_conversion;
-pub(crate) use operators::key_text;
 pub(crate) use regexes::compile as compile_regex;
 
 /// All rows.

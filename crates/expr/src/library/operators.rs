@@ -224,7 +224,7 @@ fn missing(key: &Val<'_>) -> EvalError {
 }
 
 /// A key as messages show it.
-pub(crate) fn key_text(key: &Val<'_>) -> String {
+pub(super) fn key_text(key: &Val<'_>) -> String {
     match key {
         Val::String(s) => s.to_string(),
         Val::Int(i) => i.to_string(),

@@ -22,7 +22,7 @@ pub(crate) const ROWS: &[Row] = &[
         code: is_quantity,
         overloads: &["is_quantity_string (string) -> bool"],
     },
-    Row { name: "sign", cost: Cost::One, code: sign, overloads: &[".quantity_sign (quantity) -> int"] },
+    Row { name: "sign", cost: Cost::One, code: sign, overloads: &["quantity_sign (quantity) -> int"] },
     Row {
         name: "isGreaterThan",
         cost: Cost::One,

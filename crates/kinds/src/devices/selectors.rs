@@ -37,7 +37,7 @@ static DEVICE: LazyLock<DeclType> = LazyLock::new(|| {
 
 /// What selectors see.
 static ENVIRONMENT: LazyLock<Environment> =
-    LazyLock::new(|| Environment::kubernetes().variable("device", DEVICE.cel_type()));
+    LazyLock::new(|| Environment::kubernetes().with_bindings().variable("device", DEVICE.cel_type()));
 
 /// `selectors` of a request or a class.
 pub(super) fn validate(holder: &Value, path: &Path, e: &mut Errors) {

@@ -31,7 +31,7 @@ fn request_type() -> Type {
             .field("requestResource", resource())
             .field("requestSubResource", Type::String)
             .field("name", Type::String)
-            .field("namespace", Type::String)
+            .plain_field("namespace", Type::String)
             .field("operation", Type::String)
             .field("userInfo", Type::object(user))
             .field("dryRun", Type::Bool)
@@ -45,7 +45,7 @@ fn namespace_type() -> Type {
     let metadata = ObjectType::new("kubernetes.NamespaceMetadata")
         .field("name", Type::String)
         .field("generateName", Type::String)
-        .field("namespace", Type::String)
+        .plain_field("namespace", Type::String)
         .field("labels", texts())
         .field("annotations", texts())
         .field("UID", Type::String)
@@ -107,6 +107,11 @@ pub fn typed_environment(object: Type, params: Option<Type>) -> Environment {
     }
 }
 
+/// The same for messages of validations, which do not ask what the caller may do.
+pub fn message_environment(environment: &Environment) -> Environment {
+    environment.clone().without("authorizer").without("authorizer.requestResource")
+}
+
 /// Variables of a policy, each of which sees those before it.
 #[derive(Debug)]
 pub struct Variables {
@@ -120,6 +125,9 @@ impl Variables {
     /// Compiles `spec.variables`.
     pub fn compile(list: &[Value], mut environment: Environment) -> Self {
         let mut programs = Vec::new();
+        if !list.is_empty() {
+            environment = environment.composition("variables");
+        }
         for variable in list {
             let text = |key: &str| variable.str_at(&[key]).unwrap_or_default();
             let program = environment.compile(text("expression"), &[]);

@@ -301,7 +301,7 @@ fn validations(name: &str, spec: &Value, env: &Environment, at: &Path, e: &mut E
         if !message.is_empty() && message.trim().is_empty() {
             e.invalid(&at.child("messageExpression"), message, "must be non-empty if specified");
         } else if !message.is_empty() {
-            expressions::text(env, message, &at.child("messageExpression"), e);
+            expressions::text(&expressions::message_environment(env), message, &at.child("messageExpression"), e);
         }
         let fixed = text("message");
         if !fixed.is_empty() && fixed.trim().is_empty() {
