@@ -229,8 +229,8 @@ fn delete_options(eviction: &Value, request: &mut WriteRequest) -> Result<Delete
         grace_seconds: eviction.i64_at(&["deleteOptions", "gracePeriodSeconds"]),
         uid: text("uid"),
         resource_version: text("resourceVersion"),
-        propagation: None,
         dry_run: request.dry_run,
+        ..DeleteOptions::default()
     })
 }
 

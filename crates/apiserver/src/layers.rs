@@ -32,7 +32,7 @@ use crate::metrics::Labels;
 use crate::negotiate::Output;
 use crate::request_info::{Query, RequestInfo};
 use crate::server::Server;
-use crate::{acting, answer, audit, compress, flow};
+use crate::{acting, answer, audit, compress, flow, stalled};
 
 /// Longest time for a request that is not long-running, in seconds (upstream's default).
 pub(crate) const REQUEST_SECONDS: u64 = 60;
@@ -112,6 +112,7 @@ where
     let takes_gzip = compress::accepts(&parts.headers);
     let cbor = Exchange::begin(&server, &mut parts, &info);
     let long = info.is_long_running();
+    let limit = deadline(&server, &query);
     let mut seen = Seen::new(&parts);
     seen.cbor = cbor;
     let way = through(&server, caller, parts, body, info.clone(), query.clone(), &trace, &mut seen);
@@ -188,6 +189,10 @@ where
         *response.body_mut() = Body::empty();
     } else if takes_gzip && !long {
         response = compress::gzip(response);
+    }
+    if !long {
+        let limit = limit.unwrap_or(server.request_timeout);
+        response = response.map(|body| stalled::bound(body, started + limit));
     }
     response
 }

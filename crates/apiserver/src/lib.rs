@@ -60,6 +60,7 @@ mod rewrite;
 mod sent;
 mod server;
 mod service_ranges;
+mod stalled;
 mod status;
 mod streaming;
 mod table;

@@ -176,15 +176,10 @@ pub(crate) fn number(c: &Context, name: &str) -> Result<Option<i64>, ApiError> {
     Err(ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}")))
 }
 
-/// LIST.
-pub(crate) async fn list(c: &Context, row: &Arc<Row>) -> Result<Response<Body>, ApiError> {
+/// What a list, or the delete of a collection, asks for.
+pub(crate) fn list_request(c: &Context, row: &Row) -> Result<ListRequest, ApiError> {
     let limit = number(c, "limit")?.unwrap_or(0).max(0) as usize;
     let matching = version_match(c, false)?;
-    c.check_table_options()?;
-    if matches!(c.output.shape, Shape::Metadata(_)) && !c.output.metadata_list {
-        let kind = format!("{}List", row.kind_name());
-        return Err(wrong_metadata("PartialObjectMetadata", "a list", &row.api_version, &kind));
-    }
     let resource_version = c.query.get("resourceVersion").unwrap_or_default().into_owned();
     let unset = resource_version.is_empty();
     // Upstream: a limit with an explicit resourceVersion and no match rule means that very revision.
@@ -192,18 +187,30 @@ pub(crate) async fn list(c: &Context, row: &Arc<Row>) -> Result<Response<Body>, 
         None if limit > 0 && !unset && resource_version != "0" => Some(VersionMatch::Exact),
         other => other,
     };
-    let mut selection = selection(c, row)?;
-    let terms = selection.take_converted(row, &row.selectable());
-    // A list from "any" revision is served whole, as upstream's cache does.
-    let limit = if resource_version == "0" { 0 } else { limit };
-    let request = ListRequest {
-        selection,
-        // Which objects match may be known only when they are converted; then the page is cut below.
-        limit: if terms.is_empty() { limit } else { 0 },
+    Ok(ListRequest {
+        selection: selection(c, row)?,
+        // A list from "any" revision is served whole, as upstream's cache does.
+        limit: if resource_version == "0" { 0 } else { limit },
         continue_token: c.query.get("continue").unwrap_or_default().into_owned(),
         resource_version,
         version_match: matching,
-    };
+    })
+}
+
+/// LIST.
+pub(crate) async fn list(c: &Context, row: &Arc<Row>) -> Result<Response<Body>, ApiError> {
+    let mut request = list_request(c, row)?;
+    c.check_table_options()?;
+    if matches!(c.output.shape, Shape::Metadata(_)) && !c.output.metadata_list {
+        let kind = format!("{}List", row.kind_name());
+        return Err(wrong_metadata("PartialObjectMetadata", "a list", &row.api_version, &kind));
+    }
+    let limit = request.limit;
+    let terms = request.selection.take_converted(row, &row.selectable());
+    if !terms.is_empty() {
+        // Which objects match is known only when they are converted; then the page is cut below.
+        request.limit = 0;
+    }
     let mut answer = c.server.registry.list(row, &request).await?;
     if answer.cached {
         c.server.metrics.caches.list(row.group(), row.plural(), answer.fetched, answer.entries.len());

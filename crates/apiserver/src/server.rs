@@ -47,7 +47,7 @@ use crate::metrics::Metrics;
 use crate::outbound::ClientIdentity;
 use crate::policy_status;
 use crate::tasks::Tasks;
-use crate::{aggregation, bootstrap, flow, identity, identity_leases, in_process, legacy_tokens, service_ranges};
+use crate::{aggregation, bootstrap, flow, identity, identity_leases, in_process, legacy_tokens, service_ranges, stalled};
 
 /// Wait after a connection could not be accepted, in milliseconds: the next one cannot be, either.
 const ACCEPT_PAUSE_MS: u64 = 50;
@@ -561,15 +561,19 @@ where
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(8 << 20);
     let mut serving = std::pin::pin!(builder.serve_connection_with_upgrades(io, service));
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+    let ended = stalled::watched(async {
+        tokio::select! {
+            ended = serving.as_mut() => ended,
+            () = shutdown.cancelled() => {
+                serving.as_mut().graceful_shutdown();
+                serving.await
+            }
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(error, "a connection ended early");
+    });
+    match ended.await {
+        Some(Ok(())) => {}
+        Some(Err(error)) => tracing::debug!(error, "a connection ended early"),
+        None => tracing::debug!("a connection was ended: its client does not read an answer"),
     }
 }
 

@@ -46,8 +46,9 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
+    /// The streams of HTTP/2 connections.
     fn execute(&self, work: F) {
-        self.spawn(work);
+        self.spawn(crate::stalled::watched(work));
     }
 }
 

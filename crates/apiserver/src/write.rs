@@ -9,8 +9,8 @@ use http::header::CONTENT_TYPE;
 use ironkeel_auth::Attributes;
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_registry::{
-    ApiError, Change, DeleteOptions, Deleted, FieldTerm, FieldValidation, ListAnswer, Patch, PatchBody, Propagation,
-    Reason, Replace, Row, ScaleChange, ScaleWrite, WriteRequest, Written, rfc3339, scale_of,
+    ApiError, Change, DeleteOptions, Deleted, FieldTerm, FieldValidation, Patch, PatchBody, Propagation, Reason,
+    Replace, Row, ScaleChange, ScaleWrite, WriteRequest, Written, rfc3339, scale_of,
 };
 use ironkeel_schema::{TypeId, type_by_name};
 
@@ -277,12 +277,13 @@ fn delete_options(c: &Context) -> Result<DeleteOptions, ApiError> {
             "Invalid value: orphanDependents and deletionPropagation cannot be both set",
         ));
     }
-    out.propagation = match (policy.as_deref(), orphan) {
-        (Some("Orphan"), _) | (None, Some(true)) => Some(Propagation::Orphan),
-        (Some("Background"), _) | (None, Some(false)) => Some(Propagation::Background),
-        (Some("Foreground"), _) => Some(Propagation::Foreground),
-        (None | Some(""), None) => None,
-        (Some(other), _) => {
+    out.orphan_dependents = orphan;
+    out.propagation = match policy.as_deref() {
+        Some("Orphan") => Some(Propagation::Orphan),
+        Some("Background") => Some(Propagation::Background),
+        Some("Foreground") => Some(Propagation::Foreground),
+        None | Some("") => None,
+        Some(other) => {
             return Err(c.invalid_option("propagationPolicy", &format!("Unsupported value: \"{other}\": supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"")));
         }
     };
@@ -318,6 +319,8 @@ fn delete_request(c: &Context, row: &Arc<Row>, options: &DeleteOptions) -> Resul
 pub(crate) async fn delete(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
     let options = delete_options(&c)?;
     let request = delete_request(&c, &row, &options)?;
+    // Who asks for a cascade in the old way is told that it is not over.
+    let pending = if options.orphan_dependents == Some(false) { 202 } else { 200 };
     let registry = c.server.registry.clone();
     let deleted = detached(&c.server.tasks, async move { registry.delete(&request, &options).await }).await?;
     match deleted {
@@ -326,9 +329,13 @@ pub(crate) async fn delete(c: Context, row: Arc<Row>) -> Result<Response<Body>, 
             let status = answer::success(row.group(), row.plural(), entry.name(), tree.uid());
             Ok(answer::value(200, &status, &c.output))
         }
-        Deleted::Gone(entry) | Deleted::Pending(entry) => {
+        Deleted::Gone(_) | Deleted::Pending(_) => {
+            let (entry, code) = match deleted {
+                Deleted::Gone(entry) => (entry, 200),
+                Deleted::Pending(entry) => (entry, pending),
+            };
             c.server.registry.prepare(&row, std::slice::from_ref(&entry)).await?;
-            answer::entry(&c.server.registry, &row, &entry, 200, &c.output, c.include_object())
+            answer::entry(&c.server.registry, &row, &entry, code, &c.output, c.include_object())
         }
     }
 }
@@ -336,10 +343,10 @@ pub(crate) async fn delete(c: Context, row: Arc<Row>) -> Result<Response<Body>, 
 /// DELETE of a collection.
 pub(crate) async fn delete_collection(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
     let options = delete_options(&c)?;
-    let mut selection = read::selection(&c, &row)?;
-    let terms = selection.take_converted(&row, &row.selectable());
+    let mut list = read::list_request(&c, &row)?;
+    let terms = list.selection.take_converted(&row, &row.selectable());
     if !terms.is_empty() {
-        let registry = &c.server.registry;
+        let (registry, selection) = (&c.server.registry, &mut list.selection);
         let all = row.home()?.cache.snapshot(&selection.namespace, "", |e| selection.matches(e)).entries;
         registry.prepare(&row, &all).await?;
         let wanted = all.iter().filter(|e| FieldTerm::holds(&terms, registry, &row, e));
@@ -347,11 +354,8 @@ pub(crate) async fn delete_collection(c: Context, row: Arc<Row>) -> Result<Respo
     }
     let request = delete_request(&c, &row, &options)?;
     let registry = c.server.registry.clone();
-    let deleting = async move { registry.delete_collection(&request, &options, &selection).await };
-    let entries = detached(&c.server.tasks, deleting).await?;
-    c.server.registry.prepare(&row, &entries).await?;
-    let revision = c.server.registry.revision();
-    let answer =
-        ListAnswer { entries, revision, continue_token: String::new(), remaining: None, fetched: 0, cached: false };
-    read::respond(&c.server.registry, &row, answer, &c.output, c.include_object())
+    let deleting = async move { registry.delete_collection(&request, &options, &list).await };
+    let deleted = detached(&c.server.tasks, deleting).await?;
+    c.server.registry.prepare(&row, &deleted.entries).await?;
+    read::respond(&c.server.registry, &row, deleted, &c.output, c.include_object())
 }

@@ -227,3 +227,29 @@ async fn a_page_of_an_exact_revision_holds_nothing_later() {
         w.await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn applies_that_make_one_object_at_once_are_all_heard() {
+    let c = cluster().await;
+    let http = c.admin();
+    for round in 0..10 {
+        let appliers: Vec<_> = (0..8)
+            .map(|i| {
+                let http = http.clone();
+                let mut map =
+                    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("m{round}")}});
+                map["data"][format!("k{i}")] = "v".into();
+                let path = format!("/api/v1/namespaces/default/configmaps/m{round}?fieldManager=f{i}");
+                tokio::spawn(async move { http.patch(&path, "application/apply-patch+yaml", &map).await })
+            })
+            .collect();
+        let mut made = 0;
+        for applier in appliers {
+            let answer = applier.await.unwrap();
+            made += usize::from(answer.status == 201);
+            assert!(answer.status.is_success(), "{}", answer.json());
+        }
+        let map = http.get(&format!("/api/v1/namespaces/default/configmaps/m{round}")).await.expect(200);
+        assert_eq!((made, map["data"].as_object().unwrap().len()), (1, 8), "{map}");
+    }
+}

@@ -65,7 +65,7 @@ pub enum DeletePlan {
     Now,
     /// Mark with a `deletionTimestamp` so many seconds ahead and let the node finish it.
     Graceful {
-        /// Grace period in seconds; above 0.
+        /// Grace period in seconds; with 0 it goes as soon as it is marked.
         seconds: i64,
     },
 }

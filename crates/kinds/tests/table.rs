@@ -238,10 +238,10 @@ fn pod_rows_read_as_upstreams() {
 fn pods_end_gracefully_when_scheduled() {
     let k = row("", "v1", "pods");
     let (mut p, _) = create(k, pod());
-    assert_eq!(k.hooks.plan_delete(&p, None), DeletePlan::Now);
+    assert_eq!(k.hooks.plan_delete(&p, None), DeletePlan::Graceful { seconds: 0 });
     *p.slot(&["spec", "nodeName"]) = "n".into();
     assert_eq!(k.hooks.plan_delete(&p, None), DeletePlan::Graceful { seconds: 30 });
-    assert_eq!(k.hooks.plan_delete(&p, Some(0)), DeletePlan::Now);
+    assert_eq!(k.hooks.plan_delete(&p, Some(0)), DeletePlan::Graceful { seconds: 0 });
     assert_eq!(k.hooks.plan_delete(&p, Some(5)), DeletePlan::Graceful { seconds: 5 });
 }
 

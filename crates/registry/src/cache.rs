@@ -170,7 +170,7 @@ struct State {
     /// The objects were read as they stood at this revision.
     read_at: u64,
     /// Changes that came while the objects were still being read.
-    filling: Option<Vec<Pending>>,
+    filling: Option<Vec<Update>>,
     /// Nothing comes any more: the resource is served no longer, or anew.
     closed: bool,
 }
@@ -190,8 +190,8 @@ impl State {
     }
 }
 
-/// Key, new state, revision.
-type Pending = (Box<str>, Option<Arc<Entry>>, u64);
+/// Key, new state (`None`: it is gone), revision.
+pub(crate) type Update = (Box<str>, Option<Arc<Entry>>, u64);
 
 /// See the module.
 #[derive(Debug)]
@@ -205,17 +205,6 @@ pub struct Cache {
     /// Changes that have come, and how often everything was replaced.
     received: AtomicU64,
     initializations: AtomicU64,
-    /// Objects and changes that readers of many have passed by.
-    looked_at: AtomicU64,
-}
-
-/// What a reader has not seen yet; see [`Cache::follow`].
-#[derive(Debug)]
-pub enum Followed {
-    /// Every object: the reader is new, or too far behind.
-    Anew(Vec<Arc<Entry>>),
-    /// The changes since the last look, in order.
-    Since(Vec<Arc<Change>>),
 }
 
 /// A consistent view: objects in key order and the revision they stand at.
@@ -240,7 +229,6 @@ impl Default for Cache {
             version: AtomicU64::new(0),
             received: AtomicU64::new(0),
             initializations: AtomicU64::new(0),
-            looked_at: AtomicU64::new(0),
         }
     }
 }
@@ -274,8 +262,8 @@ impl Cache {
         if state.read_at <= revision {
             state.reset(entries, revision);
         }
-        for (key, entry, at) in pending.into_iter().flatten() {
-            self.change(&mut state, &key, entry, at);
+        for update in pending.into_iter().flatten() {
+            self.change(&mut state, update);
         }
         let last = state.last;
         drop(state);
@@ -294,19 +282,22 @@ impl Cache {
         self.state.read().closed
     }
 
-    /// Applies one change. `None` for a delete.
-    pub(crate) fn apply(&self, key: &str, entry: Option<Arc<Entry>>, revision: u64) {
+    /// Applies changes, all at once: nobody sees a part of a revision, so whoever has taken the last change
+    /// of the ring knows everything up to its revision.
+    pub(crate) fn apply_all(&self, updates: Vec<Update>) {
         let mut state = self.state.write();
         if let Some(pending) = &mut state.filling {
-            pending.push((key.into(), entry, revision));
+            pending.extend(updates);
             return;
         }
-        self.change(&mut state, key, entry, revision);
+        for update in updates {
+            self.change(&mut state, update);
+        }
         drop(state);
-        self.version.store(revision, Ordering::Release);
+        self.version.fetch_add(1, Ordering::Release);
     }
 
-    fn change(&self, state: &mut State, key: &str, entry: Option<Arc<Entry>>, revision: u64) {
+    fn change(&self, state: &mut State, (key, entry, revision): Update) {
         self.received.fetch_add(1, Ordering::Relaxed);
         // What the objects were read with already. One revision may change more objects than the ring holds.
         if revision <= state.read_at {
@@ -314,16 +305,16 @@ impl Cache {
         }
         let (entry, previous, deleted) = match entry {
             Some(entry) => {
-                let previous = match state.objects.get_mut(key) {
+                let previous = match state.objects.get_mut(&*key) {
                     Some(slot) => Some(std::mem::replace(slot, entry.clone())),
                     None => {
-                        state.objects.insert(key.into(), entry.clone());
+                        state.objects.insert(key, entry.clone());
                         None
                     }
                 };
                 (entry, previous, false)
             }
-            None => match state.objects.remove(key) {
+            None => match state.objects.remove(&*key) {
                 Some(previous) => (Arc::new(previous.at_revision(revision)), Some(previous), true),
                 None => return,
             },
@@ -382,9 +373,10 @@ impl Cache {
         self.state.read().objects.get(key).cloned()
     }
 
-    /// How many objects and changes have been looked at by who reads more than one: what reading costs.
-    pub fn looked_at(&self) -> u64 {
-        self.looked_at.load(Ordering::Relaxed)
+    /// One object, and the revision of the last change of any: a watch from there on misses nothing of it.
+    pub(crate) fn get_at(&self, key: &str) -> (Option<Arc<Entry>>, u64) {
+        let state = self.state.read();
+        (state.objects.get(key).cloned(), state.last)
     }
 
     /// Number of objects.
@@ -424,35 +416,7 @@ impl Cache {
             .filter(|(_, entry)| wanted(entry))
             .map(|(_, entry)| entry.clone())
             .collect();
-        self.looked_at.fetch_add(scanned as u64, Ordering::Relaxed);
         Snapshot { entries, scanned, last: state.last, cursor: state.first + state.ring.len() as u64 }
-    }
-
-    /// What changed in a namespace since `cursor`, which moves on: for who keeps a sum over all objects
-    /// and looks at each change once. A cursor of none begins with every object.
-    pub fn follow(&self, cursor: &mut Option<u64>, namespace: &str) -> Followed {
-        let state = self.state.read();
-        let inside =
-            |key: &str| key.strip_prefix(namespace).is_some_and(|rest| namespace.is_empty() || rest.starts_with('/'));
-        match cursor.replace((state.first + state.ring.len() as u64)) {
-            Some(at) if at >= state.first => {
-                let news = state.ring.range((at - state.first) as usize..);
-                self.looked_at.fetch_add(news.len() as u64, Ordering::Relaxed);
-                Followed::Since(news.filter(|c| inside(c.entry.key())).cloned().collect())
-            }
-            _ => {
-                drop(state);
-                let all = self.snapshot(namespace, "", |_| true);
-                *cursor = Some(all.cursor);
-                Followed::Anew(all.entries)
-            }
-        }
-    }
-
-    /// Revision of the last change, and the cursor behind it.
-    pub(crate) fn position(&self) -> (u64, u64) {
-        let state = self.state.read();
-        (state.last, (state.first + state.ring.len() as u64))
     }
 
     /// The cursor of the first change after `revision`, or 410.
@@ -464,7 +428,7 @@ impl Cache {
         Ok(state.first + state.ring.partition_point(|c| c.revision <= revision) as u64)
     }
 
-    /// Up to `most` changes from `cursor` on; 410 when the ring has moved past it.
+    /// Up to `most` changes from `cursor` on, and the cursor behind them; 410 when the ring has moved past it.
     pub(crate) fn changes(&self, cursor: u64, most: usize, out: &mut Vec<Arc<Change>>) -> Result<u64, ApiError> {
         let state = self.state.read();
         if cursor < state.first {
@@ -494,6 +458,13 @@ mod tests {
         let kind = ironkeel_kinds::kinds().first().expect("there are kinds");
         let bytes = Bytes::from_static(br#"{"metadata":{"name":"a"}}"#);
         Arc::new(Entry::new(key, revision, bytes, Arc::new(Extract::of(&Value::object(), kind, &[]))))
+    }
+
+    impl Cache {
+        /// One change, as if it was all that came.
+        pub(crate) fn apply(&self, key: &str, entry: Option<Arc<Entry>>, revision: u64) {
+            self.apply_all(vec![(key.into(), entry, revision)]);
+        }
     }
 
     #[test]
@@ -546,10 +517,11 @@ mod tests {
     fn one_revision_may_change_more_than_the_ring_holds() {
         let cache = Cache::default();
         let many = RING_EVENTS + 500;
-        for i in 0..many {
+        let update = |i| {
             let key = format!("k{i}");
-            cache.apply(&key, Some(entry(&key, 1)), 1);
-        }
+            (key.as_str().into(), Some(entry(&key, 1)), 1)
+        };
+        cache.apply_all((0..many).map(update).collect());
         assert_eq!(cache.len(), many);
         assert!(cache.cursor_after(0).is_err(), "who was not told of some of it begins anew");
     }

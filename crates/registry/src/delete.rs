@@ -1,111 +1,159 @@
-//! Delete: preconditions, finalizers, grace periods; and of whole collections.
+//! Delete of one object: preconditions, grace periods, finalizers.
+//!
+//! The rules are upstream's generic store's (`BeforeDelete`, `deletionFinalizersForGarbageCollection`,
+//! `markAsDeleting`), and those of Namespaces and CustomResourceDefinitions, which begin to go in a way of
+//! their own. Collections are `delete_collection`'s; what propagation asks for, `dependents`'.
 
 use std::sync::Arc;
 
 use ironkeel_kinds::DeletePlan;
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_store::{Condition, WriteAnswer};
-use jiff::ToSpan;
+use jiff::{Timestamp, ToSpan};
 
 use crate::admit::Operation;
 use crate::clock::rfc3339;
+use crate::dependents;
 use crate::entry::Entry;
-use crate::error::{ApiError, OPTIMISTIC_LOCK, Reason};
+use crate::error::{ApiError, OPTIMISTIC_LOCK};
 use crate::registry::Registry;
-use crate::request::{DeleteOptions, Deleted, Propagation, WriteRequest};
-use crate::selector::Selection;
+use crate::request::{DeleteOptions, Deleted, WriteRequest};
 use crate::services::{Turn, held};
 use crate::storage::{Row, object_key};
 use crate::update::has_namespace_finalizers;
 
-const ORPHAN: &str = "orphan";
-const FOREGROUND: &str = "foregroundDeletion";
 /// Conflicts with other writers that one delete sits out.
 const CONFLICT_RETRIES: usize = 64;
-/// Objects of a collection that are deleted at once.
-const COLLECTION_PARALLEL: usize = 16;
+/// A graceful delete that is asked for stays one, in seconds, though its time is over.
+const SHORTEST_GRACE_SECONDS: i64 = 1;
+
+/// What is to be done about an object, which is changed already where it is to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// Nothing: it is on its way already.
+    Keep,
+    /// It is stored, and waits for a node or for finalizers.
+    Mark,
+    /// It is stored, so that everybody sees that it goes, and goes.
+    MarkAndRemove,
+    /// It goes.
+    Remove,
+}
+
+/// What came of an attempt.
+enum Attempt {
+    Done(Deleted),
+    /// The object was marked, and is to go in this state.
+    Marked(Arc<Entry>),
+    /// Another writer was first.
+    Lost,
+}
 
 impl Registry {
     /// Deletes one object.
     pub async fn delete(&self, request: &WriteRequest, options: &DeleteOptions) -> Result<Deleted, ApiError> {
         let home = request.row.home()?;
         let key = object_key(&request.namespace, &request.name);
+        dependents::warn(request, options);
+        let entry = home.cache.get(&key).ok_or_else(|| request.not_found(&request.name))?;
+        self.delete_from(request, options, &key, entry, None).await
+    }
+
+    /// Deletes an object, beginning with this state of it. Another one of its name (one that was made anew
+    /// meanwhile) is left alone where `only` names the one that is meant.
+    pub(crate) async fn delete_from(
+        &self,
+        request: &WriteRequest,
+        options: &DeleteOptions,
+        key: &str,
+        mut entry: Arc<Entry>,
+        mut only: Option<Arc<Entry>>,
+    ) -> Result<Deleted, ApiError> {
+        let home = request.row.home()?;
+        let mut marked = None;
         for _ in 0..CONFLICT_RETRIES {
-            let entry = home.cache.get(&key).ok_or_else(|| request.not_found(&request.name))?;
-            if let Some(done) = self.delete_once(request, options, &key, &entry).await? {
-                return Ok(done);
+            match self.delete_once(request, options, key, &entry).await? {
+                Attempt::Done(done) => return Ok(done),
+                Attempt::Lost => {}
+                Attempt::Marked(now) => {
+                    if let Some(done) = self.remove(request, key, &now).await? {
+                        return Ok(done);
+                    }
+                    // Whoever named a version meant the one before, and the one that was made of it.
+                    if options.resource_version.is_some() {
+                        return Err(request.conflict(&request.name, OPTIMISTIC_LOCK));
+                    }
+                    only = Some(now.clone());
+                    marked = Some(now);
+                }
             }
+            let there = match (home.cache.get(key), &only) {
+                (Some(there), Some(meant)) => (there.tree()?.uid() == meant.tree()?.uid()).then_some(there),
+                (there, _) => there,
+            };
+            entry = match (there, marked.take()) {
+                (Some(there), kept) => {
+                    marked = kept;
+                    there
+                }
+                // Somebody else has finished what was begun here.
+                (None, Some(marked)) => return Ok(Deleted::Gone(marked)),
+                (None, None) => return Err(request.not_found(&request.name)),
+            };
         }
         Err(request.conflict(&request.name, OPTIMISTIC_LOCK))
     }
 
-    /// `None` after a conflict with another writer.
     async fn delete_once(
         &self,
         request: &WriteRequest,
         options: &DeleteOptions,
         key: &str,
         entry: &Arc<Entry>,
-    ) -> Result<Option<Deleted>, ApiError> {
+    ) -> Result<Attempt, ApiError> {
         let row = &request.row;
         let home = row.home()?;
-        let mut object = self.current(row, entry).await?;
-        preconditions(request, options, &object)?;
+        let before = self.current(row, entry).await?;
+        preconditions(request, options, &before)?;
+        let mut object = before.clone();
+        let next = begin(row, &mut object, options, self.clock.now());
+        if next == Next::Keep {
+            return Ok(Attempt::Done(Deleted::Pending(entry.clone())));
+        }
         let attributes = request.attributes(Operation::Delete, &request.name);
-        request.admission.validate(&attributes, None, Some(&object)).await?;
-
-        let before = object.clone();
-        let finalizers_changed = set_finalizers(&mut object, options.propagation);
-        if object.deletion_timestamp().is_none() {
-            row.kind.hooks.prepare_delete(&mut object, &rfc3339(self.clock.now()));
+        request.admission.validate(&attributes, None, Some(&before)).await?;
+        if next == Next::Remove {
+            return Ok(self.remove(request, key, entry).await?.map_or(Attempt::Lost, Attempt::Done));
         }
-        let plan = row.kind.hooks.plan_delete(&object, options.grace_seconds);
-        let now = self.clock.now();
-        let deleting = object.deletion_timestamp().is_some();
-        let blocked = !object.finalizers().is_empty() || has_namespace_finalizers(&object);
-        match plan {
-            DeletePlan::Graceful { seconds } => {
-                let running = object.i64_at(&["metadata", "deletionGracePeriodSeconds"]);
-                let shorter = match running {
-                    Some(have) if deleting => seconds < have && options.grace_seconds.is_some(),
-                    _ => true,
-                };
-                if shorter {
-                    mark(&mut object, now, seconds, deleting);
-                } else if !finalizers_changed {
-                    return Ok(Some(Deleted::Pending(entry.clone())));
+        let marked = if object == before {
+            entry.clone()
+        } else {
+            let encoded = self.encode(row, home, &mut object).await?;
+            if request.dry_run {
+                let shown = Arc::new(Entry::new(key, entry.revision, encoded.bytes, encoded.extract));
+                return Ok(Attempt::Done(match next {
+                    Next::MarkAndRemove => Deleted::Gone(shown),
+                    _ => Deleted::Pending(shown),
+                }));
+            }
+            let _hint = self.feed.hint(&encoded.stored, encoded.extract.clone());
+            let condition = Condition::ModRevision(entry.revision);
+            let answer = self.store.put(Registry::store_key(home, key), encoded.stored.clone(), condition, 0).await?;
+            match answer {
+                WriteAnswer::Done { revision, .. } => self.visible(home, key, revision, &encoded).await?,
+                WriteAnswer::Conflict { revision, .. } => {
+                    self.feed.reached(revision).await?;
+                    return Ok(Attempt::Lost);
                 }
             }
-            DeletePlan::Now if blocked => {
-                let counted = object.i64_at(&["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0) > 0;
-                if !deleting || counted {
-                    mark(&mut object, now, 0, deleting);
-                }
-            }
-            DeletePlan::Now => return self.remove(request, key, entry).await,
-        }
-        if object == before {
-            return Ok(Some(Deleted::Pending(entry.clone())));
-        }
-        let encoded = self.encode(row, home, &mut object).await?;
-        if request.dry_run {
-            let shown = Entry::new(key, entry.revision, encoded.bytes, encoded.extract);
-            return Ok(Some(Deleted::Pending(Arc::new(shown))));
-        }
-        let _hint = self.feed.hint(&encoded.stored, encoded.extract.clone());
-        let condition = Condition::ModRevision(entry.revision);
-        let answer = self.store.put(Registry::store_key(home, key), encoded.stored.clone(), condition, 0).await?;
-        match answer {
-            WriteAnswer::Done { revision, .. } => {
-                Ok(Some(Deleted::Pending(self.visible(home, key, revision, &encoded).await?)))
-            }
-            WriteAnswer::Conflict { revision, .. } => {
-                self.feed.reached(revision).await?;
-                Ok(None)
-            }
-        }
+        };
+        Ok(match next {
+            Next::MarkAndRemove => Attempt::Marked(marked),
+            _ => Attempt::Done(Deleted::Pending(marked)),
+        })
     }
 
+    /// `None` after a conflict with another writer.
     async fn remove(&self, request: &WriteRequest, key: &str, entry: &Arc<Entry>) -> Result<Option<Deleted>, ApiError> {
         let home = request.row.home()?;
         if request.dry_run {
@@ -147,112 +195,133 @@ impl Registry {
             self.give_back(key, &addresses, &ports.into_iter().collect::<Vec<_>>()).await;
         }
     }
+}
 
-    /// Deletes every selected object; answers those that were there.
-    pub async fn delete_collection(
-        &self,
-        request: &WriteRequest,
-        options: &DeleteOptions,
-        selection: &Selection,
-    ) -> Result<Vec<Arc<Entry>>, ApiError> {
-        let home = request.row.home()?;
-        let entries = home.cache.snapshot(&selection.namespace, "", |e| selection.matches(e)).entries;
-        let mut deletes = Vec::with_capacity(entries.len());
-        for entry in &entries {
-            let one = WriteRequest {
-                namespace: entry.namespace().to_owned(),
-                name: entry.name().to_owned(),
-                ..request.clone()
-            };
-            deletes.push(async move {
-                match self.delete(&one, options).await {
-                    Err(e) if e.reason != Reason::NotFound => Err(e),
-                    _ => Ok(()),
-                }
-            });
-        }
-        let mut running =
-            futures::stream::StreamExt::buffer_unordered(futures::stream::iter(deletes), COLLECTION_PARALLEL);
-        let mut first_error = None;
-        while let Some(done) = futures::StreamExt::next(&mut running).await {
-            if let Err(e) = done {
-                first_error.get_or_insert(e);
-            }
-        }
-        drop(running);
-        match first_error {
-            Some(error) => Err(error),
-            None => Ok(entries),
-        }
-    }
+/// Whether the kind's first delete does nothing but mark, in a way of its own.
+fn begins_apart(row: &Row) -> bool {
+    is_namespace(row) || (row.group() == "apiextensions.k8s.io" && row.plural() == "customresourcedefinitions")
+}
+
+fn is_namespace(row: &Row) -> bool {
+    row.group().is_empty() && row.plural() == "namespaces"
 }
 
 fn preconditions(request: &WriteRequest, options: &DeleteOptions, object: &Value) -> Result<(), ApiError> {
+    let row = &request.row;
+    let apart = begins_apart(row);
+    let refuse = |why: String| {
+        // Upstream names the kind here, not the resource.
+        let what = if apart { row.plural() } else { row.kind_name() };
+        Err(ApiError::conflict(row.group(), what, &request.name, &why))
+    };
     if let Some(uid) = &options.uid
         && uid != object.uid()
     {
-        let why = format!(
-            "the UID in the precondition ({uid}) does not match the UID in record ({}). The object might have been deleted and then recreated",
-            object.uid()
-        );
-        return Err(request.conflict(&request.name, &why));
+        let there = object.uid();
+        return refuse(match apart {
+            true => format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {there}"),
+            false => format!(
+                "the UID in the precondition ({uid}) does not match the UID in record ({there}). The object might have been deleted and then recreated"
+            ),
+        });
     }
     if let Some(version) = &options.resource_version
         && version != object.resource_version()
     {
-        let why = format!(
-            "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({}). The object might have been modified",
-            object.resource_version()
-        );
-        return Err(request.conflict(&request.name, &why));
+        let there = object.resource_version();
+        return refuse(match apart {
+            true => format!(
+                "Precondition failed: ResourceVersion in precondition: {version}, ResourceVersion in object meta: {there}"
+            ),
+            false => format!(
+                "the ResourceVersion in the precondition ({version}) does not match the ResourceVersion in record ({there}). The object might have been modified"
+            ),
+        });
     }
     Ok(())
 }
 
-/// Puts the garbage collector's finalizers in or out, as the propagation policy asks; whether that
-/// changed anything.
-fn set_finalizers(object: &mut Value, propagation: Option<Propagation>) -> bool {
-    let Some(propagation) = propagation else { return false };
-    let before: Vec<String> = object.finalizers().into_iter().map(str::to_owned).collect();
-    let mut after: Vec<String> = before.iter().filter(|f| *f != ORPHAN && *f != FOREGROUND).cloned().collect();
-    match propagation {
-        Propagation::Orphan => after.push(ORPHAN.to_owned()),
-        Propagation::Foreground => after.push(FOREGROUND.to_owned()),
-        Propagation::Background => {}
+/// Changes the object as its delete asks, and says what is to be done about it.
+fn begin(row: &Row, object: &mut Value, options: &DeleteOptions, now: Timestamp) -> Next {
+    let deleting = object.deletion_timestamp().is_some();
+    if begins_apart(row) && !deleting {
+        row.kind.hooks.prepare_delete(object, &rfc3339(now));
+        object.meta_mut().insert("deletionTimestamp", rfc3339(now));
+        if is_namespace(row) {
+            *object.slot(&["status", "phase"]) = "Terminating".into();
+            dependents::set_namespace_finalizers(object, options);
+        }
+        return Next::Mark;
     }
-    if after == before {
-        return false;
+    if is_namespace(row) && has_namespace_finalizers(object) {
+        return Next::Keep;
     }
-    if after.is_empty() {
-        object.meta_mut().remove("finalizers");
-    } else {
-        object.meta_mut().insert("finalizers", after);
+    let grace = match row.kind.hooks.plan_delete(object, options.grace_seconds) {
+        DeletePlan::Now => None,
+        DeletePlan::Graceful { seconds } if !deleting => {
+            let generation = object.generation();
+            let meta = object.meta_mut();
+            meta.insert("deletionTimestamp", rfc3339(later(now, seconds)));
+            meta.insert("deletionGracePeriodSeconds", seconds);
+            if generation > 0 {
+                meta.insert("generation", generation + 1);
+            }
+            Some(seconds)
+        }
+        DeletePlan::Graceful { .. } => {
+            let have = object.i64_at(&["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0);
+            let have = if have < 0 { SHORTEST_GRACE_SECONDS } else { have };
+            match options.grace_seconds.map(|s| if s < 0 { SHORTEST_GRACE_SECONDS } else { s }) {
+                _ if have == 0 => None,
+                Some(seconds) if seconds < have => {
+                    shorten(object, now, have, seconds);
+                    Some(seconds)
+                }
+                // Neither longer, nor with other finalizers.
+                _ => return Next::Keep,
+            }
+        }
+    };
+    dependents::set_finalizers(row, object, options);
+    let blocked = !object.finalizers().is_empty();
+    match grace {
+        Some(0) if !blocked => Next::MarkAndRemove,
+        Some(_) => Next::Mark,
+        None if blocked => {
+            mark(object, now);
+            Next::Mark
+        }
+        None => Next::Remove,
     }
-    true
 }
 
-/// Sets `deletionTimestamp` so many seconds ahead.
-fn mark(object: &mut Value, now: jiff::Timestamp, seconds: i64, again: bool) {
-    let generation = object.generation();
-    // A shortened grace period counts from the moment of the first delete.
-    let previous = object.i64_at(&["metadata", "deletionGracePeriodSeconds"]).unwrap_or(0);
-    let start = object
-        .deletion_timestamp()
-        .filter(|_| again)
-        .and_then(|t| t.parse::<jiff::Timestamp>().ok())
-        .and_then(|t| t.checked_sub(previous.seconds()).ok())
-        .unwrap_or(now);
-    let at = start.checked_add(seconds.clamp(0, i64::from(i32::MAX)).seconds()).unwrap_or(now);
+fn later(from: Timestamp, seconds: i64) -> Timestamp {
+    from.checked_add(seconds.clamp(0, i64::from(i32::MAX)).seconds()).unwrap_or(from)
+}
+
+/// A shortened grace period counts from the moment of the first delete, and ends now at the earliest.
+fn shorten(object: &mut Value, now: Timestamp, have: i64, seconds: i64) {
+    let ends = object.deletion_timestamp().and_then(|t| t.parse::<Timestamp>().ok()).unwrap_or(now);
+    let at = later(ends.checked_sub(have.seconds()).unwrap_or(now), seconds);
+    let (at, seconds) = match at < now {
+        true => (now, seconds.min(SHORTEST_GRACE_SECONDS)),
+        false => (at, seconds),
+    };
     let meta = object.meta_mut();
     meta.insert("deletionTimestamp", rfc3339(at));
     meta.insert("deletionGracePeriodSeconds", seconds);
-    if generation > 0 && !again {
+}
+
+/// What waits for its finalizers alone.
+fn mark(object: &mut Value, now: Timestamp) {
+    let generation = object.generation();
+    let ends = object.deletion_timestamp().map(|t| t.parse::<Timestamp>());
+    let meta = object.meta_mut();
+    if ends.is_none() && generation > 0 {
         meta.insert("generation", generation + 1);
     }
-    let is_namespace = object.get("kind").and_then(Value::as_str) == Some("Namespace")
-        && object.get("apiVersion").and_then(Value::as_str) == Some("v1");
-    if is_namespace {
-        object.meta_mut().remove("deletionGracePeriodSeconds");
-        *object.slot(&["status", "phase"]) = "Terminating".into();
+    if !ends.is_some_and(|ends| ends.is_ok_and(|ends| ends <= now)) {
+        meta.insert("deletionTimestamp", rfc3339(now));
     }
+    meta.insert("deletionGracePeriodSeconds", 0i64);
 }

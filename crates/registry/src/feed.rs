@@ -17,6 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::cache::Update;
 use crate::entry::{Entry, Extract};
 use crate::error::{ApiError, Reason};
 use crate::media;
@@ -41,6 +42,8 @@ pub(crate) struct Feed {
     store: Arc<dyn Store>,
     /// By prefix; two of one prefix while a custom resource is being replaced.
     homes: RwLock<Arc<Homes>>,
+    /// Whoever reads the store into caches: one that comes while all are read would be in neither's sight.
+    reading: tokio::sync::Mutex<()>,
     /// Extracts of values on their way through the store, by the address of their bytes; each
     /// holds its bytes, so that no address is used twice.
     hints: Mutex<HashMap<usize, (Bytes, Arc<Extract>)>>,
@@ -71,8 +74,14 @@ impl Drop for Hint<'_> {
 impl Feed {
     pub(crate) fn new(store: Arc<dyn Store>, stored: &[Arc<Stored>]) -> Self {
         let homes: Homes = stored.iter().map(|s| (s.prefix.clone(), vec![s.clone()])).collect();
-        let homes = RwLock::new(Arc::new(homes));
-        Feed { store, homes, hints: Mutex::default(), applied: watch::Sender::new(0), ended: AtomicBool::new(false) }
+        Feed {
+            store,
+            homes: RwLock::new(Arc::new(homes)),
+            reading: tokio::sync::Mutex::default(),
+            hints: Mutex::default(),
+            applied: watch::Sender::new(0),
+            ended: AtomicBool::new(false),
+        }
     }
 
     /// How far the caches are, to wait on.
@@ -151,24 +160,15 @@ impl Feed {
 
     /// Reads the whole store as of `revision` (0: now) into the caches; answers the revision.
     pub(crate) async fn fill(&self, revision: u64) -> Result<u64, ApiError> {
+        let _one = self.reading.lock().await;
         let homes = self.homes.read().clone();
-        let mut entries: HashMap<usize, Vec<Arc<Entry>>> = HashMap::new();
-        let at = self
-            .read_range(ROOT, revision, |kv| {
-                let Some((found, key)) = home_of(&homes, &kv.key) else { return Ok(()) };
-                for home in found {
-                    match self.entry(home, key, kv.mod_revision, &kv.value) {
-                        Ok(entry) => entries.entry(address(home)).or_default().push(entry),
-                        // What another server wrote must not keep this one from starting.
-                        Err(error) if self.store.shared() => {
-                            tracing::error!(key, %error, "an object in the store cannot be read; it is not served");
-                        }
-                        Err(error) => return Err(error),
-                    }
-                }
-                Ok(())
-            })
-            .await?;
+        let (at, mut entries) = loop {
+            match self.read_all(&homes, revision).await {
+                // The present was compacted between two pages: there is a newer one.
+                Err(error) if revision == 0 && error.reason == Reason::Expired => {}
+                read => break read?,
+            }
+        };
         for home in homes.values().flatten() {
             home.cache.reset(entries.remove(&address(home)).unwrap_or_default(), at);
         }
@@ -176,22 +176,42 @@ impl Feed {
         Ok(at)
     }
 
+    /// The entries of every home as of `revision` (0: now), and the revision.
+    async fn read_all(&self, homes: &Homes, revision: u64) -> Result<(u64, HashMap<usize, Vec<Arc<Entry>>>), ApiError> {
+        let mut entries: HashMap<usize, Vec<Arc<Entry>>> = HashMap::new();
+        let each = |kv: KeyValue| {
+            let Some((found, key)) = home_of(homes, &kv.key) else { return Ok(()) };
+            for home in found {
+                match self.entry(home, key, kv.mod_revision, &kv.value) {
+                    Ok(entry) => entries.entry(address(home)).or_default().push(entry),
+                    // What another server wrote must not keep this one from starting.
+                    Err(error) if self.store.shared() => {
+                        tracing::error!(key, %error, "an object in the store cannot be read; it is not served");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
+        };
+        let at = self.read_range(ROOT, revision, each).await?;
+        Ok((at, entries))
+    }
+
     /// Begins to keep the cache of a resource that was not there before; returns when it is filled.
     pub(crate) async fn add(&self, home: &Arc<Stored>) -> Result<(), ApiError> {
+        let one = self.reading.lock().await;
         home.cache.begin_filling();
         self.change_homes(|homes| homes.entry(home.prefix.clone()).or_default().push(home.clone()));
-        let mut entries = Vec::new();
-        let read = self.read_range(home.prefix.as_bytes(), 0, |kv| {
-            let Some(key) = kv.key.strip_prefix(home.prefix.as_bytes()).and_then(|k| std::str::from_utf8(k).ok())
-            else {
-                return Ok(());
-            };
-            entries.push(self.entry(home, key, kv.mod_revision, &kv.value)?);
-            Ok(())
-        });
-        match read.await {
-            Ok(at) => {
+        let read = loop {
+            match self.read_home(home).await {
+                Err(error) if error.reason == Reason::Expired => {}
+                read => break read,
+            }
+        };
+        match read {
+            Ok((at, entries)) => {
                 home.cache.filled(entries, at);
+                drop(one);
                 self.reached(at).await
             }
             Err(error) => {
@@ -199,6 +219,21 @@ impl Feed {
                 Err(error)
             }
         }
+    }
+
+    /// The entries of one home as they are now, and the revision.
+    async fn read_home(&self, home: &Arc<Stored>) -> Result<(u64, Vec<Arc<Entry>>), ApiError> {
+        let mut entries = Vec::new();
+        let each = |kv: KeyValue| {
+            let Some(key) = kv.key.strip_prefix(home.prefix.as_bytes()).and_then(|k| std::str::from_utf8(k).ok())
+            else {
+                return Ok(());
+            };
+            entries.push(self.entry(home, key, kv.mod_revision, &kv.value)?);
+            Ok(())
+        };
+        let at = self.read_range(home.prefix.as_bytes(), 0, each).await?;
+        Ok((at, entries))
     }
 
     /// Keeps a cache no longer, and ends its watches.
@@ -312,7 +347,10 @@ impl Feed {
                 Err(error) => error,
             };
             tracing::error!(%error, "the watch cache cannot be filled");
-            if error.reason != Reason::ServiceUnavailable || !self.store.shared() {
+            // What keeps values from being read may end: etcd comes back, or the service that has their key. A
+            // closed store stays so.
+            let closed = || async { matches!(self.store.status().await, Err(StoreError::Closed(_))) };
+            if error.reason != Reason::ServiceUnavailable || closed().await {
                 return None;
             }
             tokio::select! {
@@ -354,7 +392,7 @@ impl Feed {
 
     fn apply(&self, events: &[Event]) {
         let homes = self.homes.read().clone();
-        let mut touched: Vec<(&Arc<Stored>, u64)> = Vec::new();
+        let mut updates: Vec<(&Arc<Stored>, Vec<Update>)> = Vec::new();
         for event in events {
             let Some((found, key)) = home_of(&homes, &event.kv.key) else { continue };
             let revision = event.kv.mod_revision;
@@ -370,15 +408,18 @@ impl Feed {
                         }
                     }
                 };
-                home.cache.apply(key, entry, revision);
-                match touched.iter_mut().find(|(h, _)| Arc::ptr_eq(h, home)) {
-                    Some((_, last)) => *last = revision,
-                    None => touched.push((home, revision)),
+                let update = (key.into(), entry, revision);
+                // The latest one first: neighbours are mostly of one resource.
+                match updates.iter_mut().rev().find(|(h, _)| Arc::ptr_eq(h, home)) {
+                    Some((_, of_home)) => of_home.push(update),
+                    None => updates.push((home, vec![update])),
                 }
             }
         }
-        for (home, revision) in touched {
-            home.cache.wake(revision);
+        for (home, of_home) in updates {
+            let last = of_home.last().map_or(0, |(_, _, revision)| *revision);
+            home.cache.apply_all(of_home);
+            home.cache.wake(last);
         }
     }
 }

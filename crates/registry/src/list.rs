@@ -178,9 +178,8 @@ impl Registry {
         let snapshot = match (&selection.name, selection.namespace.is_empty() && row.namespaced()) {
             (Some(name), false) if start.is_empty() => {
                 let key = crate::storage::object_key(&selection.namespace, name);
-                let entries = home.cache.get(&key).into_iter().filter(|e| selection.matches(e)).collect();
-                // Read afterwards, so that it is not below the object's own.
-                let last = home.cache.last();
+                let (entry, last) = home.cache.get_at(&key);
+                let entries = entry.into_iter().filter(|e| selection.matches(e)).collect();
                 crate::cache::Snapshot { entries, last, cursor: 0, scanned: 1 }
             }
             _ => home.cache.snapshot(&selection.namespace, start, |e| whole || selection.matches(e)),

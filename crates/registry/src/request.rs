@@ -125,8 +125,10 @@ pub struct DeleteOptions {
     pub uid: Option<String>,
     /// `preconditions.resourceVersion`.
     pub resource_version: Option<String>,
-    /// `propagationPolicy`, or `orphanDependents` in its terms.
+    /// `propagationPolicy`.
     pub propagation: Option<Propagation>,
+    /// `orphanDependents`, its predecessor; never both.
+    pub orphan_dependents: Option<bool>,
     /// `dryRun` of the body.
     pub dry_run: bool,
 }
@@ -149,6 +151,9 @@ impl DeleteOptions {
         }
         if let Some(propagation) = self.propagation {
             out.insert("propagationPolicy", format!("{propagation:?}"));
+        }
+        if let Some(orphan) = self.orphan_dependents {
+            out.insert("orphanDependents", orphan);
         }
         if dry_run {
             out.insert("dryRun", vec!["All"]);

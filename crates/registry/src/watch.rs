@@ -63,6 +63,8 @@ pub struct Watcher {
     initial: std::vec::IntoIter<Arc<Entry>>,
     initial_end: Option<u64>,
     scratch: Vec<Arc<Change>>,
+    /// Revision of the last change that was taken from the cache, or stands in the initial state.
+    taken: u64,
     caught_up_at: u64,
     /// Changes up to this revision are known to the client, be they still to come here.
     known: u64,
@@ -79,13 +81,16 @@ impl Watcher {
         let of_field = target.and_then(|field| Some(Target::Field(field, selection.wanted(field)?)));
         let changed = cache.subscribe(selection.name.as_deref().map(Target::Name).or(of_field));
         let now = *applied.borrow();
-        let (cursor, initial, initial_end) = match start {
-            WatchStart::After(revision) => (cache.cursor_after(revision)?, Vec::new(), None),
-            WatchStart::Now => (cache.snapshot("", "", |_| false).cursor, Vec::new(), None),
+        let (cursor, taken, initial, initial_end) = match start {
+            WatchStart::After(revision) => (cache.cursor_after(revision)?, 0, Vec::new(), None),
+            WatchStart::Now => {
+                let (last, cursor) = cache.position();
+                (cursor, last, Vec::new(), None)
+            }
             WatchStart::State | WatchStart::StateWithEnd => {
-                let snapshot = cache.snapshot(&selection.namespace, "", |e| selection.matches(e));
+                let snapshot = cache.select(&selection, target, "", usize::MAX);
                 let at = now.max(snapshot.last);
-                (snapshot.cursor, snapshot.entries, (start == WatchStart::StateWithEnd).then_some(at))
+                (snapshot.cursor, at, snapshot.entries, (start == WatchStart::StateWithEnd).then_some(at))
             }
         };
         Ok(Watcher {
@@ -97,6 +102,7 @@ impl Watcher {
             initial: initial.into_iter(),
             initial_end,
             scratch: Vec::new(),
+            taken,
             caught_up_at: 0,
             known: if let WatchStart::After(revision) = start { revision } else { 0 },
         })
@@ -130,10 +136,12 @@ impl Watcher {
         loop {
             let applied = *self.applied.borrow();
             self.cursor = self.cache.changes(self.cursor, BATCH_EVENTS, &mut self.scratch)?;
-            if self.scratch.is_empty() {
-                self.caught_up_at = applied;
+            let Some(last) = self.scratch.last() else {
+                // While a batch is applied, this cache is further than what all caches have reached.
+                self.caught_up_at = applied.max(self.taken);
                 return Ok(false);
-            }
+            };
+            self.taken = last.revision;
             for change in self.scratch.drain(..).filter(|c| c.revision > self.known) {
                 if let Some(kind) = seen_as(&self.selection, &change) {
                     out.push(WatchedEvent::Change(change, kind));
@@ -164,5 +172,113 @@ fn seen_as(selection: &Selection, change: &Change) -> Option<EventType> {
         (true, true) => Some(EventType::Modified),
         (true, false) => Some(EventType::Deleted),
         (false, false) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use bytes::Bytes;
+    use ironkeel_object::Value;
+
+    use super::*;
+    use crate::cache::Update;
+    use crate::entry::Extract;
+
+    fn update(key: &str, revision: u64) -> Update {
+        let kind = ironkeel_kinds::kinds().first().unwrap();
+        let bytes = Bytes::from_static(br#"{"metadata":{"name":"a"}}"#);
+        let extract = Arc::new(Extract::of(&Value::object(), kind, &[]));
+        (key.into(), Some(Arc::new(Entry::new(key, revision, bytes, extract))), revision)
+    }
+
+    fn watcher(cache: &Arc<Cache>, start: WatchStart, applied: &watch::Sender<u64>) -> Watcher {
+        Watcher::new(cache.clone(), Selection::all(""), start, None, applied.subscribe()).unwrap()
+    }
+
+    fn revisions(events: &[WatchedEvent]) -> Vec<u64> {
+        let revision = |e: &WatchedEvent| match e {
+            WatchedEvent::InitialEnd(at) => *at,
+            other => other.object().unwrap().1.revision,
+        };
+        events.iter().map(revision).collect()
+    }
+
+    #[tokio::test]
+    async fn a_bookmark_never_stands_below_an_event_that_was_sent() {
+        let cache = Arc::new(Cache::default());
+        let applied = watch::Sender::new(3);
+        cache.reset(Vec::new(), 3);
+        let mut events = Vec::new();
+        let mut of_changes = watcher(&cache, WatchStart::After(3), &applied);
+        // Of a batch one cache has its changes, while the others have not.
+        cache.apply_all(vec![update("a", 5), update("b", 7)]);
+        of_changes.next(&mut events).await.unwrap();
+        assert_eq!(revisions(&events), [5, 7]);
+        assert_eq!(of_changes.bookmark(&mut events).unwrap(), Some(7));
+        // The same behind an initial state.
+        events.clear();
+        let mut of_state = watcher(&cache, WatchStart::StateWithEnd, &applied);
+        of_state.next(&mut events).await.unwrap();
+        of_state.next(&mut events).await.unwrap();
+        assert_eq!(revisions(&events), [5, 7, 7]);
+        assert_eq!(of_state.bookmark(&mut events).unwrap(), Some(7));
+        let mut from_now = watcher(&cache, WatchStart::Now, &applied);
+        assert_eq!(from_now.bookmark(&mut events).unwrap(), Some(7));
+        // Other resources' changes move it on.
+        applied.send_replace(9);
+        for watcher in [&mut of_changes, &mut of_state, &mut from_now] {
+            assert_eq!(watcher.bookmark(&mut events).unwrap(), Some(9));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_bookmark_never_stands_above_an_event_that_is_still_to_come() {
+        const AT_ONCE: u64 = 300;
+        const ROUNDS: u64 = 100;
+        let cache = Arc::new(Cache::default());
+        let applied = Arc::new(watch::Sender::new(0));
+        let ended = Arc::new(AtomicBool::new(false));
+        let feed = std::thread::spawn({
+            let (cache, applied, ended) = (cache.clone(), applied.clone(), ended.clone());
+            move || {
+                // Leases end: one revision, many keys.
+                for revision in 1..=ROUNDS {
+                    cache.apply_all((0..AT_ONCE).map(|i| update(&format!("k{i}"), revision)).collect());
+                    cache.wake(revision);
+                    applied.send_replace(revision);
+                }
+                ended.store(true, Ordering::Release);
+            }
+        });
+        let mut joined = 0;
+        while !ended.load(Ordering::Acquire) {
+            let mut watcher = watcher(&cache, WatchStart::StateWithEnd, &applied);
+            let (mut events, mut marked) = (Vec::new(), None);
+            while marked.is_none() {
+                watcher.next(&mut events).await.unwrap();
+                for event in events.drain(..) {
+                    if let WatchedEvent::InitialEnd(at) = event {
+                        marked = Some(at);
+                    }
+                }
+            }
+            for _ in 0..200 {
+                let mark = watcher.bookmark(&mut events).unwrap();
+                for event in events.drain(..) {
+                    let revision = event.object().unwrap().1.revision;
+                    assert!(Some(revision) > marked, "{revision} comes after the mark {marked:?}");
+                }
+                if mark.is_some() {
+                    assert!(mark >= marked, "{mark:?} is told after {marked:?}");
+                    marked = mark;
+                }
+            }
+            joined += 1;
+        }
+        feed.join().unwrap();
+        assert!(joined > 0);
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use ironkeel_kinds::definition;
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_registry::{
-    ApiError, CustomRows, DeleteOptions, Reason, Registry, Row, Selection, WatchStart, WriteRequest, rfc3339,
+    ApiError, CustomRows, DeleteOptions, ListRequest, Reason, Registry, Row, Selection, WatchStart, WriteRequest,
+    rfc3339,
 };
 
 use super::{Edit, status, status_request};
@@ -97,7 +98,7 @@ async fn delete_objects(registry: &Arc<Registry>, rows: &CustomRows) -> Result<(
     let home = row.home()?.clone();
     let mut watcher = registry.watch(&row, Selection::all(""), WatchStart::State, 0).await?;
     let request = bootstrap::request(&row, &Value::object());
-    registry.delete_collection(&request, &DeleteOptions::default(), &Selection::all("")).await?;
+    registry.delete_collection(&request, &DeleteOptions::default(), &ListRequest::default()).await?;
     let mut events = Vec::new();
     while !home.cache.is_empty() {
         events.clear();

@@ -7,6 +7,7 @@ mod authorizers;
 mod connections;
 mod delegates;
 mod escalation;
+mod slow_readers;
 #[path = "../support/mod.rs"]
 mod support;
 mod wire;

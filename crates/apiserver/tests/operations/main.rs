@@ -9,6 +9,9 @@ mod health;
 mod limits;
 mod observing;
 mod stopping;
+mod store_traces;
+#[path = "../../../etcd/tests/server/mod.rs"]
+mod etcd_server;
 #[path = "../support/mod.rs"]
 mod support;
 mod tracing;

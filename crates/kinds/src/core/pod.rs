@@ -118,13 +118,10 @@ impl rules::Rules for Rules {
         let unscheduled = o.str_at(&["spec", "nodeName"]).unwrap_or_default().is_empty();
         let ended = matches!(o.str_at(&["status", "phase"]), Some("Succeeded" | "Failed"));
         if unscheduled || ended {
-            return DeletePlan::Now;
+            return DeletePlan::Graceful { seconds: 0 };
         }
-        match grace_seconds.or_else(|| o.i64_at(&["spec", "terminationGracePeriodSeconds"])).unwrap_or(0) {
-            0 => DeletePlan::Now,
-            s if s < 0 => DeletePlan::Graceful { seconds: 1 },
-            seconds => DeletePlan::Graceful { seconds },
-        }
+        let asked = grace_seconds.or_else(|| o.i64_at(&["spec", "terminationGracePeriodSeconds"])).unwrap_or(0);
+        DeletePlan::Graceful { seconds: if asked < 0 { 1 } else { asked } }
     }
 }
 
