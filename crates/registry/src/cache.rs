@@ -205,6 +205,17 @@ pub struct Cache {
     /// Changes that have come, and how often everything was replaced.
     received: AtomicU64,
     initializations: AtomicU64,
+    /// Objects and changes that readers of many have passed by.
+    looked_at: AtomicU64,
+}
+
+/// What a reader has not seen yet; see [`Cache::follow`].
+#[derive(Debug)]
+pub enum Followed {
+    /// Every object: the reader is new, or too far behind.
+    Anew(Vec<Arc<Entry>>),
+    /// The changes since the last look, in order.
+    Since(Vec<Arc<Change>>),
 }
 
 /// A consistent view: objects in key order and the revision they stand at.
@@ -229,6 +240,7 @@ impl Default for Cache {
             version: AtomicU64::new(0),
             received: AtomicU64::new(0),
             initializations: AtomicU64::new(0),
+            looked_at: AtomicU64::new(0),
         }
     }
 }
@@ -373,6 +385,11 @@ impl Cache {
         self.state.read().objects.get(key).cloned()
     }
 
+    /// How many objects and changes have been looked at by who reads more than one: what reading costs.
+    pub fn looked_at(&self) -> u64 {
+        self.looked_at.load(Ordering::Relaxed)
+    }
+
     /// One object, and the revision of the last change of any: a watch from there on misses nothing of it.
     pub(crate) fn get_at(&self, key: &str) -> (Option<Arc<Entry>>, u64) {
         let state = self.state.read();
@@ -416,7 +433,35 @@ impl Cache {
             .filter(|(_, entry)| wanted(entry))
             .map(|(_, entry)| entry.clone())
             .collect();
+        self.looked_at.fetch_add(scanned as u64, Ordering::Relaxed);
         Snapshot { entries, scanned, last: state.last, cursor: state.first + state.ring.len() as u64 }
+    }
+
+    /// What changed in a namespace since `cursor`, which moves on: for who keeps a sum over all objects
+    /// and looks at each change once. A cursor of none begins with every object.
+    pub fn follow(&self, cursor: &mut Option<u64>, namespace: &str) -> Followed {
+        let state = self.state.read();
+        let inside =
+            |key: &str| key.strip_prefix(namespace).is_some_and(|rest| namespace.is_empty() || rest.starts_with('/'));
+        match cursor.replace((state.first + state.ring.len() as u64)) {
+            Some(at) if at >= state.first => {
+                let news = state.ring.range((at - state.first) as usize..);
+                self.looked_at.fetch_add(news.len() as u64, Ordering::Relaxed);
+                Followed::Since(news.filter(|c| inside(c.entry.key())).cloned().collect())
+            }
+            _ => {
+                drop(state);
+                let all = self.snapshot(namespace, "", |_| true);
+                *cursor = Some(all.cursor);
+                Followed::Anew(all.entries)
+            }
+        }
+    }
+
+    /// Revision of the last change, and the cursor behind it.
+    pub(crate) fn position(&self) -> (u64, u64) {
+        let state = self.state.read();
+        (state.last, (state.first + state.ring.len() as u64))
     }
 
     /// The cursor of the first change after `revision`, or 410.

@@ -35,7 +35,7 @@ mod wake;
 mod watch;
 
 pub use admit::{Admission, AdmitAll, Attributes, Operation, User};
-pub use cache::{Cache, Change as CacheChange, EventType, Snapshot, json_frame};
+pub use cache::{Cache, Change as CacheChange, EventType, Followed, Snapshot, json_frame};
 pub use clock::{Clock, SystemClock, rfc3339};
 pub use convert::Converter;
 pub use create::name_suffix;
