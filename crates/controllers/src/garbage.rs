@@ -6,7 +6,7 @@
 mod collect;
 mod graph;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,15 +15,18 @@ use kube::Api;
 use kube::api::DynamicObject;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
-use crate::discovery::{Served, served};
+use crate::discovery::{Served, discover};
 use graph::{Change, Graph, Kind, Work};
 
 /// How long after a change of the served resources discovery is asked again, for the API server to serve it.
 const REDISCOVER_AFTER: Duration = Duration::from_millis(250);
 /// How long after a failed discovery it is tried again.
 const DISCOVERY_RETRY: Duration = Duration::from_secs(1);
+/// How long after one that could not ask for everything.
+const PARTIAL_DISCOVERY_RETRY: Duration = Duration::from_secs(30);
 /// How long resources may take for their first list before the rest goes to work without them.
 const SYNC_PATIENCE: Duration = Duration::from_secs(30);
 /// Workers that decide about objects; each waits for the API most of the time.
@@ -40,7 +43,7 @@ pub(crate) async fn run(context: Context) {
     let (changes, feed) = mpsc::unbounded_channel();
     let (rediscover, asked) = mpsc::unbounded_channel();
     tokio::spawn(build(graph.clone(), queue.clone(), feed, rediscover));
-    let monitors = Monitors { context: context.clone(), kinds: kinds.clone(), changes };
+    let monitors = Monitors { context: context.clone(), kinds: kinds.clone(), watched: Mutex::default(), changes };
     let Some(()) = context.shutdown.run_until_cancelled(monitors.start()).await else { return };
     tokio::spawn(monitors.follow(asked));
     let collector = Arc::new(collect::Collector { client, graph, kinds, queue: queue.clone() });
@@ -51,12 +54,14 @@ pub(crate) async fn run(context: Context) {
     .await;
 }
 
-/// By `apiVersion kind`, which is how owner references name a resource.
+/// By `apiVersion kind`, which is how owner references name a resource: in any of its versions.
 pub(super) type Kinds = Arc<Mutex<HashMap<(String, String), Served>>>;
 
 struct Monitors {
     context: Context,
     kinds: Kinds,
+    /// What ends each watch, by `apiVersion` and plural.
+    watched: Mutex<HashMap<(String, String), CancellationToken>>,
     changes: mpsc::UnboundedSender<Change>,
 }
 
@@ -65,7 +70,7 @@ impl Monitors {
     async fn start(&self) {
         let synced = loop {
             match self.discover().await {
-                Ok(synced) => break synced,
+                Ok(Started { synced, .. }) => break synced,
                 Err(error) => {
                     tracing::debug!(%error, "discovery failed, trying again");
                     tokio::time::sleep(DISCOVERY_RETRY).await;
@@ -78,52 +83,107 @@ impl Monitors {
         }
     }
 
-    /// Looks for new resources whenever it is asked to.
+    /// Looks for new resources whenever it is asked to, and while some of them cannot be asked for.
     async fn follow(self, mut asked: mpsc::UnboundedReceiver<()>) {
-        while asked.recv().await.is_some() {
-            tokio::time::sleep(REDISCOVER_AFTER).await;
-            while asked.try_recv().is_ok() {}
-            if let Err(error) = self.discover().await {
-                tracing::debug!(%error, "discovery failed");
+        let mut complete = true;
+        loop {
+            tokio::select! {
+                word = asked.recv() => {
+                    if word.is_none() {
+                        return;
+                    }
+                    tokio::time::sleep(REDISCOVER_AFTER).await;
+                    while asked.try_recv().is_ok() {}
+                }
+                () = tokio::time::sleep(PARTIAL_DISCOVERY_RETRY), if !complete => {}
+            }
+            match self.discover().await {
+                Ok(found) => complete = found.complete,
+                Err(error) => {
+                    tracing::debug!(%error, "discovery failed");
+                    complete = false;
+                }
             }
         }
     }
 
-    /// Starts a watch for every resource that has none; the answer resolves as they are listed.
-    async fn discover(&self) -> kube::Result<Vec<impl Future<Output = ()> + use<>>> {
-        let mut started = Vec::new();
-        for served in served(self.context.factory.client()).await? {
-            let resource = served.resource.clone();
-            let ignored = IGNORED.contains(&(resource.group.as_str(), resource.plural.as_str()));
-            if ignored || !["list", "watch", "delete"].iter().all(|verb| served.can(verb)) {
-                continue;
-            }
-            let kind = (resource.api_version.clone(), resource.kind.clone());
-            if self.kinds.lock().insert(kind, served.clone()).is_some() {
-                continue;
-            }
-            let api = Api::<DynamicObject>::all_with(self.context.factory.client().clone(), &resource);
-            let kind = Arc::new(Kind { api_version: resource.api_version, kind: resource.kind });
-            let changes = self.changes.clone();
-            let (synced, listed) = oneshot::channel();
-            let synced = Mutex::new(Some(synced));
-            follow_metadata(api, &self.context.shutdown, move |change| {
-                let change = match change {
-                    MetadataChange::Applied(meta) => Change::Applied(kind.clone(), meta),
-                    MetadataChange::Deleted(uid) => Change::Deleted(kind.clone(), uid),
-                    MetadataChange::Synced => {
-                        drop(synced.lock().take());
-                        return;
-                    }
-                };
-                // The receiver is gone on shutdown only.
-                let _ = changes.send(change);
-            });
-            // Nothing is sent: the end of the sender is the word.
-            started.push(async move { listed.await.unwrap_or_default() });
+    /// Starts a watch for every resource that has none, and ends those of resources that are not served any more.
+    async fn discover(&self) -> kube::Result<Started> {
+        let found = discover(self.context.factory.client()).await?;
+        for failure in &found.failures {
+            tracing::debug!(failure, "not all resources are known");
         }
-        Ok(started)
+        let complete = found.failures.is_empty();
+        let kind = |served: &Served| (served.resource.api_version.clone(), served.resource.kind.clone());
+        let kinds = found.resources.iter().map(|served| (kind(served), served.clone()));
+        {
+            let mut known = self.kinds.lock();
+            if complete {
+                // An owner of a resource that is not served is not absent: nothing can be said of it.
+                known.clear();
+            }
+            known.extend(kinds);
+        }
+        let wanted = found.resources.into_iter().filter(|served| {
+            let resource = &served.resource;
+            let ignored = IGNORED.contains(&(resource.group.as_str(), resource.plural.as_str()));
+            served.preferred && !ignored && ["list", "watch", "delete"].iter().all(|verb| served.can(verb))
+        });
+        let wanted: Vec<Served> = wanted.collect();
+        let place = |served: &Served| (served.resource.api_version.clone(), served.resource.plural.clone());
+        let places: HashSet<_> = wanted.iter().map(place).collect();
+        let mut watched = self.watched.lock();
+        if complete {
+            watched.retain(|place, stop| {
+                let served = places.contains(place);
+                if !served {
+                    stop.cancel();
+                }
+                served
+            });
+        }
+        let mut synced = Vec::new();
+        for served in wanted {
+            if watched.contains_key(&place(&served)) {
+                continue;
+            }
+            let stop = self.context.shutdown.child_token();
+            watched.insert(place(&served), stop.clone());
+            synced.push(self.watch(served, &stop));
+        }
+        Ok(Started { synced, complete })
     }
+
+    /// Watches a resource; what comes back hears of its first list.
+    fn watch(&self, served: Served, stop: &CancellationToken) -> oneshot::Receiver<()> {
+        let resource = served.resource;
+        let api = Api::<DynamicObject>::all_with(self.context.factory.client().clone(), &resource);
+        let kind = Arc::new(Kind { api_version: resource.api_version, kind: resource.kind });
+        let changes = self.changes.clone();
+        let (synced, listed) = oneshot::channel();
+        let synced = Mutex::new(Some(synced));
+        follow_metadata(api, stop, move |change| {
+            let change = match change {
+                MetadataChange::Applied(meta) => Change::Applied(kind.clone(), meta),
+                MetadataChange::Deleted(uid) => Change::Deleted(kind.clone(), uid),
+                MetadataChange::Synced => {
+                    drop(synced.lock().take());
+                    return;
+                }
+            };
+            // The receiver is gone on shutdown only.
+            let _ = changes.send(change);
+        });
+        listed
+    }
+}
+
+/// What a discovery has led to.
+struct Started {
+    /// Each ends with the first list of a resource.
+    synced: Vec<oneshot::Receiver<()>>,
+    /// Everything that is served is known.
+    complete: bool,
 }
 
 /// Keeps the graph, in the order of the changes.

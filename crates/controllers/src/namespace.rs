@@ -14,7 +14,7 @@ use kube::core::Request;
 use kube::{Client, ResourceExt as _};
 
 use crate::context::{Context, now};
-use crate::discovery::{Served, served};
+use crate::discovery::{Served, discover};
 use crate::error::{Error, code, is_conflict, is_not_found, unless_gone};
 
 const NAME: &str = "namespace-controller";
@@ -127,14 +127,20 @@ impl Deleter {
 
     async fn delete_content(&self, namespace: &str) -> Left {
         let mut left = Left::default();
-        let all = match served(&self.client).await {
-            Ok(all) => all,
+        let all = match discover(&self.client).await {
+            Ok(found) => {
+                // What is known goes all the same.
+                left.discovery = (!found.failures.is_empty()).then(|| found.failures.join(", "));
+                found.resources
+            }
             Err(error) => {
                 left.discovery = Some(error.to_string());
                 return left;
             }
         };
-        let wanted = all.iter().filter(|served| served.namespaced && served.can("list") && served.can("delete"));
+        let wanted = all
+            .iter()
+            .filter(|served| served.preferred && served.namespaced && served.can("list") && served.can("delete"));
         // Pods go first (KEP-5080): while one still runs, the policies and secrets that bound it stay.
         let (pods, others): (Vec<_>, Vec<_>) =
             wanted.partition(|served| served.resource.group.is_empty() && served.resource.plural == "pods");

@@ -43,6 +43,15 @@ enum Owner {
     Unknown,
 }
 
+/// What the API says of an object.
+enum Live {
+    Found(Box<ObjectMeta>),
+    /// There is none of that name, or it is another one.
+    Absent,
+    /// Its resource is not served, whatever discovery said.
+    Unserved,
+}
+
 impl Collector {
     pub(super) async fn work(&self, work: Work) -> Result<Option<Duration>, Error> {
         let (Work::Delete(uid) | Work::Orphan(uid)) = &work;
@@ -68,9 +77,23 @@ impl Collector {
     }
 
     /// The object's metadata from the API, if it is still the same object.
-    async fn live(&self, api: &Api<DynamicObject>, item: &Item) -> kube::Result<Option<ObjectMeta>> {
-        let found = api.get_metadata_opt(&item.name).await?;
-        Ok(found.map(|found| found.metadata).filter(|meta| meta.uid.as_deref() == Some(&item.uid)))
+    async fn live(&self, api: &Api<DynamicObject>, item: &Item) -> kube::Result<Live> {
+        match api.get_metadata(&item.name).await {
+            Ok(found) if found.metadata.uid.as_deref() == Some(&item.uid) => Ok(Live::Found(Box::new(found.metadata))),
+            Ok(_) => Ok(Live::Absent),
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                // Without a word about the object it is its resource that was not found.
+                let named = status.details.as_ref().is_some_and(|details| *details.name == *item.name);
+                Ok(if named { Live::Absent } else { Live::Unserved })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the item's kind is namespaced, where it is served.
+    fn is_namespaced(&self, item: &Item) -> bool {
+        let kinds = self.kinds.lock();
+        kinds.get(&(item.kind.api_version.clone(), item.kind.kind.clone())).is_some_and(|served| served.namespaced)
     }
 
     async fn consider(&self, node: &Node) -> Result<Option<Duration>, Error> {
@@ -81,10 +104,18 @@ impl Collector {
             // A resource may come back; until then nothing is known of its objects.
             return Ok(Some(UNSERVED_RETRY));
         };
-        let Some(live) = self.live(&api, &node.item).await? else {
-            let more = self.graph.lock().remove(&node.item.uid);
-            more.into_iter().for_each(|work| self.queue.add(work));
+        if node.is_virtual && node.item.namespace.is_empty() && self.is_namespaced(&node.item) {
+            // Named by something cluster-scoped, which cannot be owned by it.
             return Ok(None);
+        }
+        let live = match self.live(&api, &node.item).await? {
+            Live::Found(live) => live,
+            Live::Unserved => return Ok(Some(UNSERVED_RETRY)),
+            Live::Absent => {
+                let more = self.graph.lock().absent(&node.item);
+                more.into_iter().for_each(|work| self.queue.add(work));
+                return Ok(None);
+            }
         };
         if node.is_virtual {
             return Ok(Some(UNSEEN_RETRY));
@@ -172,15 +203,14 @@ impl Collector {
     async fn look_up(&self, owner: &OwnerReference, namespace: &Arc<str>) -> Result<Owner, Error> {
         let item = Item::owner(owner, namespace);
         let Some(api) = self.api(&item) else { return Ok(Owner::Unknown) };
-        let namespaced =
-            self.kinds.lock().get(&(owner.api_version.clone(), owner.kind.clone())).is_some_and(|s| s.namespaced);
-        if namespaced && namespace.is_empty() {
+        if namespace.is_empty() && self.is_namespaced(&item) {
             // A cluster-scoped object cannot be owned by a namespaced one.
             return Ok(Owner::Unknown);
         }
         Ok(match self.live(&api, &item).await? {
-            None => Owner::Absent,
-            Some(meta) => {
+            Live::Absent => Owner::Absent,
+            Live::Unserved => Owner::Unknown,
+            Live::Found(meta) => {
                 let foreground = meta.finalizers.iter().flatten().any(|finalizer| finalizer == FOREGROUND_FINALIZER);
                 let waits = meta.deletion_timestamp.is_some() && foreground;
                 if waits { Owner::Waiting } else { Owner::Solid }
@@ -209,11 +239,15 @@ impl Collector {
     /// Takes the reference to this owner from its dependents, then its finalizer.
     async fn orphan(&self, node: &Node) -> Result<Option<Duration>, Error> {
         let Some(api) = self.api(&node.item) else { return Ok(Some(UNSERVED_RETRY)) };
-        let Some(live) = self.live(&api, &node.item).await? else { return Ok(None) };
+        let live = match self.live(&api, &node.item).await? {
+            Live::Found(live) => live,
+            Live::Absent => return Ok(None),
+            Live::Unserved => return Ok(Some(UNSERVED_RETRY)),
+        };
         let dependents = self.graph.lock().dependents(&node.item.uid);
         for dependent in dependents {
             let Some(api) = self.api(&dependent.item) else { continue };
-            let Some(meta) = self.live(&api, &dependent.item).await? else { continue };
+            let Live::Found(meta) = self.live(&api, &dependent.item).await? else { continue };
             let owners = meta.owner_references.clone().unwrap_or_default();
             let kept: Vec<_> = owners.iter().filter(|owner| *owner.uid != *node.item.uid).collect();
             if kept.len() < owners.len() {

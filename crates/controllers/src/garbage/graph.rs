@@ -27,6 +27,16 @@ pub(super) struct Item {
 }
 
 impl Item {
+    /// Whether a reference from `namespace` means this object.
+    fn is_named_by(&self, owner: &OwnerReference, namespace: &Arc<str>) -> bool {
+        let group =
+            |api_version: &str| api_version.split_once('/').map_or(String::new(), |(group, _)| group.to_owned());
+        *self.name == *owner.name
+            && self.kind.kind == owner.kind
+            && group(&self.kind.api_version) == group(&owner.api_version)
+            && (self.namespace.is_empty() || self.namespace == *namespace)
+    }
+
     /// The owner of an object in `namespace`.
     pub(super) fn owner(owner: &OwnerReference, namespace: &Arc<str>) -> Self {
         Self {
@@ -118,9 +128,11 @@ impl Node {
 }
 
 /// The graph, by uid.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Graph {
     nodes: HashMap<Arc<str>, Node>,
+    /// Where virtual nodes were looked for in vain, by uid: several references may name one uid differently.
+    tried: HashMap<Arc<str>, HashSet<Item>>,
     /// Names of namespaces, each held once; emptied of what nobody uses as it grows.
     namespaces: HashSet<Arc<str>>,
     namespaces_swept: usize,
@@ -162,6 +174,7 @@ impl Graph {
     /// Takes an object out: those that it owns may have to go, and those that waited for it may.
     pub(super) fn remove(&mut self, uid: &str) -> Vec<Work> {
         let Some(node) = self.nodes.remove(uid) else { return Vec::new() };
+        self.tried.remove(uid);
         let mut work: Vec<Work> = node.dependents.iter().cloned().map(Work::Delete).collect();
         for owner in &node.owners {
             if let Some(owner) = self.nodes.get_mut(owner.uid.as_str()) {
@@ -172,6 +185,39 @@ impl Graph {
             }
         }
         self.drop_unowning(&node.owners);
+        work
+    }
+
+    /// Takes in that the API has no such object. One that is known from references only may stand where another
+    /// reference says.
+    pub(super) fn absent(&mut self, item: &Item) -> Vec<Work> {
+        let uid = &item.uid;
+        let Some(node) = self.nodes.get(uid) else { return Vec::new() };
+        if !node.is_virtual {
+            return self.remove(uid);
+        }
+        if node.item != *item {
+            return Vec::new();
+        }
+        let tried = self.tried.entry(uid.clone()).or_default();
+        tried.insert(item.clone());
+        let mut next = None;
+        let mut work = Vec::new();
+        for dependent in node.dependents.iter().filter_map(|dependent| self.nodes.get(dependent)) {
+            for owner in dependent.owners.iter().filter(|owner| *owner.uid == **uid) {
+                let named = Item::owner(owner, &dependent.item.namespace);
+                if tried.contains(&named) {
+                    work.push(Work::Delete(dependent.item.uid.clone()));
+                } else {
+                    next = Some(named);
+                }
+            }
+        }
+        let Some(next) = next else { return self.remove(uid) };
+        if let Some(node) = self.nodes.get_mut(uid) {
+            node.item = next;
+        }
+        work.push(Work::Delete(uid.clone()));
         work
     }
 
@@ -186,6 +232,9 @@ impl Graph {
         let deleting = meta.deletion_timestamp.is_some();
         let node = self.nodes.entry(uid.clone()).or_insert_with(|| Node::new(item.clone(), false));
         let was_virtual = std::mem::replace(&mut node.is_virtual, false);
+        if was_virtual {
+            self.tried.remove(&uid);
+        }
         if was_virtual && node.item != item {
             // Its dependents named it wrongly: each must be looked at.
             work.extend(node.dependents.iter().cloned().map(Work::Delete));
@@ -212,7 +261,8 @@ impl Graph {
                 }
             };
             let new = known.dependents.insert(&uid);
-            if known.deleting_dependents && new {
+            // A reference to another place than the owner's may be one to nothing.
+            if new && (known.deleting_dependents || !known.item.is_named_by(owner, &namespace)) {
                 work.push(Work::Delete(uid.clone()));
             }
         }
@@ -313,6 +363,36 @@ mod tests {
         assert_eq!(graph.blocking_dependents("owner").len(), 1);
         assert_eq!(graph.apply(change("child", Some("owner"), None, true)), [Work::Delete("owner".into())]);
         assert!(graph.blocking_dependents("owner").is_empty());
+    }
+
+    #[test]
+    fn an_owner_is_looked_for_wherever_references_say() {
+        let mut graph = Graph::default();
+        let child = |name: &str, namespace: &str| {
+            let owner = json!([{"apiVersion": "v1", "kind": "X", "name": "owner", "uid": "owner"}]);
+            let meta = json!({"name": name, "uid": name, "namespace": namespace, "ownerReferences": owner});
+            let kind = Arc::new(Kind { api_version: "v1".into(), kind: "X".into() });
+            Change::Applied(kind, Box::new(serde_json::from_value(meta).unwrap()))
+        };
+        assert_eq!(graph.apply(child("stray", "m")), [Work::Delete("owner".into())]);
+        // It may be the one that names it rightly.
+        assert_eq!(graph.apply(child("child", "n")), [Work::Delete("child".into())]);
+        let first = graph.get("owner").unwrap().item.clone();
+        assert_eq!(graph.absent(&first), [Work::Delete("stray".into()), Work::Delete("owner".into())]);
+        assert_eq!(&*graph.get("owner").unwrap().item.namespace, "n");
+        // The same answer twice changes nothing.
+        assert_eq!(graph.absent(&first), []);
+        let mut both = graph.clone();
+        // It is there: its end is the end of those that it owns.
+        graph.apply(change("owner", None, None, false));
+        let mut work = graph.apply(change("owner", None, None, true));
+        work.sort_by_key(|work| format!("{work:?}"));
+        assert_eq!(work, [Work::Delete("child".into()), Work::Delete("stray".into())]);
+        // Or it is not.
+        let second = both.get("owner").unwrap().item.clone();
+        let work = both.absent(&second);
+        assert_eq!(work.len(), 2, "{work:?}");
+        assert!(both.get("owner").is_none() && both.tried.is_empty());
     }
 
     #[test]

@@ -5,10 +5,12 @@
 mod cronjobs;
 mod daemonsets;
 mod deployments;
+mod garbage;
 mod jobs;
 mod lifecycle;
 mod nodes;
 mod policies;
+mod service_cidrs;
 mod statefulsets;
 mod support;
 
