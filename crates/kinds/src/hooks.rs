@@ -83,6 +83,9 @@ pub trait Hooks: Sync + Send {
     /// over from `old` what this way may not change, and raises `generation` when the spec changed.
     fn prepare_update(&self, object: &mut Value, old: &Value, subresource: Option<&str>);
 
+    /// After [`Hooks::prepare_create`] or [`Hooks::prepare_update`]: notes when something happened. `now` is RFC 3339.
+    fn stamp(&self, _object: &mut Value, _old: Option<&Value>, _subresource: Option<&str>, _now: &str) {}
+
     /// Rules for a new object; metadata is checked by [`crate::validate_metadata`] before.
     fn validate(&self, _object: &Value) -> Vec<FieldError> {
         Vec::new()

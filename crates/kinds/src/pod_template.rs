@@ -1,9 +1,9 @@
 //! `PodTemplateSpec`, as workloads carry it, and the defaults of every pod spec.
 
-use ironkeel_object::{Map, ObjectMeta, Value};
+use ironkeel_object::{Map, Value};
 
 use crate::error::Errors;
-use crate::{Path, equality, metadata, names, pod_spec, selector, strategy};
+use crate::{Path, equality, metadata, pod_spec, selector, strategy};
 
 fn set(map: &mut Map, key: &'static str, value: impl Into<Value>) {
     if map.get(key).is_none_or(|v| v.is_null() || v.as_str() == Some("")) {

@@ -74,6 +74,8 @@ pub(crate) trait Rules: Sync + Send {
     fn scale(&self, _object: &Value) -> Option<Scale> {
         None
     }
+    /// Times that the server notes.
+    fn stamp(&self, _object: &mut Value, _old: Option<&Value>, _subresource: Option<&str>, _now: &str) {}
     /// See [`crate::Hooks::prepare_delete`].
     fn prepare_delete(&self, _object: &mut Value, _now: &str) {}
     fn plan_delete(&self, _object: &Value, _grace_seconds: Option<i64>) -> DeletePlan {

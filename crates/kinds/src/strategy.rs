@@ -143,6 +143,10 @@ impl Hooks for Strategy {
         }
     }
 
+    fn stamp(&self, object: &mut Value, old: Option<&Value>, subresource: Option<&str>, now: &str) {
+        self.rules.stamp(object, old, subresource, now);
+    }
+
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut all = self.own_errors(object);
         let mut new = Errors::default();

@@ -148,6 +148,7 @@ impl Registry {
         // Some fields say the name, so they wait for it.
         row.kind.hooks.default(&mut object);
         row.kind.hooks.prepare_create(&mut object);
+        row.kind.hooks.stamp(&mut object, None, None, &rfc3339(self.clock.now()));
         complete(&row.kind, &mut object);
         let name = object.name().to_owned();
         let attributes = Attributes { shown_name: &name, ..request.attributes(Operation::Create, asked) };

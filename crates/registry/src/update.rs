@@ -118,6 +118,7 @@ impl Registry {
         managed_fields::restore(&mut new, fields, request);
         hooks.default(&mut new);
         hooks.prepare_update(&mut new, &old, request.sub());
+        hooks.stamp(&mut new, Some(&old), request.sub(), &rfc3339(self.clock.now()));
         complete(&row.kind, &mut new);
         let allocation = match request.sub() {
             None => self.allocate(request, key, &mut new, Some(&old)).await?,

@@ -5,5 +5,6 @@
 mod addresses;
 mod backends;
 mod cbor;
+mod likeness;
 #[path = "../support/mod.rs"]
 mod support;

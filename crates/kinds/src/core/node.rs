@@ -1,6 +1,6 @@
 //! Node.
 
-use ironkeel_object::{ObjectMeta, Value};
+use ironkeel_object::Value;
 
 use crate::error::Errors;
 use crate::repeats::{identity, repeated_by, repeated_whole};

@@ -6,7 +6,7 @@ use ironkeel_object::{Map, ObjectMeta, Value};
 use crate::error::Errors;
 use crate::structural::Depth;
 use crate::{
-    DeletePlan, Path, TableContext, core::pod_cells, core::pod_update, names, pod_spec, pod_template, resources, rules,
+    DeletePlan, Path, TableContext, core::pod_cells, core::pod_update, pod_spec, pod_template, resources, rules,
     strategy,
 };
 

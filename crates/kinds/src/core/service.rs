@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use ironkeel_object::{ObjectMeta, Value};
+use ironkeel_object::Value;
 
 use crate::error::Errors;
 use crate::names::NameRule;

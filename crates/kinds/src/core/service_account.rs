@@ -1,6 +1,6 @@
 //! ServiceAccount, PodTemplate, ComponentStatus: kinds with little to say.
 
-use ironkeel_object::{ObjectMeta, Value};
+use ironkeel_object::Value;
 
 use crate::error::Errors;
 use crate::rules::Generation;

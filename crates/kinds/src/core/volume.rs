@@ -139,6 +139,22 @@ impl rules::Rules for Rules {
     fn prepare_create(&self, o: &mut Value) {
         *o.slot(&["status", "phase"]) = "Pending".into();
     }
+    fn stamp(&self, o: &mut Value, old: Option<&Value>, subresource: Option<&str>, now: &str) {
+        const SINCE: [&str; 2] = ["status", "lastPhaseTransitionTime"];
+        let phase = |v: &Value| v.str_at(&["status", "phase"]).map(str::to_owned);
+        let since = |v: &Value| v.str_at(&SINCE).map(str::to_owned);
+        match (old, subresource) {
+            (None, _) => *o.slot(&SINCE) = now.into(),
+            (Some(old), Some("status")) if phase(old) == phase(o) => {
+                if let (None, Some(before)) = (since(o), since(old)) {
+                    *o.slot(&SINCE) = before.into();
+                }
+            }
+            // Whoever changes the phase may say since when.
+            (Some(old), Some("status")) if since(o).is_none() || since(o) == since(old) => *o.slot(&SINCE) = now.into(),
+            _ => {}
+        }
+    }
     fn validate(&self, o: &Value, e: &mut Errors) {
         let at = Path::new("spec");
         let spec = o.get("spec").unwrap_or(&Value::Null);

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod pods;
+mod tls;
 
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_schema::Resource;
@@ -50,6 +51,10 @@ pub(crate) fn of(resource: &Resource, object: &Value, old: Option<&Value>, subre
         ("", "services", _) => w.service(),
         ("", "nodes", _) => w.node(),
         ("", "endpoints", _) => w.endpoints(),
+        ("", "secrets", _) => {
+            let of_tls = object.str_at(&["type"]) == Some("kubernetes.io/tls");
+            w.warnings.extend(of_tls.then(|| tls::fault(object)).flatten());
+        }
         ("", "serviceaccounts", _) => w.service_account(),
         ("", "persistentvolumes", _) => w.volume(),
         ("", "persistentvolumeclaims", _) => w.claim(),
