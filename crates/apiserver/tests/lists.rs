@@ -229,7 +229,11 @@ async fn forms_of_answers_are_negotiated() {
     );
     let types = "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf";
     get(&one, "application/json;as=Foo;v=v1;g=meta.k8s.io").await.refused(406, "NotAcceptable", types);
-    get(&one, "text/html").await.refused(406, "NotAcceptable", types);
+    let available = "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, \
+                     application/vnd.kubernetes.protobuf";
+    get(&one, "text/html").await.refused(406, "NotAcceptable", available);
+    get(&one, "application/*").await.refused(406, "NotAcceptable", available);
+    get("/api", "text/html").await.refused(406, "NotAcceptable", available);
     let table = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io";
     get(&one, table).await.refused(406, "NotAcceptable", types);
     assert_eq!(get(&one, &format!("{table}, {}", of("Table"))).await.expect(200)["kind"], "Table");
@@ -279,4 +283,62 @@ async fn forms_of_answers_are_negotiated() {
     assert!(events.bytes.windows(5).any(|w| w == b"ADDED"));
     let old = http.patch(&one, MERGE, &json!({"data": {"k": "w"}})).await.expect(200);
     assert!(revision(&old) > at);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pods_of_a_node_are_told_apart_whatever_becomes_of_them() {
+    let c = cluster().await;
+    let http = c.admin();
+    const PODS: &str = "/api/v1/namespaces/default/pods";
+    let make = async |namespace: &str, name: &str, node: &str| {
+        let pod = json!({
+            "metadata": { "name": name },
+            "spec": { "nodeName": node, "containers": [{ "name": "c", "image": "i" }] },
+        });
+        http.post(&format!("/api/v1/namespaces/{namespace}/pods"), &pod).await.expect(201)
+    };
+    let of = async |what: &str| names(&http.get(what).await.expect(200));
+    for namespace in ["default", "kube-system"] {
+        http.post(
+            &format!("/api/v1/namespaces/{namespace}/serviceaccounts"),
+            &json!({"metadata": {"name": "default"}}),
+        )
+        .await;
+    }
+    for (name, node) in [("p1", "n1"), ("p2", "n2"), ("p4", "n1"), ("p3", "n1"), ("free", "")] {
+        make("default", name, node).await;
+    }
+    // The first list by the field builds what the others read.
+    assert_eq!(of("/api/v1/pods?fieldSelector=spec.nodeName%3Dn1").await, ["p1", "p3", "p4"]);
+    make("kube-system", "p0", "n1").await;
+    let bound = json!({ "metadata": { "name": "free" }, "target": { "kind": "Node", "name": "n1" } });
+    http.post(&format!("{PODS}/free/binding"), &bound).await.expect(201);
+    http.patch(&format!("{PODS}/p3"), MERGE, &json!({ "metadata": { "labels": { "a": "b" } } })).await.expect(200);
+    http.delete(&format!("{PODS}/p4?gracePeriodSeconds=0")).await.expect(200);
+    assert_eq!(of("/api/v1/pods?fieldSelector=spec.nodeName%3Dn1").await, ["free", "p1", "p3", "p0"]);
+    assert_eq!(of(&format!("{PODS}?fieldSelector=spec.nodeName%3Dn1")).await, ["free", "p1", "p3"]);
+    assert_eq!(of("/api/v1/pods?fieldSelector=spec.nodeName%3Dn1&labelSelector=a%3Db").await, ["p3"]);
+    assert_eq!(of("/api/v1/pods?fieldSelector=spec.nodeName%3Dn2,metadata.name!%3Dp2").await, [""; 0]);
+    assert_eq!(of("/api/v1/pods?fieldSelector=spec.nodeName%3D").await, [""; 0]);
+    assert_eq!(of("/api/v1/pods?fieldSelector=spec.nodeName!%3Dn1").await, ["p2"]);
+    // Page by page, by the field and without.
+    for (query, all, counted) in [
+        ("fieldSelector=spec.nodeName%3Dn1", vec!["free", "p1", "p3", "p0"], false),
+        ("labelSelector=!b", vec!["free", "p1", "p2", "p3", "p0"], false),
+        ("", vec!["free", "p1", "p2", "p3", "p0"], true),
+    ] {
+        let (mut seen, mut more) = (Vec::new(), String::new());
+        loop {
+            let page = http.get(&format!("/api/v1/pods?{query}&limit=2&continue={more}")).await.expect(200);
+            seen.extend(names(&page));
+            more = page["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
+            let left = (all.len() - seen.len()) as u64;
+            let told = (counted && left > 0).then_some(left);
+            assert_eq!(page["metadata"]["remainingItemCount"].as_u64(), told, "{query}: {page}");
+            if more.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(seen, all, "{query}");
+    }
 }

@@ -5,7 +5,6 @@
 //! costs no buffer of its own.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -16,6 +15,12 @@ use tokio::sync::watch;
 use crate::entry::{Entry, View};
 use crate::error::ApiError;
 use crate::wake::{Crowd, Target, Targets};
+
+mod index;
+mod snapshot;
+
+use index::FieldIndex;
+pub use snapshot::Snapshot;
 
 /// Most changes that a resource's ring holds; a watcher further behind is answered 410.
 const RING_EVENTS: usize = 16_384;
@@ -157,6 +162,7 @@ fn frame_head(kind: &str, object_bytes: usize) -> Vec<u8> {
 #[derive(Debug, Default)]
 struct State {
     objects: BTreeMap<Box<str>, Arc<Entry>>,
+    index: Option<FieldIndex>,
     /// Bytes of their JSON.
     object_bytes: usize,
     ring: VecDeque<Arc<Change>>,
@@ -177,16 +183,22 @@ struct State {
 
 impl State {
     fn reset(&mut self, entries: Vec<Arc<Entry>>, revision: u64) {
-        let end = self.first + self.ring.len() as u64;
+        let end = self.end();
         // What was deleted before leaves no trace, so any revision up to this one may have changed something.
         self.last = revision;
         self.object_bytes = entries.iter().map(|e| e.json_len()).sum();
         self.objects = entries.into_iter().map(|e| (e.key().into(), e)).collect();
+        self.index = self.index.take().map(|index| index.anew(self.objects.values()));
         self.ring.clear();
         self.ring_bytes = 0;
         self.first = end + 1;
         self.window = revision;
         self.read_at = revision;
+    }
+
+    /// Sequence number behind the ring's last change.
+    fn end(&self) -> u64 {
+        self.first + self.ring.len() as u64
     }
 }
 
@@ -216,19 +228,6 @@ pub enum Followed {
     Anew(Vec<Arc<Entry>>),
     /// The changes since the last look, in order.
     Since(Vec<Arc<Change>>),
-}
-
-/// A consistent view: objects in key order and the revision they stand at.
-#[derive(Debug)]
-pub struct Snapshot {
-    /// In key order.
-    pub entries: Vec<Arc<Entry>>,
-    /// Revision of the last change of this resource.
-    pub last: u64,
-    /// Where a watch goes on from here.
-    pub(crate) cursor: u64,
-    /// How many objects were looked at.
-    pub(crate) scanned: usize,
 }
 
 impl Default for Cache {
@@ -335,6 +334,9 @@ impl Cache {
         state.object_bytes = (state.object_bytes + if deleted { 0 } else { added }).saturating_sub(gone);
         state.last = revision;
         state.ring_bytes += entry.json_len();
+        if let Some(index) = &mut state.index {
+            index.change(&entry, previous.as_deref(), deleted);
+        }
         self.targets.lock().touch(&entry, previous.as_deref());
         state.ring.push_back(Arc::new(Change::new(revision, entry, previous, deleted)));
         if let Some(old) = state.ring.len().checked_sub(FRAMED_EVENTS + 1).and_then(|at| state.ring.get(at)) {
@@ -385,15 +387,15 @@ impl Cache {
         self.state.read().objects.get(key).cloned()
     }
 
-    /// How many objects and changes have been looked at by who reads more than one: what reading costs.
-    pub fn looked_at(&self) -> u64 {
-        self.looked_at.load(Ordering::Relaxed)
-    }
-
     /// One object, and the revision of the last change of any: a watch from there on misses nothing of it.
     pub(crate) fn get_at(&self, key: &str) -> (Option<Arc<Entry>>, u64) {
         let state = self.state.read();
         (state.objects.get(key).cloned(), state.last)
+    }
+
+    /// How many objects and changes have been looked at by who reads more than one: what reading costs.
+    pub fn looked_at(&self) -> u64 {
+        self.looked_at.load(Ordering::Relaxed)
     }
 
     /// Number of objects.
@@ -416,34 +418,13 @@ impl Cache {
         self.state.read().last
     }
 
-    /// Objects of a namespace (empty: of all) from `start` on that `wanted` selects.
-    pub fn snapshot(&self, namespace: &str, start: &str, wanted: impl Fn(&Entry) -> bool) -> Snapshot {
-        let state = self.state.read();
-        let from = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
-        let from = if start > from.as_str() { start.to_owned() } else { from };
-        let mut scanned = 0;
-        let entries = state
-            .objects
-            .range::<str, _>((Bound::Included(from.as_str()), Bound::Unbounded))
-            .take_while(|(key, _)| {
-                namespace.is_empty()
-                    || (key.starts_with(namespace) && key.as_bytes().get(namespace.len()) == Some(&b'/'))
-            })
-            .inspect(|_| scanned += 1)
-            .filter(|(_, entry)| wanted(entry))
-            .map(|(_, entry)| entry.clone())
-            .collect();
-        self.looked_at.fetch_add(scanned as u64, Ordering::Relaxed);
-        Snapshot { entries, scanned, last: state.last, cursor: state.first + state.ring.len() as u64 }
-    }
-
     /// What changed in a namespace since `cursor`, which moves on: for who keeps a sum over all objects
     /// and looks at each change once. A cursor of none begins with every object.
     pub fn follow(&self, cursor: &mut Option<u64>, namespace: &str) -> Followed {
         let state = self.state.read();
         let inside =
             |key: &str| key.strip_prefix(namespace).is_some_and(|rest| namespace.is_empty() || rest.starts_with('/'));
-        match cursor.replace((state.first + state.ring.len() as u64)) {
+        match cursor.replace(state.end()) {
             Some(at) if at >= state.first => {
                 let news = state.ring.range((at - state.first) as usize..);
                 self.looked_at.fetch_add(news.len() as u64, Ordering::Relaxed);
@@ -461,7 +442,7 @@ impl Cache {
     /// Revision of the last change, and the cursor behind it.
     pub(crate) fn position(&self) -> (u64, u64) {
         let state = self.state.read();
-        (state.last, (state.first + state.ring.len() as u64))
+        (state.last, state.end())
     }
 
     /// The cursor of the first change after `revision`, or 410.
@@ -556,6 +537,29 @@ mod tests {
         assert_eq!(cache.get("a").map(|e| e.revision), Some(7));
         assert_eq!(cache.get("b").map(|e| e.revision), Some(10));
         assert!(cache.cursor_after(8).is_err(), "nobody knows what was between 4 and 9");
+    }
+
+    #[test]
+    fn a_follower_is_shown_each_change_of_its_namespace_once() {
+        let cache = Cache::default();
+        cache.apply("n/a", Some(entry("n/a", 1)), 1);
+        let mut cursor = None;
+        let Followed::Anew(all) = cache.follow(&mut cursor, "n") else { panic!("a new reader is shown all") };
+        assert_eq!(all.len(), 1);
+        cache.apply("n/b", Some(entry("n/b", 2)), 2);
+        cache.apply("nn/c", Some(entry("nn/c", 3)), 3);
+        cache.apply("n/a", None, 4);
+        let Followed::Since(news) = cache.follow(&mut cursor, "n") else { panic!("the ring holds the changes") };
+        let seen: Vec<_> = news.iter().map(|c| (c.revision, c.deleted, c.previous.is_some())).collect();
+        assert_eq!(seen, [(2, false, false), (4, true, true)]);
+        assert!(matches!(cache.follow(&mut cursor, "n"), Followed::Since(none) if none.is_empty()));
+        for revision in 5..=(RING_EVENTS as u64 + 5) {
+            cache.apply("o/d", Some(entry("o/d", revision)), revision);
+        }
+        let Followed::Anew(all) = cache.follow(&mut cursor, "n") else { panic!("who is too far behind begins anew") };
+        assert_eq!(all.iter().map(|e| e.key()).collect::<Vec<_>>(), ["n/b"]);
+        cache.reset(vec![entry("n/a", 7)], 90_000);
+        assert!(matches!(cache.follow(&mut cursor, "n"), Followed::Anew(all) if all.len() == 1));
     }
 
     #[test]

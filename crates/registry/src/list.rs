@@ -60,11 +60,12 @@ impl ListAnswer {
     #[must_use]
     pub fn first(self, limit: usize) -> Self {
         let (fetched, cached) = (self.fetched, self.cached);
-        ListAnswer { fetched, cached, ..page(self.entries, limit, self.revision, false) }
+        ListAnswer { fetched, cached, ..page(self.entries, limit, self.revision, None) }
     }
 }
 
-/// Parses a `resourceVersion`; empty is 0.
+/// Parses a `resourceVersion`; empty is 0. What is none gets upstream's 500 without a reason, which lists
+/// turn into a 400.
 pub fn parse_revision(text: &str) -> Result<u64, ApiError> {
     if text.is_empty() {
         return Ok(0);
@@ -74,9 +75,11 @@ pub fn parse_revision(text: &str) -> Result<u64, ApiError> {
             std::num::IntErrorKind::PosOverflow => "value out of range",
             _ => "invalid syntax",
         };
-        ApiError::bad_request(format!(
-            "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}"
-        ))
+        let message = format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}");
+        ApiError {
+            chosen: Some(Box::new((Reason::InternalError.code(), String::new()))),
+            ..ApiError::new(Reason::InternalError, message)
+        }
     })
 }
 
@@ -93,9 +96,24 @@ impl Place {
     }
 
     fn decode(token: &str) -> Result<Self, ApiError> {
-        let bad = |why: &str| ApiError::bad_request(format!("continue key is not valid: {why}"));
-        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|e| bad(&e.to_string()))?;
-        let token: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| bad(&e.to_string()))?;
+        let bad =
+            |why: &str| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
+        let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|e| {
+            let at = match e {
+                base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+                base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => token.len() / 4 * 4,
+            };
+            bad(&format!("illegal base64 data at input byte {at}"))
+        })?;
+        let token: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| {
+            // As Go's reader says it of what most often comes: bytes that are no JSON at all.
+            match bytes.first().filter(|b| !matches!(b, b'{' | b'[' | b'"' | b't' | b'f' | b'n' | b'0'..=b'9' | b'-')) {
+                Some(first) => {
+                    bad(&format!("invalid character '{}' looking for beginning of value", first.escape_ascii()))
+                }
+                None => bad(&e.to_string()),
+            }
+        })?;
         let version = token["v"].as_str().unwrap_or_default();
         if version != "meta.k8s.io/v1" {
             return Err(bad(&format!("server does not recognize this encoded version {version}")));
@@ -120,7 +138,8 @@ impl Registry {
     /// Lists objects.
     pub async fn list(&self, row: &Row, request: &ListRequest) -> Result<ListAnswer, ApiError> {
         let home = row.home()?;
-        let asked = parse_revision(&request.resource_version)?;
+        let asked = parse_revision(&request.resource_version)
+            .map_err(|e| ApiError::bad_request(format!("invalid resource version: {}", e.message)))?;
         if !request.continue_token.is_empty() {
             let place = Place::decode(&request.continue_token)?;
             if asked > 0 {
@@ -171,22 +190,24 @@ impl Registry {
         let selection = &request.selection;
         let applied = self.feed.revision();
         let Some(home) = &row.stored else {
-            let nothing = page(Vec::new(), 0, applied, false);
+            let nothing = page(Vec::new(), 0, applied, None);
             return (nothing, applied);
         };
-        let whole = selection.is_whole_namespace();
+        // One more tells whether there is another page.
+        let most = if request.limit == 0 { usize::MAX } else { request.limit.saturating_add(1) };
         let snapshot = match (&selection.name, selection.namespace.is_empty() && row.namespaced()) {
             (Some(name), false) if start.is_empty() => {
                 let key = crate::storage::object_key(&selection.namespace, name);
                 let (entry, last) = home.cache.get_at(&key);
                 let entries = entry.into_iter().filter(|e| selection.matches(e)).collect();
-                crate::cache::Snapshot { entries, last, cursor: 0, scanned: 1 }
+                crate::cache::Snapshot { entries, last, cursor: 0, scanned: 1, left_out: 0 }
             }
-            _ => home.cache.snapshot(&selection.namespace, start, |e| whole || selection.matches(e)),
+            _ => home.cache.select(selection, home.target_field(), start, most),
         };
         let revision = at.unwrap_or_else(|| applied.max(snapshot.last));
         let fetched = snapshot.scanned;
-        let answer = ListAnswer { fetched, cached: true, ..page(snapshot.entries, request.limit, revision, whole) };
+        let rest = selection.is_whole_namespace().then_some(snapshot.left_out);
+        let answer = ListAnswer { fetched, cached: true, ..page(snapshot.entries, request.limit, revision, rest) };
         (answer, snapshot.last)
     }
 
@@ -223,7 +244,8 @@ impl Registry {
                 entries.push(Arc::new(entry));
             }
         }
-        Ok(page(entries, request.limit, revision, selection.is_whole_namespace()))
+        let rest = selection.is_whole_namespace().then_some(0);
+        Ok(page(entries, request.limit, revision, rest))
     }
 
     fn expired(&self, request: &ListRequest, start: &str) -> ApiError {
@@ -242,7 +264,8 @@ impl Registry {
     }
 }
 
-fn page(mut entries: Vec<Arc<Entry>>, limit: usize, revision: u64, whole: bool) -> ListAnswer {
+/// The first page; `rest` objects follow the last one, where that is known.
+fn page(mut entries: Vec<Arc<Entry>>, limit: usize, revision: u64, rest: Option<usize>) -> ListAnswer {
     if limit == 0 || entries.len() <= limit {
         let fetched = entries.len();
         return ListAnswer {
@@ -255,11 +278,10 @@ fn page(mut entries: Vec<Arc<Entry>>, limit: usize, revision: u64, whole: bool) 
         };
     }
     let fetched = entries.len();
-    let remaining = (fetched - limit) as u64;
+    let remaining = rest.map(|rest| (fetched - limit + rest) as u64);
     entries.truncate(limit);
     // The next page begins behind the last key of this one.
     let start = entries.last().map(|e| format!("{}\0", e.key())).unwrap_or_default();
     let place = Place { revision: Some(revision), start };
-    let remaining = whole.then_some(remaining);
     ListAnswer { entries, revision, continue_token: place.encode(), remaining, fetched, cached: false }
 }

@@ -28,10 +28,6 @@ use crate::watch::{WatchStart, Watcher};
 /// How long a request waits for the cache to reach a revision that a client has seen, in milliseconds.
 const REVISION_WAIT_MS: u64 = 3_000;
 
-/// The field by whose value watchers are told apart, beside the name, so that a change wakes only those
-/// that it concerns: each kubelet watches the Pods of its node.
-const TARGET_FIELD: &str = "spec.nodeName";
-
 /// Everything stored, and the only way to write it.
 #[derive(Debug)]
 pub struct Registry {
@@ -228,11 +224,11 @@ impl Registry {
         if row.converter.is_some() {
             let made = entry.known_view(View { row: row.id, format: Format::Json });
             let made = made.ok_or_else(|| ApiError::internal("an object was read before it was converted"))?;
-        complete(&row.kind, &mut tree);
             return decode(&made, None);
         }
         let mut tree = Arc::unwrap_or_clone(entry.tree()?);
         row.from_stored(&mut tree);
+        complete(&row.kind, &mut tree);
         Ok(tree)
     }
 
@@ -246,8 +242,7 @@ impl Registry {
     ) -> Result<Watcher, ApiError> {
         let home = row.home()?;
         self.wait_for_revision(at_least).await?;
-        let target = home.selectable.iter().position(|f| *f == TARGET_FIELD);
-        Watcher::new(home.cache.clone(), selection, start, target, self.feed.applied())
+        Watcher::new(home.cache.clone(), selection, start, home.target_field(), self.feed.applied())
     }
 
     /// The key in the store.

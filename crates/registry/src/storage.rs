@@ -82,6 +82,17 @@ pub struct Stored {
     pub(crate) media: StorageMedia,
 }
 
+/// A field by whose value objects are kept apart and watchers are woken, so that a change concerns only
+/// few of them: each kubelet lists and watches the Pods of its node.
+const TARGET_FIELD: &str = "spec.nodeName";
+
+impl Stored {
+    /// The place of that field in the entries' extracts, where the resource has it.
+    pub(crate) fn target_field(&self) -> Option<usize> {
+        self.selectable.iter().position(|f| *f == TARGET_FIELD)
+    }
+}
+
 /// A served resource: one group, version and plural.
 #[derive(Debug)]
 pub struct Row {
@@ -266,6 +277,8 @@ fn json_always(group: &str) -> bool {
 
 /// Builds the rows from the kinds, and what they share.
 pub(crate) fn rows(kinds: &[Kind], media: StorageMedia) -> (Vec<Arc<Row>>, Vec<Arc<Stored>>) {
+    // Where objects stand does not depend on which versions are served, and all are read.
+    let all = ironkeel_kinds::kinds();
     let mut stored: Vec<Arc<Stored>> = Vec::new();
     let mut rows = Vec::new();
     for kind in kinds {
@@ -277,8 +290,6 @@ pub(crate) fn rows(kinds: &[Kind], media: StorageMedia) -> (Vec<Arc<Row>>, Vec<A
             // Events of events.k8s.io are those of the core group in another form.
             let held_back = held_back(r.group, r.plural).map(|version| (r.group, version));
             let declared = held_back.or(kind.hooks.storage_version()).or((r.plural == "events").then_some(("", "v1")));
-    // Where objects stand does not depend on which versions are served, and all are read.
-    let all = ironkeel_kinds::kinds();
             let declared = declared.and_then(|(g, v)| {
                 all.iter().find(|k| k.resource.plural == r.plural && k.resource.group == g && k.resource.version == v)
             });
