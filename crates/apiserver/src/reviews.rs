@@ -60,32 +60,30 @@ fn check(row: &Row, body: &Value) -> Result<(), ApiError> {
     let spec = Path::new("spec");
     let member = |key: &str| body.at(&["spec", key]).filter(|v| !v.is_null());
     let mut errors = Vec::new();
-    let mut wrong = |path: Path, value: &Value, why: &str| {
+    let wrong = |path: Path, value: &Value, why: &str| {
         let mut shown = Vec::new();
         ironkeel_codec::encode_json(value, &mut shown);
         let message = format!("Invalid value: {}: {why}", String::from_utf8_lossy(&shown));
-        errors.push(FieldError { path, kind: FieldErrorKind::Invalid, message });
+        FieldError { path, kind: FieldErrorKind::Invalid, message }
     };
     let paths = member("nonResourceAttributes");
     match (member("resourceAttributes"), paths) {
         (Some(_), Some(paths)) => {
             let why = "cannot be specified in combination with resourceAttributes";
-            wrong(spec.child("nonResourceAttributes"), paths, why);
+            errors.push(wrong(spec.child("nonResourceAttributes"), paths, why));
         }
         (None, None) => {
             let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            wrong(spec.child("resourceAttributes"), &Value::Null, why);
+            errors.push(wrong(spec.child("resourceAttributes"), &Value::Null, why));
         }
         _ => {}
     }
     let user = body.str_at(&["spec", "user"]).unwrap_or_default();
     if row.plural() != "selfsubjectaccessreviews" && user.is_empty() && texts(&body["spec"]["groups"]).is_empty() {
-        wrong(spec.child("user"), &"".into(), "at least one of user or group must be specified");
+        errors.push(wrong(spec.child("user"), &"".into(), "at least one of user or group must be specified"));
     }
-    if let Some(paths) = paths
-        && row.plural() == "localsubjectaccessreviews"
-    {
-        wrong(spec.child("nonResourceAttributes"), paths, "disallowed on this kind of request");
+    if let Some(attributes) = member("resourceAttributes") {
+        review_selectors::check(attributes, &mut errors);
     }
     let namespaced = row.plural() == "localsubjectaccessreviews";
     let metadata = body.get("metadata").and_then(Value::as_object).into_iter().flat_map(Map::iter);
@@ -96,15 +94,17 @@ fn check(row: &Row, body: &Value) -> Result<(), ApiError> {
     });
     if filled.next().is_some() {
         let why = if namespaced { "must be empty except for namespace" } else { "must be empty" };
-        wrong(Path::new("metadata"), &body["metadata"], why);
+        errors.push(wrong(Path::new("metadata"), &body["metadata"], why));
     }
-    if let Some(attributes) = member("resourceAttributes") {
-        review_selectors::check(attributes, &mut errors);
+    if let Some(paths) = paths
+        && namespaced
+    {
+        errors.push(wrong(spec.child("nonResourceAttributes"), paths, "disallowed on this kind of request"));
     }
     if errors.is_empty() {
         return Ok(());
     }
-    Err(ApiError::invalid(row.group(), row.kind_name(), "", &errors))
+    Err(ApiError::invalid(row.group(), "", "", &errors))
 }
 
 fn user_value(user: &UserInfo) -> Value {

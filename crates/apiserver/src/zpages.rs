@@ -152,7 +152,7 @@ fn status_text(c: &Context) -> String {
 }
 
 fn flags_text(c: &Context) -> String {
-    let mut out = format!("\n{NAME} flagz\n{CAUTION}\n\n");
+    let mut out = format!("\n{NAME} flagz\n{CAUTION}\n");
     for (name, value) in &c.server.flags {
         out.push_str(&format!("{name}={value}\n"));
     }

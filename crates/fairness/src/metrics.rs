@@ -196,7 +196,7 @@ const DEMAND: Family = histogram(
 const SEAT_USE: Family = histogram(
     "apiserver_flowcontrol_priority_level_seat_utilization",
     "Share of seats in use, at the end of every nanosecond",
-    LEVEL,
+    &["priority_level", "phase"],
 );
 const REQUEST_USE: Family = histogram(
     "apiserver_flowcontrol_priority_level_request_utilization",
@@ -314,7 +314,9 @@ fn shares(text: &mut Text, levels: &[Arc<Level>]) {
     };
     let name = |l: &Level| vec![l.name.to_string()];
     text.distributions(&DEMAND, levels.iter().map(|l| series(name(l), l.queues().demand_shares.read(now))));
-    text.distributions(&SEAT_USE, levels.iter().map(|l| series(name(l), l.queues().seat_shares.read(now))));
+    // Of seats there is one phase, and upstream names it all the same.
+    let executing = |l: &Level| vec![l.name.to_string(), "executing".to_owned()];
+    text.distributions(&SEAT_USE, levels.iter().map(|l| series(executing(l), l.queues().seat_shares.read(now))));
     text.distributions(
         &REQUEST_USE,
         levels.iter().flat_map(|l| {
