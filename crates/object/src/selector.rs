@@ -86,21 +86,26 @@ impl LabelSelector {
         if text.len() > MAX_SELECTOR_BYTES {
             return Err(SelectorError(format!("selector is longer than {MAX_SELECTOR_BYTES} bytes")));
         }
-        let mut parser = Parser { rest: text.trim() };
+        let mut parser = Parser::new(text);
         let mut requirements = Vec::new();
-        while !parser.rest.is_empty() {
-            requirements
-                .push(parser.requirement().map_err(|e| SelectorError(format!("unable to parse requirement: {e}")))?);
-            parser.skip_space();
-            if parser.rest.is_empty() {
-                break;
-            }
-            if !parser.take(",") {
-                return Err(parser.found("',' or 'end of string'"));
-            }
-            parser.skip_space();
-            if parser.rest.is_empty() {
-                return Err(SelectorError("found '', expected: identifier after ','".into()));
+        loop {
+            match parser.next_as_value() {
+                Token::Word(_) | Token::Symbol("!") => {
+                    let read = parser.requirement();
+                    requirements.push(read.map_err(|e| SelectorError(format!("unable to parse requirement: {e}")))?);
+                    match parser.take_value() {
+                        Token::End => break,
+                        Token::Symbol(",") => {
+                            let next = parser.next_as_value();
+                            if !matches!(next, Token::Word(_) | Token::Symbol("!")) {
+                                return Err(found(next, ", expected: identifier after ','"));
+                            }
+                        }
+                        other => return Err(found(other, ", expected: ',' or 'end of string'")),
+                    }
+                }
+                Token::End => break,
+                other => return Err(found(other, ", expected: !, identifier, or 'end of string'")),
             }
         }
         Ok(LabelSelector { requirements, nothing: false })
@@ -181,141 +186,210 @@ impl fmt::Display for LabelSelector {
     }
 }
 
+/// What a selector's text is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token<'a> {
+    /// A key, a value, or a keyword where one may stand.
+    Word(&'a str),
+    /// `=`, `==`, `!=`, `!`, `<`, `>`, `(`, `)` or `,`.
+    Symbol(&'static str),
+    End,
+}
+
+/// `found 'x'` and what was expected.
+fn found(token: Token<'_>, expected: &str) -> SelectorError {
+    let literal = match token {
+        Token::Word(text) => text,
+        Token::Symbol(symbol) => symbol,
+        Token::End => "",
+    };
+    SelectorError(format!("found '{literal}'{expected}"))
+}
+
+/// The longer symbols first.
+const SYMBOLS: [&str; 9] = ["==", "!=", "=", "!", "<", ">", "(", ")", ","];
+
 struct Parser<'a> {
-    rest: &'a str,
+    tokens: std::vec::IntoIter<Token<'a>>,
 }
 
 impl<'a> Parser<'a> {
-    fn skip_space(&mut self) {
-        self.rest = self.rest.trim_start();
-    }
-
-    fn take(&mut self, token: &str) -> bool {
-        match self.rest.strip_prefix(token) {
-            Some(rest) => {
-                self.rest = rest;
-                true
+    fn new(text: &'a str) -> Self {
+        let special = |c: char| matches!(c, ' ' | '\t' | '\r' | '\n' | '(' | ')' | ',' | '!' | '=' | '<' | '>');
+        let mut tokens = Vec::new();
+        let mut rest = text;
+        loop {
+            rest = rest.trim_start_matches([' ', '\t', '\r', '\n']);
+            if rest.is_empty() {
+                break;
             }
-            None => false,
+            if let Some(symbol) = SYMBOLS.into_iter().find(|s| rest.starts_with(s)) {
+                tokens.push(Token::Symbol(symbol));
+                rest = &rest[symbol.len()..];
+            } else {
+                let (word, after) = rest.split_at(rest.find(special).unwrap_or(rest.len()));
+                tokens.push(Token::Word(word));
+                rest = after;
+            }
         }
+        Parser { tokens: tokens.into_iter() }
     }
 
-    fn found(&self, expected: &str) -> SelectorError {
-        let found: String = self.rest.chars().take(32).take_while(|c| !c.is_whitespace()).collect();
-        SelectorError(format!("found '{found}', expected: {expected}"))
+    fn next_as_value(&self) -> Token<'a> {
+        self.tokens.as_slice().first().copied().unwrap_or(Token::End)
     }
 
-    fn word(&mut self) -> &'a str {
-        self.skip_space();
-        let special = |c: char| c.is_whitespace() || matches!(c, '(' | ')' | ',' | '!' | '=' | '<' | '>');
-        let end = self.rest.find(special).unwrap_or(self.rest.len());
-        let (word, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        word
+    fn take_value(&mut self) -> Token<'a> {
+        self.tokens.next().unwrap_or(Token::End)
     }
 
     fn requirement(&mut self) -> Result<Requirement, SelectorError> {
-        self.skip_space();
-        let negated = self.take("!");
-        let key = self.word();
-        if key.is_empty() {
-            return Err(self.found("identifier"));
+        let mut token = self.take_value();
+        let negated = token == Token::Symbol("!");
+        if negated {
+            token = self.take_value();
         }
-        self.skip_space();
-        if negated || self.rest.is_empty() || self.rest.starts_with(',') {
-            let operator = if negated { Operator::DoesNotExist } else { Operator::Exists };
-            return checked(key.to_owned(), operator, Vec::new());
+        let Token::Word(key) = token else { return Err(found(token, ", expected: identifier")) };
+        let wrong = label_key_errors(key);
+        if !wrong.is_empty() {
+            return Err(SelectorError(format!("<nil>: Invalid value: {key:?}: {}", wrong.join("; "))));
         }
-        let one = [
-            ("==", Operator::In),
-            ("=", Operator::In),
-            ("!=", Operator::NotIn),
-            (">", Operator::GreaterThan),
-            ("<", Operator::LessThan),
-        ];
-        for (token, operator) in one {
-            if self.take(token) {
-                return checked(key.to_owned(), operator, vec![self.word().to_owned()]);
-            }
+        if negated {
+            return checked(key.to_owned(), Operator::DoesNotExist, Vec::new());
         }
-        let operator = match self.word() {
-            "in" => Operator::In,
-            "notin" => Operator::NotIn,
-            _ => return Err(self.found("in, notin, =, ==, !=, gt, lt")),
+        if matches!(self.next_as_value(), Token::End | Token::Symbol(",")) {
+            return checked(key.to_owned(), Operator::Exists, Vec::new());
+        }
+        let operator = match self.take_value() {
+            Token::Symbol("=" | "==") => Operator::In,
+            Token::Symbol("!=") => Operator::NotIn,
+            Token::Symbol(">") => Operator::GreaterThan,
+            Token::Symbol("<") => Operator::LessThan,
+            Token::Word("in") => return checked(key.to_owned(), Operator::In, self.values()?),
+            Token::Word("notin") => return checked(key.to_owned(), Operator::NotIn, self.values()?),
+            other => return Err(found(other, ", expected: in, notin, =, ==, !=, gt, lt")),
         };
-        self.skip_space();
-        if !self.take("(") {
-            return Err(self.found("'('"));
+        let value = match self.next_as_value() {
+            Token::End | Token::Symbol(",") => "",
+            _ => match self.take_value() {
+                Token::Word(value) => value,
+                other => return Err(found(other, ", expected: identifier")),
+            },
+        };
+        checked(key.to_owned(), operator, vec![value.to_owned()])
+    }
+
+    /// `(a,b)`; what is missing between commas is the empty value.
+    fn values(&mut self) -> Result<Vec<String>, SelectorError> {
+        match self.take_value() {
+            Token::Symbol("(") => {}
+            other => return Err(found(other, " expected: '('")),
         }
-        let mut values = Vec::new();
+        match self.next_as_value() {
+            Token::Symbol(")" | ",") | Token::Word(_) => {}
+            other => return Err(found(other, ", expected: ',', ')' or identifier")),
+        }
+        let mut values = std::collections::BTreeSet::new();
+        let mut wanted = true;
         loop {
-            values.push(self.word().to_owned());
-            self.skip_space();
-            if self.take(")") {
-                break;
-            }
-            if !self.take(",") {
-                return Err(self.found("',' or ')'"));
+            match self.take_value() {
+                Token::Word(value) if wanted => {
+                    values.insert(value.to_owned());
+                    wanted = false;
+                    if !matches!(self.next_as_value(), Token::Symbol("," | ")")) {
+                        return Err(found(self.next_as_value(), ", expected: ',' or ')'"));
+                    }
+                }
+                Token::Symbol(separator @ ("," | ")")) => {
+                    if wanted {
+                        values.insert(String::new());
+                    }
+                    wanted = true;
+                    if separator == ")" {
+                        return Ok(values.into_iter().collect());
+                    }
+                }
+                other => return Err(found(other, ", expected: ',', or identifier")),
             }
         }
-        checked(key.to_owned(), operator, values)
     }
 }
 
+/// A requirement that is well-formed, or all that is wrong with it.
 fn checked(key: String, operator: Operator, values: Vec<String>) -> Result<Requirement, SelectorError> {
-    if !is_label_key(&key) {
-        return Err(SelectorError(format!(
-            "key: Invalid value: {key:?}: name part must consist of alphanumeric characters, '-', '_' or '.', and must \
-             start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for \
-             validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
-        )));
+    let mut errors = Vec::new();
+    let wrong = label_key_errors(&key);
+    if !wrong.is_empty() {
+        errors.push(format!("key: Invalid value: {key:?}: {}", wrong.join("; ")));
     }
     match operator {
         Operator::In | Operator::NotIn if values.is_empty() => {
-            return Err(SelectorError(
-                "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".into(),
-            ));
+            errors.push("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty".to_owned());
         }
         Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
-            return Err(SelectorError(format!(
+            errors.push(format!(
                 "values: Invalid value: {values:?}: values set must be empty for exists and does not exist"
-            )));
+            ));
         }
         Operator::GreaterThan | Operator::LessThan if values.first().is_none_or(|v| v.parse::<i64>().is_err()) => {
-            return Err(SelectorError(format!(
+            errors.push(format!(
                 "values[0]: Invalid value: {:?}: for 'Gt', 'Lt' operators, the value must be an integer",
                 values.join("")
-            )));
+            ));
         }
         _ => {}
     }
-    if let Some(bad) = values.iter().find(|v| !is_label_value(v)) {
-        return Err(SelectorError(format!(
-            "values[0][{key}]: Invalid value: {bad:?}: a valid label must be an empty string or consist of alphanumeric \
-             characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or \
-             'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
-        )));
+    for (i, value) in values.iter().enumerate() {
+        let wrong = label_value_errors(value);
+        if !wrong.is_empty() {
+            errors.push(format!("values[{i}][{key}]: Invalid value: {value:?}: {}", wrong.join("; ")));
+        }
     }
-    Ok(Requirement { key, operator, values })
+    match errors.as_slice() {
+        [] => Ok(Requirement { key, operator, values }),
+        [one] => Err(SelectorError(one.clone())),
+        many => Err(SelectorError(format!("[{}]", many.join(", ")))),
+    }
 }
+
+/// Longest name of a label and longest value, in bytes.
+const LABEL_BYTES: usize = 63;
+/// Longest prefix of a label's key, in bytes.
+const PREFIX_BYTES: usize = 253;
+
+const NAME_RULE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
+     alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+     '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
 
 fn is_label_name(text: &str) -> bool {
     let b = text.as_bytes();
     let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
-    b.len() <= 63
-        && edge(b.first())
-        && edge(b.last())
-        && b.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+    edge(b.first()) && edge(b.last()) && b.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-fn is_label_value(text: &str) -> bool {
-    text.is_empty() || is_label_name(text)
+fn too_long(text: &str, limit: usize) -> Option<String> {
+    (text.len() > limit).then(|| format!("must be no more than {limit} bytes"))
 }
 
-fn is_label_key(text: &str) -> bool {
-    match text.split_once('/') {
-        None => is_label_name(text),
-        Some((prefix, name)) => {
+fn label_value_errors(text: &str) -> Vec<String> {
+    let mut errors: Vec<String> = too_long(text, LABEL_BYTES).into_iter().collect();
+    if !text.is_empty() && !is_label_name(text) {
+        errors.push(
+            "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must \
+             start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for \
+             validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
+                .to_owned(),
+        );
+    }
+    errors
+}
+
+fn label_key_errors(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    let parts: Vec<&str> = text.split('/').collect();
+    let name = match parts.as_slice() {
+        [name] => *name,
+        [prefix, name] => {
             let part = |p: &str| {
                 let b = p.as_bytes();
                 let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
@@ -323,9 +397,37 @@ fn is_label_key(text: &str) -> bool {
                     && edge(b.last())
                     && b.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
             };
-            prefix.len() <= 253 && prefix.split('.').all(part) && is_label_name(name)
+            if prefix.is_empty() {
+                errors.push("prefix part must be non-empty".to_owned());
+            } else {
+                errors.extend(too_long(prefix, PREFIX_BYTES).map(|e| format!("prefix part {e}")));
+                if !prefix.split('.').all(part) {
+                    errors.push(
+                        "prefix part a lowercase RFC 1123 subdomain must consist of lower case alphanumeric \
+                         characters, '-' or '.', and must start and end with an alphanumeric character (e.g. \
+                         'example.com', regex used for validation is \
+                         '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+                            .to_owned(),
+                    );
+                }
+            }
+            *name
         }
+        _ => {
+            return vec![format!(
+                "a valid label key {NAME_RULE} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
+        }
+    };
+    if name.is_empty() {
+        errors.push("name part must be non-empty".to_owned());
+    } else {
+        errors.extend(too_long(name, LABEL_BYTES).map(|e| format!("name part {e}")));
     }
+    if !is_label_name(name) {
+        errors.push(format!("name part {NAME_RULE}"));
+    }
+    errors
 }
 
 /// One condition on a field.
@@ -426,7 +528,11 @@ fn unescape(text: &str) -> Result<String, SelectorError> {
                 }
             },
             ',' | '=' => {
-                return Err(SelectorError(format!("invalid field selector: unescaped character in value: {c}")));
+                // Upstream shows the character's number.
+                return Err(SelectorError(format!(
+                    "invalid field selector: unescaped character in value: {}",
+                    u32::from(c)
+                )));
             }
             c => out.push(c),
         }
@@ -454,6 +560,38 @@ mod tests {
             assert!(LabelSelector::parse(text).is_err(), "{text}");
         }
         assert_eq!(LabelSelector::parse("z in (c,b),!a, k != v").unwrap().to_string(), "!a,k!=v,z in (b,c)");
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_selector_is_told_as_upstream_tells_it() {
+        let rule = super::NAME_RULE;
+        for (text, wanted) in [
+            ("a in b", "unable to parse requirement: found 'b' expected: '('".to_owned()),
+            ("=b", "found '=', expected: !, identifier, or 'end of string'".to_owned()),
+            ("!a=b", "found '=', expected: ',' or 'end of string'".to_owned()),
+            ("a b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt".to_owned()),
+            ("a,b,,c", "found ',', expected: identifier after ','".to_owned()),
+            ("a=!b", "unable to parse requirement: found '!', expected: identifier".to_owned()),
+            ("a>=1", "unable to parse requirement: found '=', expected: identifier".to_owned()),
+            ("a notin(", "unable to parse requirement: found '', expected: ',', ')' or identifier".to_owned()),
+            ("-a", format!("unable to parse requirement: <nil>: Invalid value: \"-a\": name part {rule}")),
+            (
+                "/a",
+                "unable to parse requirement: <nil>: Invalid value: \"/a\": prefix part must be non-empty".to_owned(),
+            ),
+            (
+                &format!("a in (x,{})", "y".repeat(64)),
+                format!(
+                    "unable to parse requirement: values[1][a]: Invalid value: \"{}\": must be no more than 63 bytes",
+                    "y".repeat(64)
+                ),
+            ),
+        ] {
+            assert_eq!(LabelSelector::parse(text).unwrap_err().to_string(), wanted, "{text}");
+        }
+        assert_eq!(LabelSelector::parse("a in (,b,),c in ()").unwrap().to_string(), "a in (,b),c=");
+        let wrong = FieldSelector::parse("a=b=c").unwrap_err().to_string();
+        assert_eq!(wrong, "invalid field selector: unescaped character in value: 61");
     }
 
     #[test]

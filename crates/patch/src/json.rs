@@ -6,12 +6,20 @@ use crate::{MAX_JSON_PATCH_COPY_BYTES, MAX_JSON_PATCH_OPERATIONS, MAX_JSON_PATCH
 
 /// Applies a patch (an array of operations). On an error the target is left half changed.
 pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
-    let Value::Array(operations) = patch else {
-        let found = patch.type_name();
-        return Err(PatchError::Malformed(format!(
-            "json: cannot unmarshal {found} into Go value of type jsonpatch.Patch"
-        )));
+    let wrong = |value: &Value, expected: &str| {
+        let found = value.type_name();
+        PatchError::Malformed(format!(
+            "error decoding patch: json: cannot unmarshal {found} into Go value of type {expected}"
+        ))
     };
+    let operations = match patch {
+        Value::Array(operations) => operations,
+        Value::Null => return Ok(()),
+        other => return Err(wrong(other, "[]handlers.jsonPatchOp")),
+    };
+    if let Some(other) = operations.iter().find(|o| !matches!(o, Value::Object(_) | Value::Null)) {
+        return Err(wrong(other, "handlers.jsonPatchOp"));
+    }
     if operations.len() > MAX_JSON_PATCH_OPERATIONS {
         return Err(PatchError::TooManyOperations { max: MAX_JSON_PATCH_OPERATIONS, got: operations.len() });
     }
@@ -56,23 +64,12 @@ fn apply(target: &mut Value, operation: &Value, spent: &mut Spent) -> Result<(),
     let op = text("op").unwrap_or("unknown");
     let path = text("path").ok_or_else(|| failed(format!("{op} operation failed to decode path: missing value")))?;
     let from = || text("from").ok_or_else(|| failed(format!("{op} operation failed to decode from: missing value")));
-    let value = || {
-        let value = operation.get("value").cloned();
-        value.ok_or_else(|| failed(format!("{op} operation failed to decode value: missing value")))
-    };
+    // A value that is not there is null.
+    let value = || operation.get("value").cloned().unwrap_or(Value::Null);
     match op {
-        "add" => add(target, path, value()?, op, spent),
+        "add" => add(target, path, value(), op, spent),
         "remove" => remove(target, path, op, spent).map(|_| ()),
-        "replace" => {
-            let value = value()?;
-            spent.check_depth(path, &value)?;
-            let slot = find_mut(target, path);
-            let slot = slot.ok_or_else(|| {
-                failed(format!("replace operation does not apply: doc is missing key: {path}: missing value"))
-            })?;
-            *slot = value;
-            Ok(())
-        }
+        "replace" => replace(target, path, value(), spent),
         "move" => {
             let from = from()?;
             if path.strip_prefix(from).is_some_and(|rest| rest.starts_with('/')) {
@@ -83,9 +80,12 @@ fn apply(target: &mut Value, operation: &Value, spent: &mut Spent) -> Result<(),
         }
         "copy" => {
             let from = from()?;
-            let value = find(target, from).cloned().ok_or_else(|| {
-                failed(format!("copy operation does not apply: doc is missing from path: {from}: missing value"))
-            })?;
+            let value = find(target, from)
+                .ok_or_else(|| {
+                    failed(format!("copy operation does not apply: doc is missing from path: {from}: missing value"))
+                })?
+                .cloned()
+                .unwrap_or(Value::Null);
             spent.copied += size(&value);
             let copied = spent.copied;
             if copied > MAX_JSON_PATCH_COPY_BYTES {
@@ -98,8 +98,11 @@ fn apply(target: &mut Value, operation: &Value, spent: &mut Spent) -> Result<(),
         }
         "test" => {
             let expected = operation.get("value").unwrap_or(&Value::Null);
-            let found = find(target, path).unwrap_or(&Value::Null);
-            if same(found, expected) {
+            let found = if path.is_empty() { Some(Some(&*target)) } else { find(target, path) };
+            let found = found.ok_or_else(|| {
+                failed(format!("test operation does not apply: is missing path: {path}: missing value"))
+            })?;
+            if same(found.unwrap_or(&Value::Null), expected) {
                 return Ok(());
             }
             Err(failed(format!("testing value {path} failed: test failed")))
@@ -132,11 +135,13 @@ fn unescape(part: &str) -> Key {
     }
 }
 
+/// The parts of a path before its last one. What stands before the first slash says nothing, and a path
+/// without a slash leads nowhere.
 fn parts(path: &str) -> impl Iterator<Item = Key> {
     path.split('/').skip(1).map(unescape)
 }
 
-/// Splits off the last part; `None` for the root or a path that does not begin with a slash.
+/// Splits off the last part; `None` where there is no slash.
 fn split_last(path: &str) -> Option<(&str, Key)> {
     path.rsplit_once('/').map(|(parent, last)| (parent, unescape(last)))
 }
@@ -148,12 +153,47 @@ fn index(part: &str, length: usize) -> Option<usize> {
     usize::try_from(index).ok()
 }
 
-fn find<'v>(target: &'v Value, path: &str) -> Option<&'v Value> {
-    parts(path).try_fold(target, |here, part| match here {
-        Value::Object(members) => members.get(&part),
+/// What stands at a path: `None` where nothing could, `Some(None)` for a member that its object does not have.
+fn find<'v>(target: &'v Value, path: &str) -> Option<Option<&'v Value>> {
+    let (parent, last) = split_last(path)?;
+    let parent = parts(parent).try_fold(target, |here, part| match here {
+        Value::Object(members) => members.get(&part).filter(|v| !v.is_null()),
         Value::Array(elements) => elements.get(index(&part, elements.len())?),
         _ => None,
-    })
+    })?;
+    match parent {
+        Value::Object(members) => Some(members.get(&last)),
+        Value::Array(elements) => elements.get(index(&last, elements.len())?).map(Some),
+        _ => None,
+    }
+}
+
+/// Sets a member, there or not, or an element that is there.
+fn replace(target: &mut Value, path: &str, value: Value, spent: &mut Spent) -> Result<(), PatchError> {
+    spent.check_depth(path, &value)?;
+    if path.is_empty() {
+        if !matches!(value, Value::Object(_) | Value::Array(_)) {
+            return Err(failed("replace operation value must be object or array".to_owned()));
+        }
+        *target = value;
+        return Ok(());
+    }
+    let missing =
+        |what: &str| failed(format!("replace operation does not apply: doc is missing {what}: {path}: missing value"));
+    let (parent, last) = split_last(path).ok_or_else(|| missing("path"))?;
+    match find_mut(target, parent) {
+        Some(Value::Object(members)) => {
+            spent.touch(members.len())?;
+            members.insert(last, value);
+            Ok(())
+        }
+        Some(Value::Array(elements)) => {
+            let at = index(&last, elements.len());
+            *at.and_then(|at| elements.get_mut(at)).ok_or_else(|| missing("key"))? = value;
+            Ok(())
+        }
+        _ => Err(missing("path")),
+    }
 }
 
 fn find_mut<'v>(target: &'v mut Value, path: &str) -> Option<&'v mut Value> {
@@ -170,13 +210,7 @@ fn find_mut<'v>(target: &'v mut Value, path: &str) -> Option<&'v mut Value> {
 fn add(target: &mut Value, path: &str, value: Value, op: &str, spent: &mut Spent) -> Result<(), PatchError> {
     spent.check_depth(path, &value)?;
     let missing = || failed(format!("{op} operation does not apply: doc is missing path: \"{path}\": missing value"));
-    let Some((parent, last)) = split_last(path) else {
-        if !path.is_empty() {
-            return Err(missing());
-        }
-        *target = value;
-        return Ok(());
-    };
+    let Some((parent, last)) = split_last(path) else { return Err(missing()) };
     match find_mut(target, parent) {
         Some(Value::Object(members)) => {
             spent.touch(members.len())?;

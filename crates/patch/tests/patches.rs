@@ -59,6 +59,15 @@ fn json_patch_refuses_what_does_not_apply() {
         ),
         (object!([{"op": "frob", "path": "/x"}]), "Unexpected kind: frob"),
         (
+            object!([{"op": "add", "path": "", "value": {}}]),
+            "add operation does not apply: doc is missing path: \"\": missing value",
+        ),
+        (object!([{"op": "test", "path": "/b/x", "value": 1}]), "testing value /b/x failed: test failed"),
+        (
+            object!([{"op": "replace", "path": "/a/7", "value": 1}]),
+            "replace operation does not apply: doc is missing key: /a/7: missing value",
+        ),
+        (
             object!([{"op": "move", "from": "/b", "path": "/b/c"}]),
             "move operation does not apply: /b/c is inside of /b",
         ),
@@ -70,6 +79,22 @@ fn json_patch_refuses_what_does_not_apply() {
     assert!(json(doc(), object!([{"op": "add", "path": "/a/7", "value": 1}])).is_err());
     let many = Value::Array(vec![object!({"op": "test", "path": "/a/0", "value": 1}); 10_001]);
     assert_eq!(json(doc(), many).unwrap_err().status(), 413);
+}
+
+#[test]
+fn json_patch_takes_what_is_missing_for_null_as_upstream_does() {
+    for (patch, expected) in [
+        (object!([{"op": "add", "path": "/x"}]), object!({"a": 1, "x": null})),
+        (object!([{"op": "replace", "path": "/x", "value": 2}]), object!({"a": 1, "x": 2})),
+        (object!([{"op": "copy", "from": "/n", "path": "/x"}]), object!({"a": 1, "x": null})),
+        (object!([{"op": "test", "path": "/n"}]), object!({"a": 1})),
+        // What stands before the first slash says nothing.
+        (object!([{"op": "add", "path": "b/x", "value": 2}]), object!({"a": 1, "x": 2})),
+        (Value::Null, object!({"a": 1})),
+    ] {
+        assert_eq!(json(object!({"a": 1}), patch.clone()).unwrap(), expected, "{patch:?}");
+    }
+    assert_eq!(json(object!({}), object!(["x"])).unwrap_err().status(), 400);
 }
 
 #[test]

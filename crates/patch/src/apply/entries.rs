@@ -153,6 +153,9 @@ impl Entries {
             }
             None => {
                 self.push(options.manager, "Apply", options, fields);
+                if let Some(entry) = self.0.last_mut() {
+                    entry.time = None;
+                }
                 None
             }
         }
@@ -178,7 +181,6 @@ impl Entries {
                 subresource: entry.subresource.clone(),
                 api_version: entry.api_version.clone(),
                 applied: entry.operation == "Apply",
-                time: entry.time.clone(),
                 field,
             }));
         }

@@ -9,6 +9,12 @@ use super::view::View;
 
 /// Merges `config` into `target`.
 pub(super) fn merge(target: &mut Value, config: &Value, view: View<'_>) {
+    let typed = !matches!(view, View::Unknown | View::Deduced);
+    if typed && config.is_null() && (view.is_object(target) || view.is_list(target)) {
+        // Nothing is applied below; what others have there stays.
+        return;
+    }
+    let (object, list) = (view.is_object(target), view.is_list(target));
     match (&mut *target, config) {
         (Value::Object(here), Value::Object(members)) if view.is_object(config) => {
             let mut new = Vec::new();
@@ -24,6 +30,9 @@ pub(super) fn merge(target: &mut Value, config: &Value, view: View<'_>) {
         (Value::Array(here), Value::Array(elements)) if view.is_list(config) => {
             merge_list(here, elements, view);
         }
+        // Nothing is applied below; what others have there stays.
+        (Value::Object(_), Value::Null) if object => {}
+        (Value::Array(_), Value::Null) if list => {}
         _ => target.clone_from(config),
     }
 }

@@ -53,8 +53,6 @@ pub struct Conflict {
     pub api_version: String,
     /// Whether it applied the field; otherwise it updated it.
     pub applied: bool,
-    /// When it last wrote.
-    pub time: Option<String>,
     /// `.spec.replicas`.
     pub field: String,
 }
@@ -69,11 +67,7 @@ impl std::fmt::Display for Conflict {
         if self.applied {
             return Ok(());
         }
-        write!(f, " using {}", self.api_version)?;
-        match &self.time {
-            Some(time) => write!(f, " at {time}"),
-            None => Ok(()),
-        }
+        write!(f, " using {}", self.api_version)
     }
 }
 
@@ -89,15 +83,10 @@ pub enum ApplyError {
     /// The configuration names managed fields; 400.
     #[error("metadata.managedFields must be nil")]
     ManagedFields,
-    /// The configuration is of another version than the request; 400.
-    #[error("Incorrect version specified in apply patch. Specified patch version: {found}, expected: {expected}")]
-    Version {
-        /// `apiVersion` of the configuration.
-        found: String,
-        /// That of the request.
-        expected: String,
-    },
-    /// The configuration does not fit the type; 400.
+    /// The configuration is of another kind or version than the request; 400.
+    #[error("invalid object type: {0}")]
+    Kind(String),
+    /// The configuration does not fit the type; 500.
     #[error("failed to create typed patch object ({object}): {problems}")]
     Untyped {
         /// `namespace/name; group/version, Kind=Kind`.
@@ -220,7 +209,10 @@ pub fn apply(
     if unchanged {
         return Ok(live.clone());
     }
-    entries.touch(options, "Apply");
+    // Who comes to own what stands there already has written nothing yet.
+    if !changed.is_empty() || !removed.is_empty() {
+        entries.touch(options, "Apply");
+    }
     entries.write(&mut merged);
     Ok(merged)
 }
@@ -228,21 +220,16 @@ pub fn apply(
 fn check_config(live: &Value, config: &Value, options: &ApplyOptions<'_>) -> Result<(), ApplyError> {
     let Value::Object(_) = config else { return Err(ApplyError::NotAnObject) };
     let text = |key: &str| config.get(key).and_then(Value::as_str).unwrap_or_default();
-    if text("apiVersion") != options.api_version {
-        return Err(ApplyError::Version {
-            found: text("apiVersion").to_owned(),
-            expected: options.api_version.to_owned(),
-        });
+    let kind = live.get("kind").and_then(Value::as_str).unwrap_or_default();
+    if text("apiVersion") != options.api_version || text("kind") != kind {
+        let version = text("apiVersion");
+        let slash = if version.contains('/') { "" } else { "/" };
+        return Err(ApplyError::Kind(format!("{slash}{version}, Kind={}", text("kind"))));
     }
     if config.at(&["metadata", "managedFields"]).is_some_and(|v| !v.is_null()) {
         return Err(ApplyError::ManagedFields);
     }
-    let kind = live.get("kind").and_then(Value::as_str).unwrap_or_default();
-    let problems = if kind == text("kind") {
-        check::problems(config, View::root(options.schema))
-    } else {
-        vec![format!("no corresponding type for {}, Kind={}", options.api_version, text("kind"))]
-    };
+    let problems = check::problems(config, View::root(options.schema));
     if problems.is_empty() {
         return Ok(());
     }
