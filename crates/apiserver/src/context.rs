@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::request::Parts;
 use ironkeel_auth::UserInfo;
+use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
 use ironkeel_object::{Map, Value};
 use ironkeel_registry::{ApiError, FieldValidation, Row, User, WriteRequest};
 use parking_lot::Mutex;
@@ -29,6 +30,8 @@ pub(crate) struct Context {
     /// The body of a request that is passed on, unread; taken once.
     pub(crate) upload: Mutex<Option<Body>>,
     pub(crate) output: Output,
+    /// Why no form of an answer would do, to be said when the path is known.
+    pub(crate) unacceptable: Option<ApiError>,
     pub(crate) warnings: Arc<Mutex<Vec<String>>>,
     /// What admission adds to the audit event.
     pub(crate) annotations: Arc<Mutex<Vec<(String, String)>>>,
@@ -70,63 +73,83 @@ impl Context {
 
     /// 422 about an option of the query.
     pub(crate) fn invalid_option(&self, field: &str, why: &str) -> ApiError {
-        self.option_error(field, ironkeel_kinds::FieldErrorKind::Invalid, why.to_owned())
-    }
-
-    /// 422: the option must be there.
-    pub(crate) fn required_option(&self, field: &str, why: &str) -> ApiError {
-        self.option_error(field, ironkeel_kinds::FieldErrorKind::Required, format!("Required value: {why}"))
-    }
-
-    /// 422: the option must not be there.
-    pub(crate) fn forbidden_option(&self, field: &str, why: &str) -> ApiError {
-        self.option_error(field, ironkeel_kinds::FieldErrorKind::Forbidden, format!("Forbidden: {why}"))
+        self.option_error(field, FieldErrorKind::Invalid, why.to_owned())
     }
 
     /// 422: the option has another value than the supported ones.
     pub(crate) fn unsupported_option(&self, field: &str, value: &str, supported: &[&str]) -> ApiError {
         let quoted: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
         let why = format!("Unsupported value: {value:?}: supported values: {}", quoted.join(", "));
-        self.option_error(field, ironkeel_kinds::FieldErrorKind::NotSupported, why)
+        self.option_error(field, FieldErrorKind::NotSupported, why)
     }
 
-    fn option_error(&self, field: &str, kind: ironkeel_kinds::FieldErrorKind, message: String) -> ApiError {
-        let options = match self.info.verb {
+    fn option_error(&self, field: &str, kind: FieldErrorKind, message: String) -> ApiError {
+        let error = FieldError { path: Path::new(field), kind, message };
+        ApiError::invalid("meta.k8s.io", self.options_kind(), "", &[error])
+    }
+
+    fn options_kind(&self) -> &'static str {
+        match self.info.verb {
             "create" => "CreateOptions",
             "patch" => "PatchOptions",
             "delete" | "deletecollection" => "DeleteOptions",
             "list" | "watch" => "ListOptions",
             _ => "UpdateOptions",
-        };
-        let error = ironkeel_kinds::FieldError { path: ironkeel_kinds::Path::new(field), kind, message };
-        ApiError::invalid("meta.k8s.io", options, "", &[error])
+        }
+    }
+
+    /// 422 about all that is wrong with the options of a write, after what is wrong already.
+    pub(crate) fn check_options(&self, mut errors: Vec<FieldError>) -> Result<(), ApiError> {
+        errors.extend(self.field_manager_error());
+        errors.extend(self.dry_run_error());
+        if let Some(other) = self.query.get("fieldValidation")
+            && !matches!(other.as_ref(), "" | "Ignore" | "Strict" | "Warn")
+        {
+            errors.push(unsupported("fieldValidation", &quoted(&other), &["", "Ignore", "Strict", "Warn"]));
+        }
+        if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("meta.k8s.io", self.options_kind(), "", &errors)) }
+    }
+
+    /// 422 about a `dryRun` that is not understood.
+    pub(crate) fn unknown_dry_run(&self, values: &[&str]) -> ApiError {
+        let shown = format!("[{}]", values.iter().map(|v| quoted(v)).collect::<Vec<_>>().join(","));
+        ApiError::invalid("meta.k8s.io", self.options_kind(), "", &[unsupported("dryRun", &shown, &["All"])])
+    }
+
+    fn dry_run_error(&self) -> Option<FieldError> {
+        let values = self.query.all("dryRun");
+        let shown = || format!("[{}]", values.iter().map(|v| quoted(v)).collect::<Vec<_>>().join(","));
+        values.iter().any(|v| v != "All").then(|| unsupported("dryRun", &shown(), &["All"]))
+    }
+
+    fn field_manager_error(&self) -> Option<FieldError> {
+        let named = self.query.get("fieldManager").filter(|m| !m.is_empty())?;
+        if named.len() > FIELD_MANAGER_BYTES {
+            let why = format!("Too long: may not be more than {FIELD_MANAGER_BYTES} bytes");
+            return Some(FieldError { path: Path::new("fieldManager"), kind: FieldErrorKind::TooLong, message: why });
+        }
+        let (at, c) = named.char_indices().find(|(_, c)| !is_printable(*c))?;
+        let message =
+            format!("Invalid value: {}: invalid character U+{:04X} (at position {at})", quoted(&named), u32::from(c));
+        Some(FieldError { path: Path::new("fieldManager"), kind: FieldErrorKind::Invalid, message })
     }
 
     /// `dryRun`; only `All` is understood.
     pub(crate) fn dry_run(&self) -> Result<bool, ApiError> {
-        let values = self.query.all("dryRun");
-        match values.iter().find(|v| *v != "All") {
-            Some(other) => {
-                Err(self
-                    .invalid_option("dryRun", &format!("Unsupported value: \"{other}\": supported values: \"All\"")))
-            }
-            None => Ok(!values.is_empty()),
+        match self.dry_run_error() {
+            Some(error) => Err(ApiError::invalid("meta.k8s.io", self.options_kind(), "", &[error])),
+            None => Ok(self.query.all("dryRun").iter().any(|v| v == "All")),
         }
     }
 
-    /// `fieldManager`, or what comes before the `/` of the User-Agent.
+    /// `fieldManager`, or what comes before the `/` of the User-Agent. Deletes have none.
     pub(crate) fn field_manager(&self) -> Result<String, ApiError> {
-        if let Some(named) = self.query.get("fieldManager").filter(|m| !m.is_empty()) {
-            if named.len() > FIELD_MANAGER_BYTES {
-                let why = format!("Too long: may not be more than {FIELD_MANAGER_BYTES} bytes");
-                return Err(self.option_error("fieldManager", ironkeel_kinds::FieldErrorKind::TooLong, why));
-            }
-            if let Some((at, c)) = named.char_indices().find(|(_, c)| !is_printable(*c)) {
-                let why =
-                    format!("Invalid value: {named:?}: invalid character U+{:04X} (at position {at})", u32::from(c));
-                return Err(self.invalid_option("fieldManager", &why));
-            }
-            return Ok(named.into_owned());
+        let deletes = matches!(self.info.verb, "delete" | "deletecollection");
+        if let Some(named) = self.query.get("fieldManager").filter(|m| !m.is_empty() && !deletes) {
+            return match self.field_manager_error() {
+                Some(error) => Err(ApiError::invalid("meta.k8s.io", self.options_kind(), "", &[error])),
+                None => Ok(named.into_owned()),
+            };
         }
         let agent = self.parts.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let name = agent.split('/').next().unwrap_or_default();
@@ -170,6 +193,28 @@ impl Context {
             annotations: self.annotations.clone(),
         })
     }
+}
+
+/// An option's value (as it is shown) that is none of these.
+fn unsupported(field: &str, shown: &str, supported: &[&str]) -> FieldError {
+    let supported: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
+    let message = format!("Unsupported value: {shown}: supported values: {}", supported.join(", "));
+    FieldError { path: Path::new(field), kind: FieldErrorKind::NotSupported, message }
+}
+
+/// Go's `%q`.
+fn quoted(text: &str) -> String {
+    let mut out = String::from('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' | '\n' | '\r' | '\t' => out.extend(c.escape_default()),
+            c if is_printable(c) => out.push(c),
+            c if c.is_ascii() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+        }
+    }
+    out.push('"');
+    out
 }
 
 /// Go's `unicode.IsPrint`, as far as control and space characters go.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use ironkeel_codec::{DecodeError, Format};
 use ironkeel_object::{Gvk, ObjectMeta, Value};
-use ironkeel_registry::{ApiError, Row};
+use ironkeel_registry::{ApiError, FieldValidation, Row};
 use ironkeel_schema::{TypeId, type_id_for_kind};
 
 use crate::context::Context;
@@ -14,8 +14,8 @@ pub(crate) fn object(c: &Context, api_version: &str, kind: &str, type_id: TypeId
     let format = body_format(&c.parts.headers, false)?;
     let validation = c.field_validation()?;
     let (mut value, problems) = bytes(&c.body, format, api_version, kind, type_id)?;
-    validation.judge(problems, &c.warnings)?;
-    check_kind(&value, api_version, kind)?;
+    check_kind(&value, api_version, kind, &c.body)?;
+    judge(c, validation, problems, api_version, kind)?;
     value.set_gvk(api_version, kind);
     Ok(value)
 }
@@ -43,13 +43,65 @@ pub(crate) fn of_row(c: &Context, row: &Row) -> Result<Value, ApiError> {
             value.type_name()
         )));
     }
-    check_kind(&value, &row.api_version, row.kind_name())?;
+    check_custom_kind(&value, &row.api_version, row.kind_name())?;
     value.set_gvk(&row.api_version, row.kind_name());
     let mut problems: Vec<String> = found.iter().map(ToString::to_string).collect();
     problems.extend(row.conform(&mut value)?);
-    validation.judge(problems, &c.warnings)?;
+    judge(c, validation, problems, &row.api_version, row.kind_name())?;
     Ok(value)
 }
+
+/// What strict decoding found, as the client wants to hear of it.
+fn judge(
+    c: &Context,
+    validation: FieldValidation,
+    problems: Vec<String>,
+    api_version: &str,
+    kind: &str,
+) -> Result<(), ApiError> {
+    validation.judge(problems, &c.warnings).map_err(|e| ApiError {
+        message: format!(
+            "{kind} in version \"{}\" cannot be handled as a {kind}: {}",
+            version_of(api_version),
+            e.message
+        ),
+        ..e
+    })
+}
+
+fn version_of(api_version: &str) -> &str {
+    api_version.rsplit('/').next().unwrap_or(api_version)
+}
+
+/// Most bytes of a body that an error shows.
+const SUMMARY_BYTES: usize = 30;
+
+/// The beginning of a body: as it is where it looks like JSON, in hexadecimal digits otherwise.
+fn summary(body: &[u8]) -> String {
+    let (shown, more) = match body.get(..SUMMARY_BYTES) {
+        Some(shown) if body.len() > SUMMARY_BYTES => (shown, " ..."),
+        _ => (body, ""),
+    };
+    match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(shown)),
+        Some(_) => format!("{}{more}", shown.iter().map(|b| format!("{b:02x}")).collect::<String>()),
+    }
+}
+
+/// 400: nothing in the body says what it is.
+fn unrecognized(kind: &str, why: &str, body: &[u8]) -> ApiError {
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): {why} ({})",
+        summary(body)
+    ))
+}
+
+/// Before what is wrong with a body's JSON.
+const UNREAD: &str = "couldn't get version/kind; json parse error: ";
+/// How Go shows the type that version and kind are read into.
+const TYPE_META: &str = "struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \
+                         \"json:\\\"kind,omitempty\\\"\" }";
 
 /// Reads bytes as an object of this kind; what strict decoding found comes with it.
 pub(crate) fn bytes(
@@ -59,19 +111,41 @@ pub(crate) fn bytes(
     kind: &str,
     type_id: TypeId,
 ) -> Result<(Value, Vec<String>), ApiError> {
-    let version = api_version.rsplit('/').next().unwrap_or(api_version);
+    let version = version_of(api_version);
     let refuse = |e: DecodeError| {
         ApiError::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {e}"))
     };
+    let of_format = |e: &DecodeError| match (format, e) {
+        (Format::Json, _) => format!("{UNREAD}{e}"),
+        (Format::Protobuf, _) if body.is_empty() => "empty data".to_owned(),
+        (Format::Protobuf, _) => {
+            let why = e.to_string();
+            let why = why.strip_prefix("protobuf: ").unwrap_or(&why);
+            // Go shows the bytes.
+            why.replace("expected prefix", "expected prefix [107 56 115 0]")
+        }
+        (Format::Yaml, _) => e.to_string(),
+    };
+    // Version and kind are read first, on their own.
+    let read_first = |e: &DecodeError| match e {
+        DecodeError::Type { found, target, expected } if format == Format::Json => {
+            let member = target.strip_prefix(&format!("struct field {kind}."))?;
+            matches!(member, "kind" | "apiVersion").then(|| {
+                format!("{UNREAD}json: cannot unmarshal {found} into Go struct field .{member} of type {expected}")
+            })
+        }
+        _ => None,
+    };
     let malformed = |e: DecodeError| match e {
+        e if read_first(&e).is_some() => unrecognized(kind, &read_first(&e).unwrap_or_default(), body),
         DecodeError::Type { .. }
         | DecodeError::Quantity(_)
         | DecodeError::Time { .. }
         | DecodeError::Duration { .. }
         | DecodeError::Base64 { .. } => refuse(e),
-        e => ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {e}")),
+        e => unrecognized(kind, &of_format(&e), body),
     };
-    let (value, problems) = match format {
+    let (mut value, problems) = match format {
         Format::Json => ironkeel_codec::decode_json(body, Some(type_id)).map_err(malformed)?,
         Format::Yaml => ironkeel_codec::decode_yaml(body, Some(type_id)).map_err(malformed)?,
         Format::Protobuf => {
@@ -82,17 +156,79 @@ pub(crate) fn bytes(
             (ironkeel_codec::decode_protobuf(body, &resolve).map_err(malformed)?, Vec::new())
         }
     };
+    if value.is_null() {
+        // As if nothing stood between the braces.
+        value = Value::object();
+    }
     if !matches!(value, Value::Object(_)) {
-        return Err(ApiError::bad_request(format!(
-            "{kind} in version \"{version}\" cannot be handled as a {kind}: json: cannot unmarshal {} into Go value of type {kind}",
-            value.type_name()
-        )));
+        let found = value.type_name();
+        let why = format!("{UNREAD}json: cannot unmarshal {found} into Go value of type {TYPE_META}");
+        return Err(unrecognized(kind, &why, body));
     }
     Ok((value, problems.iter().map(ToString::to_string).collect()))
 }
 
+/// The Go package of a group's internal types.
+fn internal_package(group: &str) -> &str {
+    match group {
+        "" | "events.k8s.io" => "core",
+        "internal.apiserver.k8s.io" => "apiserverinternal",
+        other => other.split('.').next().unwrap_or(other),
+    }
+}
+
+/// Kinds that every group version knows.
+const EVERYWHERE: &[&str] = &[
+    "CreateOptions",
+    "DeleteOptions",
+    "GetOptions",
+    "ListOptions",
+    "PatchOptions",
+    "Status",
+    "UpdateOptions",
+    "WatchEvent",
+];
+
 /// The body must be of the kind that the path is about; absent names are filled in.
-fn check_kind(value: &Value, api_version: &str, kind: &str) -> Result<(), ApiError> {
+fn check_kind(value: &Value, api_version: &str, kind: &str, body: &[u8]) -> Result<(), ApiError> {
+    let text = |key: &str| value.get(key).and_then(Value::as_str).filter(|t| !t.is_empty());
+    let found_version = text("apiVersion").unwrap_or(api_version);
+    let found_kind = text("kind").unwrap_or(kind);
+    if (found_version, found_kind) == (api_version, kind) {
+        return Ok(());
+    }
+    if found_version.matches('/').count() > 1 {
+        return Err(unrecognized(kind, &format!("unexpected GroupVersion string: {found_version}"), body));
+    }
+    let (expected, found) = (Gvk::new(api_version, kind), Gvk::new(found_version, found_kind));
+    let cannot = |why: String| {
+        ApiError::bad_request(format!(
+            "{found_kind} in version {:?} cannot be handled as a {kind}: {why}",
+            found.version
+        ))
+    };
+    // The definitions of APIs, and of who serves them, have a scheme each.
+    let own_scheme = |group: &str| matches!(group, "apiextensions.k8s.io" | "apiregistration.k8s.io");
+    let known = found_kind.strip_suffix("List").unwrap_or(found_kind);
+    let registered = type_id_for_kind(&found.group, &found.version, known).is_some()
+        && (!(own_scheme(&expected.group) || own_scheme(&found.group)) || expected.group == found.group)
+        || EVERYWHERE.contains(&found_kind) && found_version == api_version;
+    if !registered {
+        return Err(cannot(format!(
+            "no kind {found_kind:?} is registered for version {found_version:?} in scheme \"pkg/runtime/scheme.go:111\""
+        )));
+    }
+    if found_kind == kind {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({found_version}) does not match the expected API version ({api_version})"
+        )));
+    }
+    let package = internal_package(&expected.group);
+    Err(cannot(format!("converting ({}.{found_kind}) to ({package}.{kind}): unknown conversion", found.version)))
+}
+
+/// A custom resource's body must be of the definition's kind.
+fn check_custom_kind(value: &Value, api_version: &str, kind: &str) -> Result<(), ApiError> {
     let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
     let (found_version, found_kind) = (text("apiVersion"), text("kind"));
     if !found_version.is_empty() && found_version != api_version {

@@ -10,8 +10,8 @@ use crate::body::Body;
 use crate::context::Context;
 use crate::negotiate::{Shape, not_acceptable};
 use crate::{
-    aggregation, answer, binding, component_status, documents, eviction, read, reviews, streaming, token, watch_stream,
-    write,
+    aggregation, answer, binding, component_status, documents, eviction, read, reviews, routes, streaming, token,
+    watch_stream, write,
 };
 
 /// Answers a request.
@@ -23,15 +23,37 @@ pub(crate) async fn dispatch(mut c: Context) -> Result<Response<Body>, ApiError>
         return documents::respond(&c).await;
     }
     let i = &c.info;
-    let row = c.server.registry.row(&i.group, &i.version, &i.resource).ok_or_else(ApiError::no_such_resource)?;
+    let Some(row) = c.server.registry.row(&i.group, &i.version, &i.resource) else {
+        // No group of that name is served: nobody is there to answer.
+        if !c.server.registry.rows().iter().any(|r| r.group() == i.group) {
+            return Ok(routes::page_not_found());
+        }
+        return Err(ApiError::no_such_resource());
+    };
     if !row.namespaced() && !i.namespace.is_empty() {
         return Err(ApiError::no_such_resource());
+    }
+    if row.kind.custom.is_none() {
+        routes::check(&c, &row)?;
+    } else if row.namespaced() && i.namespace.is_empty() && !matches!(i.verb, "list" | "watch") {
+        return Ok(routes::page_not_found());
+    }
+    if row.kind.custom.is_some() && i.name.is_empty() && matches!(i.verb, "update" | "patch") {
+        return Err(ApiError::bad_request("name must be provided"));
+    }
+    if !i.name.is_empty() {
+        path_segment(&i.name)?;
+    }
+    if let Some(refused) = &c.unacceptable {
+        return Err(refused.clone());
     }
     if let Some(custom) = &row.kind.custom {
         if let Some(warning) = &custom.deprecation {
             c.warnings.lock().push(warning.clone());
         }
         c.output = c.output.without_protobuf(&c.parts.headers)?;
+    } else {
+        c.warnings.lock().extend(ironkeel_kinds::deprecation(&row.kind.resource));
     }
     if wants_the_present(&c) {
         let started = Instant::now();
@@ -44,13 +66,22 @@ pub(crate) async fn dispatch(mut c: Context) -> Result<Response<Body>, ApiError>
     if i.subresource.is_empty() { object(c, row).await } else { subresource(c, row).await }
 }
 
+/// No stored object has such a name: its key would be another's.
+fn path_segment(name: &str) -> Result<(), ApiError> {
+    let why = match name {
+        "." => "may not be '.'",
+        ".." => "may not be '..'",
+        _ if name.contains('%') => "may not contain '%'",
+        _ => return Ok(()),
+    };
+    Err(ApiError::bad_request(format!("Name parameter invalid: {name:?}: {why}")))
+}
+
 /// Whether the caches must not be older than the request: all but reads that name a revision.
 fn wants_the_present(c: &Context) -> bool {
     let reads = matches!(c.info.verb, "get" | "list" | "watch");
     !reads || c.query.get("resourceVersion").is_none_or(|v| v.is_empty())
 }
-    } else {
-        c.warnings.lock().extend(ironkeel_kinds::deprecation(&row.kind.resource));
 
 /// The extension API server that this request is for.
 fn aggregated(c: &Context) -> Option<Arc<aggregation::Remote>> {

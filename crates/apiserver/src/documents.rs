@@ -13,13 +13,13 @@ use http::header::{CACHE_CONTROL, CONTENT_ENCODING, ETAG, HeaderValue, IF_NONE_M
 use ironkeel_codec::Format;
 use ironkeel_fairness::DumpKind;
 use ironkeel_openapi as openapi;
-use ironkeel_registry::{ApiError, Reason, Registry, Row};
+use ironkeel_registry::{ApiError, Registry, Row};
 use ironkeel_schema::Resource;
 use parking_lot::Mutex;
 
 use crate::body::Body;
 use crate::context::Context;
-use crate::{answer, compress, zpages};
+use crate::{answer, compress, routes, zpages};
 
 /// Documents that are made on first demand and kept as bytes, by path.
 #[derive(Default)]
@@ -130,12 +130,7 @@ const GNOSTIC: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobu
 pub(crate) async fn respond(c: &Context) -> Result<Response<Body>, ApiError> {
     let path = c.info.path.trim_end_matches('/');
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    if !matches!(c.info.verb, "get" | "head") {
-        return Err(ApiError {
-            details: Some(Box::default()),
-            ..ApiError::new(Reason::MethodNotAllowed, "the server does not allow this method on the requested resource")
-        });
-    }
+    routed(c, &parts)?;
     match parts.as_slice() {
         ["healthz" | "livez" | "readyz", ..] => crate::health::respond(c, &parts).await,
         ["statusz"] => zpages::respond(c, zpages::Page::Status),
@@ -147,11 +142,48 @@ pub(crate) async fn respond(c: &Context) -> Result<Response<Body>, ApiError> {
         ["openapi", "v3", ..] => openapi_v3(c, &parts[2..]),
         [".well-known", "openid-configuration"] => {
             let uri = format!("https://{}/openid/v1/jwks", c.server.server_address);
-            json(c, "application/json", &c.server.issuer.discovery(&uri))
+            json(c, "application/json", &c.server.issuer.discovery(&uri)).map(cacheable)
         }
-        ["openid", "v1", "jwks"] => json(c, "application/jwk-set+json", &c.server.issuer.jwks()),
-        _ => discovery(c, path, &parts),
+        ["openid", "v1", "jwks"] => json(c, "application/jwk-set+json", &c.server.issuer.jwks()).map(cacheable),
+        ["" | "version"] | ["api", ..] => discovery(c, path, &parts),
+        ["apis"] => discovery(c, path, &parts),
+        ["apis", group, ..] => {
+            let served = |r: &Arc<Row>| r.group() == *group;
+            let known = c.server.registry.rows().iter().any(served) || c.server.aggregator.group(group, None).is_some();
+            if known { discovery(c, path, &parts) } else { Ok(routes::page_not_found()) }
+        }
+        _ => Ok(routes::page_not_found()),
     }
+}
+
+/// Methods and media types of the documents that upstream's router serves. The others, plain handlers,
+/// answer any method.
+fn routed(c: &Context, parts: &[&str]) -> Result<(), ApiError> {
+    let produced: &[&str] = match parts {
+        ["api"] | ["api", "v1"] => routes::OBJECTS,
+        ["apis", group, version]
+            if c.server.registry.rows().iter().any(|r| r.group() == *group && r.kind.resource.version == *version) =>
+        {
+            routes::OBJECTS
+        }
+        ["version"] | [".well-known", "openid-configuration"] => &["application/json"],
+        ["openid", "v1", "jwks"] => &["application/jwk-set+json"],
+        _ => {
+            return c
+                .unacceptable
+                .clone()
+                .filter(|_| matches!(parts, ["apis"] | ["apis", _] | [""]))
+                .map_or(Ok(()), Err);
+        }
+    };
+    if c.parts.method != http::Method::GET {
+        return Err(routes::wrong_method());
+    }
+    if parts.len() < 3 && c.output.aggregated {
+        return Ok(());
+    }
+    routes::acceptable(&c.parts.headers, produced)?;
+    c.unacceptable.clone().filter(|_| parts[0] == "api" || parts[0] == "apis").map_or(Ok(()), Err)
 }
 
 async fn metrics(c: &Context, slis: bool) -> Response<Body> {
@@ -173,9 +205,15 @@ fn flow_table(c: &Context, table: &str) -> Result<Response<Body>, ApiError> {
         "dump_priority_levels" => DumpKind::PriorityLevels,
         "dump_queues" => DumpKind::Queues,
         "dump_requests" => DumpKind::Requests { details },
-        _ => return Err(ApiError::no_such_resource()),
+        _ => return Ok(routes::page_not_found()),
     };
     Ok(answer::with_type(200, "text/plain; charset=utf-8", c.server.fairness.dump(kind)))
+}
+
+/// Whoever verifies tokens may keep what they are verified with for a while.
+fn cacheable(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    response
 }
 
 fn json(c: &Context, content_type: &'static str, value: &serde_json::Value) -> Result<Response<Body>, ApiError> {

@@ -137,7 +137,7 @@ pub(crate) async fn respond(c: &Context, parts: &[&str]) -> Result<Response<Body
     let wanted = rest.join("/");
     if !wanted.is_empty() {
         let Some(check) = all.into_iter().find(|check| check.name() == wanted) else {
-            return Ok(text(404, "404 page not found\n".to_owned()));
+            return Ok(crate::routes::page_not_found());
         };
         let result = seen.judge(check);
         note(check, &result);

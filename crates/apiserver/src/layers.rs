@@ -140,7 +140,7 @@ where
         answer::add_warnings(&mut response, &warnings);
     }
     flow::mark(response.headers_mut(), seen.classified.as_ref());
-    response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response.headers_mut().entry(http::header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     let code = response.status().as_u16();
     let size = response.body().as_whole().map(Bytes::len);
     server.metrics.answered(&labels, code, started.elapsed(), seen.waited, size, long);
@@ -305,7 +305,16 @@ where
     B::Data: Send,
     B::Error: std::fmt::Display,
 {
-    seen.output = negotiate(&parts, &info, &query)?;
+    // Whether there is a form that the client takes is said behind authorization, and where the path is known.
+    let mut unacceptable = None;
+    seen.output = match negotiate(&parts, &info, &query) {
+        Ok(output) => output,
+        Err(e) if e.reason == Reason::NotAcceptable => {
+            unacceptable = Some(e);
+            Output::JSON
+        }
+        Err(e) => return Err(e),
+    };
     let received = server.auditor.as_ref().map(|_| jiff::Timestamp::now()).unwrap_or_default();
     let asked = Instant::now();
     let user = match authenticate(server, caller, &mut parts).await {
@@ -373,6 +382,7 @@ where
         body,
         upload: Mutex::new(upload),
         output: seen.output,
+        unacceptable,
         warnings: seen.warnings.clone(),
         annotations: seen.annotations.clone(),
     };
@@ -394,9 +404,19 @@ fn timed_out() -> ApiError {
 /// How long the request may take: what `?timeout=` asks for, but no longer than the server's limit.
 fn deadline(server: &Server, query: &Query) -> Result<Duration, ApiError> {
     let Some(text) = query.get("timeout").filter(|t| !t.is_empty()) else { return Ok(server.request_timeout) };
-    let wrong = || ApiError::bad_request(format!("invalid timeout specified in the request URL: {text:?}"));
-    let asked = crate::request_info::go_duration(&text).ok_or_else(wrong)?;
-    Ok(if asked.is_zero() { server.request_timeout } else { asked.min(server.request_timeout) })
+    let wrong = |length: &str| {
+        let why = match crate::request_info::missing_unit(length) {
+            true => "missing unit in",
+            false => "invalid",
+        };
+        ApiError::bad_request(format!("invalid timeout specified in the request URL - time: {why} duration {text:?}"))
+    };
+    let (negative, length) = match text.strip_prefix('-') {
+        Some(length) => (true, length),
+        None => (false, text.strip_prefix('+').unwrap_or(&text)),
+    };
+    let asked = crate::request_info::go_duration(length).ok_or_else(|| wrong(length))?;
+    Ok(if negative || asked.is_zero() { server.request_timeout } else { asked.min(server.request_timeout) })
 }
 
 fn negotiate(parts: &Parts, info: &RequestInfo, query: &Query) -> Result<Output, ApiError> {

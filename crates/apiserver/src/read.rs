@@ -179,6 +179,7 @@ pub(crate) fn number(c: &Context, name: &str) -> Result<Option<i64>, ApiError> {
 /// What a list, or the delete of a collection, asks for.
 pub(crate) fn list_request(c: &Context, row: &Row) -> Result<ListRequest, ApiError> {
     let limit = number(c, "limit")?.unwrap_or(0).max(0) as usize;
+    number(c, "timeoutSeconds")?;
     let matching = version_match(c, false)?;
     let resource_version = c.query.get("resourceVersion").unwrap_or_default().into_owned();
     let unset = resource_version.is_empty();
@@ -309,6 +310,7 @@ fn json(
     head.extend_from_slice(b"\",\"metadata\":");
     ironkeel_codec::encode_json(meta, &mut head);
     head.extend_from_slice(b",\"items\":[");
+    let typed = item_type(&row);
     let write = move |entry: &Entry, out: &mut BytesMut| {
         match shape {
             Shape::Metadata(beta) => out.extend_from_slice(&answer::entry_metadata(entry, beta)?),
@@ -328,7 +330,6 @@ fn json(
         }
         Ok(())
     };
-    let typed = item_type(&row);
     let small = entries.iter().map(|e| e.json_len() + 1).sum::<usize>() + head.len() < WHOLE_BYTES;
     let mut pieces = JsonPieces { head: Some(head), entries: entries.into_iter(), first: true, done: false, write };
     let body = if small {
@@ -343,14 +344,6 @@ fn json(
     let mut response = Response::new(body);
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     response
-}
-
-struct JsonPieces<F> {
-    head: Option<Vec<u8>>,
-    entries: std::vec::IntoIter<Arc<Entry>>,
-    first: bool,
-    done: bool,
-    write: F,
 }
 
 /// How an object of this row begins in JSON. Items of a list say it no more, but for custom resources', whose
@@ -372,6 +365,14 @@ fn untyped<'j>(json: &'j [u8], typed: &[u8], out: &mut BytesMut) -> &'j [u8] {
         }
         _ => json,
     }
+}
+
+struct JsonPieces<F> {
+    head: Option<Vec<u8>>,
+    entries: std::vec::IntoIter<Arc<Entry>>,
+    first: bool,
+    done: bool,
+    write: F,
 }
 
 impl<F: Fn(&Entry, &mut BytesMut) -> Result<(), ApiError>> JsonPieces<F> {

@@ -27,6 +27,8 @@ pub(crate) struct RequestInfo {
     pub(crate) name: String,
     /// What follows the subresource (`proxy/…`), with its leading slash.
     pub(crate) rest: String,
+    /// Whether the path begins with `watch/`, as watches once did.
+    pub(crate) deprecated_watch: bool,
 }
 
 /// Decodes `%41`; malformed escapes stay as they are.
@@ -131,6 +133,7 @@ impl RequestInfo {
         let mut watch = false;
         if rest[0] == "watch" && rest.len() > 1 {
             watch = true;
+            info.deprecated_watch = true;
             rest.remove(0);
         }
         info.is_resource = true;
@@ -248,6 +251,13 @@ pub(crate) fn go_duration(text: &str) -> Option<std::time::Duration> {
         rest = &rest[end..];
     }
     std::time::Duration::try_from_secs_f64(seconds).ok().filter(|_| !text.is_empty())
+}
+
+/// Whether a text that is no duration ends where a unit should follow.
+pub(crate) fn missing_unit(text: &str) -> bool {
+    text.ends_with(|c: char| c.is_ascii_digit())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '.')
+        && text.starts_with(|c: char| c.is_ascii_digit())
 }
 
 #[cfg(test)]

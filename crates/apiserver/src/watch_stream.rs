@@ -40,6 +40,7 @@ pub(crate) async fn watch(c: &Context, row: &Arc<Row>) -> Result<Response<Body>,
     if c.output.format == Format::Yaml {
         return Err(not_acceptable(true));
     }
+    read::number(c, "limit")?;
     let timeout = read::number(c, "timeoutSeconds")?.unwrap_or(0);
     let matching = read::version_match(c, true)?;
     c.check_table_options()?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::Response;
 use http::header::CONTENT_TYPE;
 use ironkeel_auth::Attributes;
+use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_registry::{
     ApiError, Change, DeleteOptions, Deleted, FieldTerm, FieldValidation, Patch, PatchBody, Propagation, Reason,
@@ -44,6 +45,7 @@ pub(crate) async fn create(c: Context, row: Arc<Row>) -> Result<Response<Body>, 
     if row.namespaced() && c.info.namespace.is_empty() {
         return Err(ApiError::method_not_supported(row.group(), row.plural(), "create"));
     }
+    c.check_options(Vec::new())?;
     let object = decode::of_row(&c, &row)?;
     let request = c.write_request(&row)?;
     let registry = c.server.registry.clone();
@@ -59,11 +61,35 @@ async fn update(c: &Context, row: &Arc<Row>, change: impl Change + 'static) -> R
 
 /// PUT of an object or of a subresource that writes it.
 pub(crate) async fn replace(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
+    c.check_options(Vec::new())?;
     let object = decode::of_row(&c, &row)?;
+    named_as_asked(&c, &object)?;
     let refused = if row.kind.hooks.create_on_update() { creation_refused(&c, &row).await } else { None };
     let put = Put { object: Replace(object), refused };
     let written = update(&c, &row, put).await?;
     answer_written(&c, &row, &written).await
+}
+
+/// A PUT's body must bear the name that the path does.
+fn named_as_asked(c: &Context, object: &Value) -> Result<(), ApiError> {
+    let (asked, name) = (&c.info.name, object.name());
+    if name.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({asked} based on URL) was undeterminable: name must be provided"
+        )));
+    }
+    if name != asked {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({asked})"
+        )));
+    }
+    let (asked, namespace) = (&c.info.namespace, object.namespace());
+    if !asked.is_empty() && !namespace.is_empty() && namespace != asked {
+        return Err(ApiError::bad_request(format!(
+            "the namespace of the object ({namespace}) does not match the namespace on the URL ({asked})"
+        )));
+    }
+    Ok(())
 }
 
 /// PUT: of an absent name it creates, for who may.
@@ -112,18 +138,23 @@ async fn decode_patch(c: &Context, row: &Arc<Row>, type_id: TypeId) -> Result<Pa
         return Err(unsupported(supported));
     }
     let apply = content_type == APPLY_YAML;
+    let wrong = |field: &str, kind, message: &str| FieldError { path: Path::new(field), kind, message: message.into() };
+    let mut errors = Vec::new();
     if apply && c.query.get("fieldManager").is_none_or(|m| m.is_empty()) {
-        return Err(c.required_option("fieldManager", "is required for apply patch"));
+        let why = "Required value: is required for apply patch";
+        errors.push(wrong("fieldManager", FieldErrorKind::Required, why));
     }
     if !apply && c.query.get("force").is_some() {
-        return Err(c.forbidden_option("force", "may not be specified for non-apply patch"));
+        let why = "Forbidden: may not be specified for non-apply patch";
+        errors.push(wrong("force", FieldErrorKind::Forbidden, why));
     }
+    c.check_options(errors)?;
     let validation = c.field_validation()?;
     let field_manager = c.field_manager()?;
     let mut problems = Vec::new();
     let body = if apply {
         let (value, found) = ironkeel_codec::decode_yaml(&c.body, None)
-            .map_err(|e| ApiError::bad_request(format!("error decoding YAML: {e}")))?;
+            .map_err(|e| ApiError::bad_request(format!("error decoding YAML: error converting YAML to JSON: {e}")))?;
         if !matches!(value, Value::Object(_)) {
             return Err(ApiError::bad_request(format!(
                 "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go value of type \
@@ -216,7 +247,9 @@ pub(crate) async fn scale(c: Context, row: Arc<Row>) -> Result<Response<Body>, A
         "get" => registry.get(&row, &c.info.namespace, &c.info.name)?,
         "update" | "patch" => {
             let change = if c.info.verb == "update" {
-                ScaleChange::Replace(decode::object(&c, "autoscaling/v1", "Scale", scale_type)?)
+                let scale = decode::object(&c, "autoscaling/v1", "Scale", scale_type)?;
+                named_as_asked(&c, &scale)?;
+                ScaleChange::Replace(scale)
             } else {
                 ScaleChange::Patch(Box::new(decode_patch(&c, &row, scale_type).await?))
             };
@@ -245,12 +278,18 @@ fn delete_options(c: &Context) -> Result<DeleteOptions, ApiError> {
     if !c.body.is_empty() {
         let format = body_format(&c.parts.headers, false)?;
         let type_id = type_by_name("meta/v1.DeleteOptions").ok_or_else(ApiError::no_such_resource)?;
-        let (body, problems) = decode::bytes(&c.body, format, "v1", "DeleteOptions", type_id)?;
-        c.field_validation()?.judge(problems, &c.warnings)?;
+        // What the options do not have is nobody's concern, whatever `fieldValidation` says.
+        let (body, _) = decode::bytes(&c.body, format, "v1", "DeleteOptions", type_id)?;
+        if let Some(other) = body.str_at(&["kind"]).filter(|k| !matches!(*k, "" | "DeleteOptions")) {
+            let version = body.str_at(&["apiVersion"]).filter(|v| !v.is_empty()).unwrap_or("meta.k8s.io/v1");
+            return Err(ApiError::bad_request(format!(
+                "no kind {other:?} is registered for version {version:?} in scheme \"pkg/runtime/scheme.go:111\""
+            )));
+        }
         out.grace_seconds = body.i64_at(&["gracePeriodSeconds"]);
         let asked: Vec<&str> = body.items_at(&["dryRun"]).iter().filter_map(Value::as_str).collect();
-        if let Some(other) = asked.iter().find(|v| **v != "All") {
-            return Err(c.unsupported_option("dryRun", other, &["All"]));
+        if asked.iter().any(|v| *v != "All") {
+            return Err(c.unknown_dry_run(&asked));
         }
         out.dry_run = !asked.is_empty();
         let text = |path: &[&str]| body.str_at(path).map(str::to_owned);
@@ -266,7 +305,12 @@ fn delete_options(c: &Context) -> Result<DeleteOptions, ApiError> {
             out.grace_seconds = Some(grace);
         }
         orphan = c.query.get("orphanDependents").map(|v| v == "true").or(orphan);
-        policy = c.query.get("propagationPolicy").map(|p| p.into_owned()).or(policy);
+        policy = c.query.get("propagationPolicy").filter(|p| !p.is_empty()).map(|p| p.into_owned()).or(policy);
+        if c.info.verb == "delete" {
+            let text = |name: &str| c.query.get(name).filter(|v| !v.is_empty()).map(|v| v.into_owned());
+            out.uid = text("uid");
+            out.resource_version = text("resourceVersion");
+        }
     }
     if out.grace_seconds.is_some_and(|g| g < 0) {
         out.grace_seconds = Some(1);
@@ -282,7 +326,7 @@ fn delete_options(c: &Context) -> Result<DeleteOptions, ApiError> {
         Some("Orphan") => Some(Propagation::Orphan),
         Some("Background") => Some(Propagation::Background),
         Some("Foreground") => Some(Propagation::Foreground),
-        None | Some("") => None,
+        None => None,
         Some(other) => {
             return Err(c.invalid_option("propagationPolicy", &format!("Unsupported value: \"{other}\": supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"")));
         }

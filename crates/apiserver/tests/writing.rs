@@ -69,7 +69,8 @@ async fn bad_input_is_answered_as_upstream_does_and_stores_nothing() {
     http.post(MAPS, &json!({"apiVersion": "v2", "metadata": {"name": "bad"}})).await.refused(
         400,
         "BadRequest",
-        "does not match the expected API version (v1)",
+        "ConfigMap in version \"v2\" cannot be handled as a ConfigMap: no kind \"ConfigMap\" is registered for version \"v2\" \
+         in scheme",
     );
     http.post(MAPS, &json!({"metadata": {"name": "bad", "namespace": "other"}})).await.refused(
         400,
@@ -90,7 +91,7 @@ async fn bad_input_is_answered_as_upstream_does_and_stores_nothing() {
     http.send(Method::GET, MAPS, &[("accept", "text/html")], "").await.refused(
         406,
         "NotAcceptable",
-        "only the following media types",
+        "406: Not Acceptable",
     );
     let large = format!(r#"{{"metadata":{{"name":"bad"}},"data":{{"k":"{}"}}}}"#, "x".repeat(4 << 20));
     http.send(Method::POST, MAPS, JSON, large).await.refused(413, "RequestEntityTooLarge", "limit is 3145728");
@@ -104,11 +105,42 @@ async fn bad_input_is_answered_as_upstream_does_and_stores_nothing() {
         "BadRequest",
         "excessive aliasing",
     );
-    http.post("/api/v1/configmaps", &map("bad")).await.refused(
-        405,
-        "MethodNotAllowed",
-        "create is not supported on resources of kind \"configmaps\"",
+    http.send(Method::POST, MAPS, JSON, "").await.refused(
+        400,
+        "BadRequest",
+        "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: \
+         unexpected end of JSON input (<empty>)",
     );
+    http.send(Method::POST, MAPS, JSON, "null").await.refused(422, "Invalid", "name or generateName is required");
+    let no_method = "the server does not allow this method on the requested resource";
+    http.post("/api/v1/configmaps", &map("bad")).await.refused(405, "MethodNotAllowed", no_method);
+    // What is said to all namespaces at once can only be asked for.
+    http.post(MAPS, &map("kept")).await.expect(201);
+    http.delete("/api/v1/configmaps").await.refused(405, "MethodNotAllowed", no_method);
+    http.get(&format!("{MAPS}/kept")).await.expect(200);
+    http.post(&format!("{MAPS}/kept"), &map("kept")).await.refused(405, "MethodNotAllowed", no_method);
+    assert_eq!(http.send(Method::HEAD, &format!("{MAPS}/kept"), &[], "").await.status, 405);
+    http.get("/api/v1/configmaps/kept").await.refused(
+        404,
+        "NotFound",
+        "the server could not find the requested resource",
+    );
+    http.get(&format!("{MAPS}/%2e%2e")).await.refused(
+        400,
+        "BadRequest",
+        "Name parameter invalid: \"..\": may not be '..'",
+    );
+    let nowhere = http.get("/nonsense").await;
+    assert_eq!((nowhere.status.as_u16(), &nowhere.bytes[..]), (404, &b"404 page not found\n"[..]));
+    assert_eq!(nowhere.headers["x-content-type-options"], "nosniff");
+    // A PUT bears the name that its path does.
+    for (name, why) in [
+        (None, "the name of the object (kept based on URL) was undeterminable: name must be provided"),
+        (Some("other"), "the name of the object (other) does not match the name on the URL (kept)"),
+    ] {
+        let body = json!({"metadata": {"name": name}}).to_string();
+        http.send(Method::PUT, &format!("{MAPS}/kept"), JSON, body).await.refused(400, "BadRequest", why);
+    }
     http.get("/api/v1/nonsense").await.refused(404, "NotFound", "the server could not find the requested resource");
     http.get(&format!("{MAPS}/x/status")).await.refused(404, "NotFound", "could not find the requested resource");
     http.post(&format!("{MAPS}?dryRun=Some"), &map("bad")).await.refused(422, "Invalid", "dryRun");

@@ -111,7 +111,7 @@ impl<'a> Sender<'a> {
         });
         checks.check("a body of another version, of another kind", || {
             let body = deployment().to_string();
-            let words = ["the API version in the data (apps/v1) does not match the expected API version (v1)"];
+            let words = [r#"Deployment in version \"v1\" cannot be handled as a ConfigMap"#];
             self.refused(CONFIGMAPS, JSON, body.as_bytes(), 400, "BadRequest", &words)?;
             let body = br#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"bad"}}"#;
             let words = [r#"Secret in version \"v1\" cannot be handled as a ConfigMap"#];

@@ -58,7 +58,12 @@ impl FieldValidation {
             FieldValidation::Ignore => Ok(()),
             FieldValidation::Warn => {
                 let mut warnings = warnings.lock();
-                for p in problems {
+                // Each line about a YAML document is a warning of its own.
+                let lines = problems.iter().flat_map(|p| match p.strip_prefix("yaml: unmarshal errors:") {
+                    Some(lines) => lines.trim().split('\n').map(str::trim).collect(),
+                    None => vec![p.as_str()],
+                });
+                for p in lines.map(str::to_owned) {
                     if !warnings.contains(&p) {
                         warnings.push(p);
                     }
@@ -242,7 +247,8 @@ impl Change for Patch {
         }
         let mut nothing = Value::object();
         nothing.set_gvk(&self.row.api_version, self.row.kind_name());
-        let object = self.patched(&nothing)?;
+        let mut object = self.patched(&nothing)?;
+        object.meta_mut().remove("resourceVersion");
         if !object.uid().is_empty() {
             let why = format!(
                 "uid mismatch: the provided object specified uid {}, and no existing object was found",
@@ -260,12 +266,10 @@ impl Change for Patch {
 
 fn patch_error(e: &PatchError) -> ApiError {
     match e {
-        PatchError::Inapplicable(why) => ApiError {
+        // Upstream keeps to itself which operation it was.
+        PatchError::Inapplicable(_) => ApiError {
             details: Some(Box::default()),
-            ..ApiError::new(
-                Reason::Invalid,
-                format!("the server rejected our request due to an error in our request: {why}"),
-            )
+            ..ApiError::new(Reason::Invalid, "the server rejected our request due to an error in our request")
         },
         PatchError::TooManyOperations { .. } => ApiError::new(Reason::RequestEntityTooLarge, e.to_string()),
         PatchError::Malformed(_) => ApiError::bad_request(e.to_string()),
@@ -273,7 +277,17 @@ fn patch_error(e: &PatchError) -> ApiError {
 }
 
 fn apply_error(e: &ApplyError) -> ApiError {
-    let ApplyError::Conflicts(conflicts) = e else { return ApiError::bad_request(e.to_string()) };
+    let conflicts = match e {
+        ApplyError::Conflicts(conflicts) => conflicts,
+        // A 500 without a reason, as upstream has no other word for it.
+        ApplyError::Untyped { .. } => {
+            return ApiError {
+                chosen: Some(Box::new((Reason::InternalError.code(), String::new()))),
+                ..ApiError::new(Reason::InternalError, e.to_string())
+            };
+        }
+        _ => return ApiError::bad_request(e.to_string()),
+    };
     let causes = conflicts
         .iter()
         .map(|c| Cause { reason: "FieldManagerConflict".to_owned(), message: c.to_string(), field: c.field.clone() })
