@@ -131,10 +131,17 @@ async fn an_answer_comes_over_a_connection_that_is_kept() {
     for self_signed in [false, true] {
         let s = server(self_signed).await;
         let client = WebhookClient::new(Arc::new(NoServices));
-        for _ in 0..3 {
+        // A connection is free again a moment after its answer is read: the next request may come too soon for it.
+        let mut kept = false;
+        for _ in 0..100 {
+            let before = s.connections.load(Ordering::SeqCst);
             assert_eq!(ask(&client, &url(&s, "/echo")).await.unwrap(), "/echo?timeout=2s {}");
+            kept = before > 0 && s.connections.load(Ordering::SeqCst) == before;
+            if kept {
+                break;
+            }
         }
-        assert_eq!((s.connections.load(Ordering::SeqCst), s.requests.load(Ordering::SeqCst)), (1, 3));
+        assert!(kept, "{} connections", s.connections.load(Ordering::SeqCst));
     }
 }
 

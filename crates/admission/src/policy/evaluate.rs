@@ -157,7 +157,10 @@ pub(super) fn mutation(
         match &run.policy.mutations[index] {
             Mutation::Apply(program) | Mutation::JsonPatch(program) => {
                 let value = run_program(program, activation, &mut budget)?;
-                value.to_value().map_err(|e: EvalError| e.to_string())
+                value.to_value().map_err(|e: EvalError| match e.to_string() {
+                    why if why.starts_with("unexpected type name") => format!("type mismatch: {why}"),
+                    why => why,
+                })
             }
             Mutation::Unknown(kind) => Err(format!("unsupported patchType {kind:?}")),
         }

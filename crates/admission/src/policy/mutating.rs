@@ -132,7 +132,7 @@ fn mutated(
                 }
             }
             Mutation::JsonPatch(_) => match ironkeel_patch::json_patch(&mut after, &made) {
-                Ok(()) => {}
+                Ok(()) => strict(row, &after)?,
                 // A test that fails means that there is nothing to do.
                 Err(e) if e.is_failed_test() => continue,
                 Err(e) => return Ok(Err(format!("JSON Patch: {e}"))),
@@ -143,6 +143,23 @@ fn mutated(
         object = after;
     }
     Ok(Ok(object))
+}
+
+/// Refuses what the kind does not have: patches are decoded strictly.
+fn strict(row: &Row, object: &Value) -> Result<(), ApiError> {
+    if row.kind.custom.is_some() || object.gvk().kind != row.kind_name() {
+        return Ok(());
+    }
+    let mut unknown = Vec::new();
+    // Wrong types are told where the object is settled.
+    let _ = ironkeel_codec::conform(&mut object.clone(), row.kind.resource.type_id, &mut unknown);
+    match unknown.is_empty() {
+        true => Ok(()),
+        false => {
+            let all: Vec<String> = unknown.iter().map(ToString::to_string).collect();
+            Err(ApiError::internal(format!("strict decoding error: {}", all.join(", "))))
+        }
+    }
 }
 
 /// Whether a configuration has the fields and types of its kind.
