@@ -218,6 +218,9 @@ impl Errors {
     }
     /// [`Errors::not_found`] with a reason.
     pub(crate) fn not_found_because(&mut self, path: &Path, value: &str, detail: &str) {
+        if self.full() {
+            return;
+        }
         self.add(path, FieldErrorKind::NotFound, format!("Not found: {}", quoted(value)), detail);
     }
     /// Takes over what was found elsewhere.

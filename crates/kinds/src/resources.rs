@@ -196,6 +196,7 @@ pub(crate) fn validate(requirements: &Value, owner: Owner, claims: &[&str], path
 /// `known` is sorted.
 fn claim_names(list: &[Value], known: &[&str], path: &Path, e: &mut Errors) {
     let (mut seen, mut seen_names) = (HashSet::new(), HashSet::new());
+    let mut detail: Option<String> = None;
     for (i, c) in list.iter().enumerate() {
         let at = path.index(i);
         let (name, request) = (c.str_at(&["name"]).unwrap_or_default(), c.str_at(&["request"]).unwrap_or_default());
@@ -218,8 +219,11 @@ fn claim_names(list: &[Value], known: &[&str], path: &Path, e: &mut Errors) {
         seen.insert((name, request));
         seen_names.insert(name);
         if known.binary_search(&name).is_err() {
-            let list = if known.is_empty() { " which is empty".to_owned() } else { format!(": {}", known.join(", ")) };
-            e.not_found_because(&at, name, &format!("must be one of the names in pod.spec.resourceClaims{list}"));
+            let detail = detail.get_or_insert_with(|| {
+                let list = if known.is_empty() { " which is empty".to_owned() } else { format!(": {}", known.join(", ")) };
+                format!("must be one of the names in pod.spec.resourceClaims{list}")
+            });
+            e.not_found_because(&at, name, detail);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `storage.k8s.io` and `node.k8s.io`'s RuntimeClass: classes, drivers, attachments.
 
+use std::collections::HashMap;
+
 use ironkeel_object::{ObjectMeta, Value};
 
 use crate::error::Errors;
@@ -366,11 +368,14 @@ impl rules::Rules for Node {
             }
             d
         };
+        let mut before: HashMap<&str, &Value> = HashMap::new();
         for d in old.items_at(&["spec", "drivers"]) {
-            for n in o.items_at(&["spec", "drivers"]).iter().filter(|n| n["name"] == d["name"]) {
-                if !crate::equality::equal(&fixed(n), &fixed(d)) {
-                    e.invalid(&path, fixed(n), "field is immutable");
-                }
+            before.entry(d.str_at(&["name"]).unwrap_or_default()).or_insert(d);
+        }
+        for n in o.items_at(&["spec", "drivers"]) {
+            let Some(d) = before.get(n.str_at(&["name"]).unwrap_or_default()) else { continue };
+            if !crate::equality::equal(&fixed(n), &fixed(d)) {
+                e.invalid(&path, fixed(n), "field is immutable");
             }
         }
     }

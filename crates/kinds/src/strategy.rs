@@ -107,8 +107,12 @@ impl Hooks for Strategy {
         {
             map.remove("status");
         }
-        let generation = i64::from(!matches!(self.rules.generation(), Generation::None | Generation::Changes(_)));
-        self.set_generation(object, generation);
+        match self.rules.generation() {
+            // Who has no use for it keeps what the client wrote.
+            Generation::None => {}
+            Generation::Changes(_) => self.set_generation(object, 0),
+            Generation::Of(_) | Generation::Constant => self.set_generation(object, 1),
+        }
         self.rules.prepare_create(object);
     }
 

@@ -24,6 +24,13 @@ pub(crate) fn access_modes(modes: &[Value]) -> String {
 
 /// Rules for the spec, of a claim or of a template.
 pub(crate) fn validate_spec(spec: &Value, at: &Path, e: &mut Errors) {
+    validate_changed_spec(spec, &Value::Null, at, e);
+}
+
+/// Rules for the spec of a claim that was another one before: groups of sources are not looked at where it had some.
+fn validate_changed_spec(spec: &Value, old: &Value, at: &Path, e: &mut Errors) {
+    let grouped = |f: &str| present(old, f).is_some_and(|s| present(s, "apiGroup").is_some());
+    let any_group = ["dataSource", "dataSourceRef"].into_iter().any(grouped);
     if spec.items_at(&["accessModes"]).is_empty() {
         e.required(&at.child("accessModes"), "at least 1 access mode is required");
     }
@@ -46,7 +53,7 @@ pub(crate) fn validate_spec(spec: &Value, at: &Path, e: &mut Errors) {
     let (old, new) = (present(spec, "dataSource"), present(spec, "dataSourceRef"));
     for (f, source) in [("dataSource", old), ("dataSourceRef", new)] {
         if let Some(s) = source {
-            data_source(s, &at.child(f), e);
+            data_source(s, any_group, &at.child(f), e);
         }
     }
     let far = new.is_some_and(|n| string(n, "namespace").is_some());
@@ -65,7 +72,7 @@ pub(crate) fn validate_spec(spec: &Value, at: &Path, e: &mut Errors) {
     }
 }
 
-fn data_source(s: &Value, at: &Path, e: &mut Errors) {
+fn data_source(s: &Value, any_group: bool, at: &Path, e: &mut Errors) {
     for part in ["name", "kind"] {
         if string(s, part).is_none() {
             e.required(&at.child(part), "");
@@ -77,6 +84,7 @@ fn data_source(s: &Value, at: &Path, e: &mut Errors) {
             e.invalid(at, kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
         }
         None => {}
+        Some(_) if any_group => {}
         Some(g) => e.invalid_each(&at.child("apiGroup"), g, names::subdomain(g)),
     }
     if let Some(n) = string(s, "namespace") {
@@ -180,8 +188,8 @@ impl rules::Rules for Rules {
             validate_status(o, e);
             return;
         }
-        self.validate(o, e);
         let path = Path::new("spec");
+        validate_changed_spec(&o["spec"], &old["spec"], &path, e);
         let mut new = o.get("spec").cloned().unwrap_or_default();
         let before = old.get("spec").cloned().unwrap_or_default();
         let bound = old.str_at(&["status", "phase"]) == Some("Bound");

@@ -94,6 +94,7 @@ impl rules::Rules for Rules {
         if !is_newer(o) {
             return;
         }
+        e.invalid_each(&Path::new("metadata").child("name"), o.name(), names::subdomain(o.name()));
         series(o, e);
         if o.get("eventTime").is_none_or(Value::is_null) {
             e.required(&Path::new("eventTime"), "");
@@ -150,7 +151,7 @@ impl rules::Rules for Rules {
         }
     }
     fn name_rule(&self) -> names::NameRule {
-        names::NameRule::Any
+        names::NameRule::PathSegment
     }
     fn depth(&self) -> Depth {
         Depth::Nothing

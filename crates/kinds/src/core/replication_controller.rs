@@ -27,6 +27,9 @@ impl rules::Rules for Rules {
             o.meta_mut().insert("labels", labels);
         }
     }
+    fn name_rule(&self) -> crate::names::NameRule {
+        crate::names::NameRule::Declared
+    }
     fn generation(&self) -> Generation {
         Generation::Of(&["spec"])
     }

@@ -10,6 +10,7 @@ mod status;
 mod taints;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use ironkeel_object::{Map, ObjectMeta, Value};
 use ironkeel_schema::Resource;
@@ -72,17 +73,24 @@ impl Devices {
                 date(taint, old.and_then(|b| b.at(&["spec", "taint"])), now);
             }
             Devices::Slice => {
+                let mut earlier: HashMap<&str, &Value> = HashMap::new();
+                for d in old.map(|b| b.items_at(&["spec", "devices"])).unwrap_or_default() {
+                    earlier.entry(d.str_at(&["name"]).unwrap_or_default()).or_insert(d);
+                }
                 for device in list(o, &["spec", "devices"]) {
-                    let name = device.str("name").unwrap_or_default().to_owned();
-                    let before = old.and_then(|b| {
-                        b.items_at(&["spec", "devices"]).iter().find(|d| d.str_at(&["name"]) == Some(name.as_str()))
-                    });
+                    let before = earlier.get(device.str("name").unwrap_or_default());
+                    let mut known: HashMap<(String, String), &Value> = HashMap::new();
+                    let pair = |t: &Value| {
+                        let text = |f: &str| t.str_at(&[f]).unwrap_or_default().to_owned();
+                        (text("key"), text("effect"))
+                    };
+                    for t in before.map(|d| d.items_at(&["taints"])).unwrap_or_default() {
+                        known.entry(pair(t)).or_insert(t);
+                    }
                     let taints = device.get_mut("taints").and_then(Value::as_array_mut);
                     for taint in taints.into_iter().flatten() {
-                        let same =
-                            |t: &&Value| t.get("key") == taint.get("key") && t.get("effect") == taint.get("effect");
-                        let found = before.and_then(|d| d.items_at(&["taints"]).iter().find(same)).cloned();
-                        date(taint, found.as_ref(), now);
+                        let found = known.get(&pair(taint)).copied();
+                        date(taint, found, now);
                     }
                 }
             }

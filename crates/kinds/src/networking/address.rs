@@ -80,6 +80,7 @@ fn ranges(all: &[Value], at: &Path, e: &mut Errors) {
     let six = |c: &Value| c.as_str().is_some_and(|c| c.contains(':'));
     if let [a, b] = all
         && six(a) == six(b)
+        && all.iter().all(|c| names::cidr(c.as_str().unwrap_or_default()).is_empty())
     {
         let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
         e.invalid(at, all.to_vec(), detail);

@@ -116,6 +116,13 @@ pub(crate) fn validate(spec: &Value, pod_name: &str, path: &Path, place: Place, 
     windows::host_process(spec, path, e);
     host_users(&around, path, e);
     containers::file_keys(spec, path, e);
+    if let Some(g) = spec.get("schedulingGroup").filter(|g| !g.is_null()) {
+        let at = at("schedulingGroup").child("podGroupName");
+        match g.str_at(&["podGroupName"]) {
+            None => e.invalid(&at, Value::Null, "must specify one of: `podGroupName`"),
+            Some(name) => e.invalid_each(&at, name, names::subdomain(name)),
+        }
+    }
     for (i, g) in spec.items_at(&["readinessGates"]).iter().enumerate() {
         let kind = g.str_at(&["conditionType"]).unwrap_or_default();
         e.invalid_each(&at("readinessGates").index(i).child("conditionType"), kind, names::qualified(kind));
