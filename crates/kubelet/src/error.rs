@@ -78,6 +78,14 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A pod's memory limit would be below what it uses.
+    #[error("attempting to set pod memory limit ({limit_bytes}) below current usage ({used_bytes})")]
+    PodMemoryInUse {
+        /// The limit.
+        limit_bytes: i64,
+        /// What is used.
+        used_bytes: i64,
+    },
 }
 
 impl From<kube::Error> for Error {

@@ -57,6 +57,8 @@ pub(crate) struct Kubelet {
     pub(crate) host_dns: cri::DnsConfig,
     pub(crate) shutdown: CancellationToken,
     pub(crate) pods: Mutex<HashMap<String, Arc<Handle>>>,
+    /// Held while resources are granted, so that two pods are not given the same.
+    pub(crate) granting: Mutex<()>,
     pub(crate) ips: Mutex<HashMap<String, Vec<String>>>,
     pub(crate) port: AtomicU16,
 }
@@ -100,6 +102,15 @@ impl Kubelet {
     pub(crate) fn wake_all(&self) {
         for handle in self.pods.lock().values() {
             handle.wake.notify_one();
+        }
+    }
+
+    /// Wakes the workers whose pods wait for resources that others have, but for one.
+    pub(crate) fn wake_waiting(&self, but: &str) {
+        for (uid, handle) in self.pods.lock().iter() {
+            if uid != but && handle.granted.lock().is_some() {
+                handle.wake.notify_one();
+            }
         }
     }
 

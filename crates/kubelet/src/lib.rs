@@ -82,6 +82,7 @@ async fn parts(mut config: Config, client: Client, cri: CriClient, shutdown: Can
         host_dns: pods::network::parse_resolv_conf(&resolv_conf),
         port: AtomicU16::new(port),
         pods: Mutex::new(HashMap::new()),
+        granting: Mutex::new(()),
         ips: Mutex::new(HashMap::new()),
         shutdown: stop.clone(),
         config,

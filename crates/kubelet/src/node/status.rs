@@ -15,6 +15,10 @@ use super::machine;
 const MAX_IMAGES: usize = 50;
 /// Names of an image that the status gives.
 const MAX_NAMES: usize = 5;
+/// What this kubelet can do of the features that nodes declare (KEP-5328), by their names, sorted. Those of 1.36 that
+/// it cannot: RestartAllContainersOnContainerExits and UserNamespacesHostNetworkSupport.
+const DECLARED_FEATURES: [&str; 3] =
+    ["ExtendWebSocketsToKubelet", "InPlacePodLevelResourcesVerticalScaling", "InPlacePodVerticalScalingInitContainers"];
 
 /// Computes the status; conditions that did not change keep their transition time.
 pub(crate) fn generate(kubelet: &Kubelet, old: Option<&NodeStatus>, images: &[Image]) -> NodeStatus {
@@ -85,6 +89,7 @@ pub(crate) fn generate(kubelet: &Kubelet, old: Option<&NodeStatus>, images: &[Im
         capacity: Some(kubelet.node.capacity.clone()),
         allocatable: Some(kubelet.node.allocatable.clone()),
         conditions: Some(conditions),
+        declared_features: Some(DECLARED_FEATURES.iter().map(|&feature| feature.to_owned()).collect()),
         daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port }) }),
         images: (!images.is_empty()).then_some(images),
         node_info: Some(machine::system_info(&kubelet.config.version, &health.version)),

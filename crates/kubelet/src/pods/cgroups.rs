@@ -22,6 +22,15 @@ const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "cpuset"];
 /// Where the hierarchies are mounted.
 const MOUNT: &str = "/sys/fs/cgroup";
 
+/// Which of a pod's limits are set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limits {
+    /// Those that are lower than they should be.
+    Raised,
+    /// All.
+    All,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Layout {
     /// A directory a controller.
@@ -70,32 +79,79 @@ impl Cgroups {
         }
     }
 
-    /// Makes the pod's cgroup and sets its limits.
-    pub(crate) fn create_pod(&self, pod: &Pod) -> Result<(), Error> {
-        let Some(spec) = &pod.spec else { return Ok(()) };
+    /// Makes the pod's cgroup and sets its limits; those of one that is there only when they are `settled`, and not
+    /// about to be changed.
+    pub(crate) fn create_pod(&self, pod: &Pod, settled: bool) -> Result<(), Error> {
         let path = self.pod_path(pod);
-        self.create(&path)?;
-        self.set_shares(&path, resources::cpu_shares(resources::pod_request_milli(spec, "cpu")));
-        if let Some(limit) = resources::pod_limit_milli(spec, "cpu").filter(|limit| *limit > 0) {
-            let quota = resources::cpu_quota_us(limit);
-            match &self.layout {
-                Layout::V1(_) => {
-                    self.write_v1("cpu", &path, "cpu.cfs_period_us", &CPU_PERIOD_US.to_string());
-                    self.write_v1("cpu", &path, "cpu.cfs_quota_us", &quota.to_string());
-                }
-                Layout::V2(mount) => write(&below(mount, &path).join("cpu.max"), &format!("{quota} {CPU_PERIOD_US}")),
-                Layout::Absent => {}
-            }
+        let missing = !self.directories(&path).iter().all(|directory| directory.is_dir());
+        if missing {
+            self.create(&path)?;
         }
-        if let Some(limit) = resources::pod_limit_milli(spec, "memory").filter(|limit| *limit > 0) {
-            let bytes = (limit / 1000).to_string();
-            match &self.layout {
-                Layout::V1(_) => self.write_v1("memory", &path, "memory.limit_in_bytes", &bytes),
-                Layout::V2(mount) => write(&below(mount, &path).join("memory.max"), &bytes),
-                Layout::Absent => {}
-            }
+        if (missing || settled)
+            && let Err(error) = self.limit_pod(pod, Limits::All)
+        {
+            tracing::warn!(pod = names::name(pod), %error, "limits not set");
         }
         Ok(())
+    }
+
+    /// Sets the limits of the pod's cgroup, where they are not as they should be.
+    pub(crate) fn limit_pod(&self, pod: &Pod, which: Limits) -> Result<(), Error> {
+        let Some(spec) = &pod.spec else { return Ok(()) };
+        let path = self.pod_path(pod);
+        if which == Limits::All {
+            self.set_shares(&path, resources::cpu_shares(resources::pod_request_milli(spec, "cpu")));
+        }
+        if let Some(limit) = resources::pod_limit_milli(spec, "cpu").filter(|limit| *limit > 0) {
+            let quota = resources::cpu_quota_us(limit);
+            let text = match &self.layout {
+                Layout::V2(_) => format!("{quota} {CPU_PERIOD_US}"),
+                _ => quota.to_string(),
+            };
+            if matches!(self.layout, Layout::V1(_)) {
+                self.write_v1("cpu", &path, "cpu.cfs_period_us", &CPU_PERIOD_US.to_string());
+            }
+            self.set_limit("cpu", &path, ["cpu.cfs_quota_us", "cpu.max"], quota, &text, which)?;
+        }
+        if let Some(limit) = resources::pod_limit_milli(spec, "memory").filter(|limit| *limit > 0) {
+            let bytes = i64::try_from(limit / 1000).unwrap_or(i64::MAX);
+            let files = ["memory.limit_in_bytes", "memory.max"];
+            self.set_limit("memory", &path, files, bytes, &bytes.to_string(), which)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a limit, whose file has a name in v1 and one in v2, when it is another than it was.
+    fn set_limit(
+        &self,
+        controller: &str,
+        path: &str,
+        [v1, v2]: [&str; 2],
+        limit: i64,
+        text: &str,
+        which: Limits,
+    ) -> Result<(), Error> {
+        let (directory, file, usage) = match &self.layout {
+            Layout::V1(_) => (below(&Path::new(MOUNT).join(controller), path), v1, "memory.usage_in_bytes"),
+            Layout::V2(mount) => (below(mount, path), v2, "memory.current"),
+            Layout::Absent => return Ok(()),
+        };
+        let first = |file: &str| -> Option<i64> {
+            std::fs::read_to_string(directory.join(file)).ok()?.split_whitespace().next()?.parse().ok()
+        };
+        // None and negative: no limit.
+        let now = first(file).filter(|now| *now >= 0).unwrap_or(i64::MAX);
+        if now == limit || (which == Limits::Raised && limit < now) {
+            return Ok(());
+        }
+        if controller == "memory" && limit < now {
+            // The kernel would kill for it.
+            let used = first(usage).unwrap_or_default();
+            if used >= limit {
+                return Err(Error::PodMemoryInUse { limit_bytes: limit, used_bytes: used });
+            }
+        }
+        std::fs::write(directory.join(file), text).map_err(|source| Error::Cgroup { path: path.to_owned(), source })
     }
 
     /// Gives the burstable class the weight of what its pods ask for.

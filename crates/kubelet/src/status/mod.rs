@@ -5,16 +5,19 @@ pub(crate) mod conditions;
 mod last_words;
 pub(crate) mod writer;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use ironkeel_semantics::qos_class;
+use ironkeel_semantics::{
+    qos_class,
+    resources::{quantities, spec_limits, spec_requests},
+};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
         Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-        ContainerStatus, HostIP, Pod, PodIP, PodStatus,
+        ContainerStatus, HostIP, Pod, PodIP, PodStatus, ResourceRequirements,
     },
-    apimachinery::pkg::apis::meta::v1::Time,
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::Time},
 };
 
 use crate::{
@@ -92,8 +95,23 @@ pub(crate) fn generate(input: &Input<'_>) -> PodStatus {
         status.pod_ip = input.previous.pod_ip.clone();
         status.pod_ips = input.previous.pod_ips.clone();
     }
+    whole_resources(input, &mut status);
     status.conditions = Some(conditions::generate(input, &status, initialized));
     status
+}
+
+/// What the pod was granted as a whole, and what of it is in force.
+fn whole_resources(input: &Input<'_>, status: &mut PodStatus) {
+    let granted = input.resources.granted(input.pod);
+    let Some(spec) = &granted.spec else { return };
+    let some = |list: BTreeMap<String, Quantity>| (!list.is_empty()).then_some(list);
+    let requests = some(quantities(&spec_requests(spec)));
+    status.allocated_resources = requests.clone();
+    let limits = some(quantities(&spec_limits(spec)));
+    let own =
+        (requests.is_some() || limits.is_some()).then_some(ResourceRequirements { requests, limits, claims: None });
+    let before = input.previous.resources.clone().filter(|_| !input.resources.is_all_applied());
+    status.resources = before.or(own);
 }
 
 fn init_done(input: &Input<'_>, containers: &[(Role, Container)]) -> bool {

@@ -116,14 +116,13 @@ pub(crate) fn difference(old: &PodStatus, new: &PodStatus) -> Option<Value> {
                 | "extendedResourceClaimStatus"
                 | "resize"
                 | "nodeAllocatableResourceClaimStatuses"
-                | "allocatedResources"
-                | "resources"
         );
         if before == after || foreign {
             continue;
         }
         let value = match (key.as_str(), after) {
             (_, None) => Value::Null,
+            ("resources" | "allocatedResources", Some(value)) => with_removals(before.unwrap_or(&Value::Null), value),
             ("podIPs" | "hostIPs", Some(Value::Array(list))) if before.is_some() => {
                 let replace = std::iter::once(json!({"$patch": "replace"}));
                 Value::Array(replace.chain(list.iter().cloned()).collect())
@@ -166,6 +165,14 @@ pub(crate) fn difference(old: &PodStatus, new: &PodStatus) -> Option<Value> {
     (!changes.is_empty()).then_some(Value::Object(changes))
 }
 
+/// The tree, with a null for each member of the old one that it lacks.
+fn with_removals(old: &Value, new: &Value) -> Value {
+    let (Value::Object(old), Value::Object(new)) = (old, new) else { return new.clone() };
+    let gone = old.keys().filter(|key| !new.contains_key(*key)).map(|key| (key.clone(), Value::Null));
+    let kept = new.iter().map(|(key, value)| (key.clone(), with_removals(old.get(key).unwrap_or(&Value::Null), value)));
+    gone.chain(kept).collect::<Map<_, _>>().into()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -187,5 +194,12 @@ mod tests {
         assert_eq!(patch["podIPs"], json!([{"$patch": "replace"}, {"ip": "2"}]));
         assert_eq!(patch["conditions"].as_array().unwrap().len(), 1);
         assert_eq!(difference(&new, &new), None);
+    }
+
+    #[test]
+    fn an_amount_that_is_gone_is_taken_out() {
+        let of = |limits: Value| status(json!({"resources": {"limits": limits, "requests": {"cpu": "1"}}}));
+        let patch = difference(&of(json!({"cpu": "2", "memory": "1Gi"})), &of(json!({"cpu": "3"}))).unwrap();
+        assert_eq!(patch["resources"]["limits"], json!({"cpu": "3", "memory": null}));
     }
 }

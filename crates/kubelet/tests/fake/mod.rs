@@ -274,9 +274,14 @@ impl RuntimeService for Fake {
     }
     async fn update_container_resources(
         &self,
-        _: Request<cri::UpdateContainerResourcesRequest>,
+        request: Request<cri::UpdateContainerResourcesRequest>,
     ) -> Result<Response<cri::UpdateContainerResourcesResponse>, Status> {
-        Err(Status::unimplemented("update_container_resources"))
+        let cri::UpdateContainerResourcesRequest { container_id, linux, .. } = request.into_inner();
+        let mut state = self.state.lock();
+        let found = state.containers.iter_mut().find(|(_, status, _)| status.id == container_id);
+        let (.., config) = found.ok_or_else(|| Status::not_found(container_id))?;
+        config.linux.get_or_insert_default().resources = linux;
+        Ok(Response::new(Default::default()))
     }
     async fn reopen_container_log(
         &self,

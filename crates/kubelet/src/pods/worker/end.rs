@@ -67,6 +67,7 @@ impl Worker {
         let ips = self.kubelet.pod_ips(uid);
         self.publish(wish, &view, &ips, true);
         self.kubelet.pods_changed();
+        self.kubelet.wake_waiting(uid);
         Ok(())
     }
 

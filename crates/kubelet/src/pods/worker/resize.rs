@@ -1,6 +1,6 @@
-//! Resources of a running pod that change (KEP-1287): what its spec asks for is granted when the node has it, and then
-//! given to the containers, in place or by a restart, as their resize policies say. What is not granted stays as it was,
-//! and a condition says why.
+//! Resources of a running pod that change (KEP-1287, and KEP-5419 for the pod's own): what its spec asks for is granted
+//! when the node has it, and then given to the containers, in place or by a restart, as their resize policies say, and
+//! to the pod's cgroup. What is not granted stays as it was, and a condition says why.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 
 use crate::{
     Error, names,
-    pods::{actions::Kill, admit, config},
+    pods::{actions::Kill, admit, cgroups::Limits, config},
     runtime::{PodView, State},
 };
 
@@ -44,12 +44,16 @@ impl Pending {
     }
 }
 
-/// The resources that the node has granted to a pod's containers.
+/// The resources that the node has granted to a pod and its containers.
 #[derive(Debug, Default)]
 pub(crate) struct Allocation {
     granted: HashMap<String, ResourceRequirements>,
+    /// The pod's own; `None` until it was looked at.
+    pod: Option<Option<ResourceRequirements>>,
     /// Containers that have not been given yet what was granted.
     to_apply: HashSet<String>,
+    /// The pod's cgroup has not been given yet what was granted.
+    pod_to_apply: bool,
     /// Why the spec's are not the granted ones, or not in force.
     pub(crate) pending: Option<(Pending, String)>,
 }
@@ -64,6 +68,47 @@ impl Allocation {
     pub(crate) fn is_applied(&self, container: &str) -> bool {
         !self.to_apply.contains(container)
     }
+
+    /// Whether all that was granted is in force.
+    pub(crate) fn is_all_applied(&self) -> bool {
+        self.to_apply.is_empty() && !self.pod_to_apply
+    }
+
+    /// The pod with what was granted in the place of what it asks for.
+    pub(crate) fn granted(&self, pod: &Pod) -> Pod {
+        let mut granted = pod.clone();
+        let spec = granted.spec.get_or_insert_default();
+        if let Some(own) = &self.pod {
+            spec.resources = own.clone();
+        }
+        for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+            if let Some(resources) = self.granted.get(&container.name) {
+                container.resources = Some(resources.clone());
+            }
+        }
+        granted
+    }
+}
+
+/// What a pod asks for as a whole, with the amounts that its status says are in force.
+fn known_amounts(
+    pod: &Pod,
+    asked: &ResourceRequirements,
+    status: Option<&ResourceRequirements>,
+) -> ResourceRequirements {
+    let mut resources = asked.clone();
+    // The status counts the overhead in.
+    let overhead = pod.spec.as_ref().is_some_and(|spec| spec.overhead.is_some());
+    let Some(status) = status.filter(|_| !overhead) else { return resources };
+    let lists = [(&mut resources.requests, &status.requests), (&mut resources.limits, &status.limits)];
+    for (mine, theirs) in lists {
+        for (name, amount) in mine.iter_mut().flatten() {
+            if let Some(known) = theirs.as_ref().and_then(|list| list.get(name)) {
+                *amount = known.clone();
+            }
+        }
+    }
+    resources
 }
 
 fn same(a: &ResourceRequirements, b: &ResourceRequirements) -> bool {
@@ -87,12 +132,21 @@ impl Worker {
     /// Grants what the spec asks for, when the node has it; the pod with what is granted.
     pub(super) fn grant(&mut self, pod: &Arc<Pod>) -> Arc<Pod> {
         let Some(spec) = &pod.spec else { return pod.clone() };
+        let (kubelet, uid) = (self.kubelet.clone(), names::uid(pod));
+        let _granting = kubelet.granting.lock();
         let known = [&self.previous.container_statuses, &self.previous.init_container_statuses];
         let in_force = |name: &str| {
             let status = known.into_iter().flatten().flatten().find(|status| status.name == name)?;
             status.resources.clone()
         };
-        let mut resized = false;
+        let whole = self.previous.resources.as_ref();
+        let first = || spec.resources.as_ref().map(|asked| known_amounts(pod, asked, whole));
+        let own = self.resources.pod.get_or_insert_with(first);
+        let whole_resized = match (own, &spec.resources) {
+            (Some(granted), Some(asked)) => !same(granted, asked),
+            (granted, asked) => granted.is_some() != asked.is_some(),
+        };
+        let mut resized = whole_resized;
         for container in all(spec) {
             let asked = container.resources.clone().unwrap_or_default();
             // After a restart of the kubelet, the status knows what is in force.
@@ -101,14 +155,16 @@ impl Worker {
             resized |= !same(granted, &asked);
         }
         if !resized {
-            if self.resources.to_apply.is_empty() {
+            if self.resources.is_all_applied() {
                 self.resources.pending = None;
             }
-            *self.handle.granted.lock() = None;
+            if self.handle.granted.lock().take().is_some() {
+                kubelet.wake_waiting(uid);
+            }
             return pod.clone();
         }
         let mut others = self.kubelet.active_pods();
-        others.retain(|other| names::uid(other) != names::uid(pod));
+        others.retain(|other| names::uid(other) != uid);
         let allocatable = self.kubelet.node.allocatable();
         let refusal = |pending: Pending| move |refusal: admit::Refusal| (pending, refusal.message);
         let fits = admit::fits(spec, &[], &allocatable)
@@ -117,6 +173,8 @@ impl Worker {
         match fits {
             Ok(()) => {
                 self.resources.pending = None;
+                self.resources.pod = Some(spec.resources.clone());
+                self.resources.pod_to_apply |= whole_resized;
                 for container in all(spec) {
                     let asked = container.resources.clone().unwrap_or_default();
                     let before = self.resources.granted.insert(container.name.clone(), asked.clone());
@@ -125,18 +183,17 @@ impl Worker {
                     }
                 }
                 *self.handle.granted.lock() = None;
+                kubelet.wake_waiting(uid);
                 pod.clone()
             }
             Err(pending) => {
                 self.resources.pending = Some(pending);
                 self.wake_in(RETRY);
-                let mut granted = (**pod).clone();
-                let spec = granted.spec.get_or_insert_default();
-                for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
-                    container.resources = self.resources.granted.get(&container.name).cloned();
+                let granted = Arc::new(self.resources.granted(pod));
+                // It was counted with what it asks for, as long as nobody had looked at it.
+                if self.handle.granted.lock().replace(granted.clone()).is_none() {
+                    kubelet.wake_waiting(uid);
                 }
-                let granted = Arc::new(granted);
-                *self.handle.granted.lock() = Some(granted.clone());
                 granted
             }
         }
@@ -145,8 +202,12 @@ impl Worker {
     /// Gives the containers what was granted since they were started. Those that must be restarted for it come back.
     pub(super) async fn apply_resources(&mut self, pod: &Pod, view: &PodView) -> Result<Vec<Kill>, Error> {
         let mut restarts = Vec::new();
-        let Some(spec) = pod.spec.as_ref().filter(|_| !self.resources.to_apply.is_empty()) else { return Ok(restarts) };
+        let Some(spec) = pod.spec.as_ref().filter(|_| !self.resources.is_all_applied()) else { return Ok(restarts) };
         let mut failure = None;
+        // More room first, for the containers to grow into; less of it when they have shrunk.
+        if let Err(error) = self.kubelet.cgroups.limit_pod(pod, Limits::Raised) {
+            failure = Some((Pending::Failed, error.to_string()));
+        }
         for container in all(spec) {
             if self.resources.is_applied(&container.name) {
                 continue;
@@ -175,8 +236,10 @@ impl Worker {
                 Err(error) => failure = Some((Pending::Failed, error.to_string())),
             }
         }
-        // A pod's quota cannot shrink below its containers'.
-        self.kubelet.cgroups.create_pod(pod)?;
+        match self.kubelet.cgroups.limit_pod(pod, Limits::All) {
+            Ok(()) => self.resources.pod_to_apply = false,
+            Err(error) => failure = failure.or(Some((Pending::Failed, error.to_string()))),
+        }
         if failure.is_some() {
             self.wake_in(RETRY);
         }

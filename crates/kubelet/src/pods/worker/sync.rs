@@ -65,7 +65,7 @@ impl Worker {
             self.wake_in(Duration::from_secs(2));
             return Ok(());
         }
-        kubelet.cgroups.create_pod(pod)?;
+        kubelet.cgroups.create_pod(pod, self.resources.is_all_applied())?;
         let directory = kubelet.paths.pod(uid);
         std::fs::create_dir_all(&directory).map_err(|source| Error::File {
             action: "creating",
