@@ -170,12 +170,15 @@ pub(super) async fn run(options: ProxyOptions, shutdown: CancellationToken) -> R
 /// `/healthz` and `/livez`, in upstream's JSON: the proxy is well as long as it runs, since a failure to write its rules
 /// ends it.
 fn health(request: &Request<Incoming>) -> Response<Full<Bytes>> {
-    if !matches!(request.uri().path(), "/healthz" | "/livez") {
-        return serving::text(StatusCode::NOT_FOUND, "404 page not found\n");
-    }
-    let now = jiff::Timestamp::now().to_string();
-    let body = serde_json::json!({ "lastUpdated": now, "currentTime": now, "nodeEligible": true, "healthy": true });
-    let mut response = serving::text(StatusCode::OK, body.to_string());
+    // Whether the node is one for traffic is said to load balancers alone.
+    let eligible = match request.uri().path() {
+        "/healthz" => "\"nodeEligible\":true,",
+        "/livez" => "",
+        _ => return serving::text(StatusCode::NOT_FOUND, "404 page not found\n"),
+    };
+    let now = jiff::Timestamp::now();
+    let body = format!("{{\"lastUpdated\":\"{now}\",\"currentTime\":\"{now}\",{eligible}\"healthy\":true}}");
+    let mut response = serving::text(StatusCode::OK, body);
     response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
     response
 }

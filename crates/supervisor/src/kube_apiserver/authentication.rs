@@ -68,7 +68,8 @@ fn by_flags(given: &Given) -> Result<Vec<OidcConfig>, FlagError> {
     }
     let algorithms = given.all("oidc-signing-algs");
     if let Some(unknown) = algorithms.iter().find(|a| !OidcConfig::knows_algorithm(a)) {
-        return Err(invalid("oidc-signing-algs", unknown, format!("unsupported signing alg: {unknown:?}")));
+        let why = if unknown == "ES512" { " (P-521 is not spoken here)" } else { "" };
+        return Err(invalid("oidc-signing-algs", unknown, format!("unsupported signing alg: {unknown:?}{why}")));
     }
     if !algorithms.is_empty() {
         oidc.algorithms = algorithms.to_vec();

@@ -4,6 +4,7 @@
 mod authentication;
 mod authorization;
 mod dynamic;
+mod egress;
 mod gates;
 mod observing;
 mod options;

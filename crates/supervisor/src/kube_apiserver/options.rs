@@ -62,6 +62,7 @@ pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
     let mut notes = given.notes.clone();
     let mut reload = Reload::default();
     feature_gates(given, &mut notes)?;
+    super::egress::selections(given)?;
     let listen =
         SocketAddr::new(given.parsed("bind-address", IpAddr::from([0, 0, 0, 0]))?, given.parsed("secure-port", 6443)?);
     let advertise = match given.text("advertise-address") {

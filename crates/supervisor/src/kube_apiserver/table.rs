@@ -5,6 +5,7 @@ use crate::flags::Takes::{Bool, Commas, List, Value};
 use crate::flags::{Flag, flag};
 
 const GO: &str = "it tunes Go's runtime or its logging";
+const TOLERATION: &str = "pods that say nothing tolerate for 300 seconds";
 const CACHE: &str = "every resource has a watch cache of its own making";
 
 pub(super) const TABLE: &[Flag] = &[
@@ -85,7 +86,8 @@ pub(super) const TABLE: &[Flag] = &[
         Honoured,
         "TracingConfiguration: where spans go, over OTLP, and of how many requests",
     ),
-    flag("egress-selector-config-file", Value, Refused("connections go out directly"), ""),
+    flag("egress-selector-config-file", Value, Honoured, "EgressSelectorConfiguration; Direct alone is supported"),
+    flag("version", Bool, RefusedUnless("false", "`ironkeel --version` tells it"), ""),
     // Who.
     flag("client-ca-file", Value, Honoured, "Authorities of client certificates"),
     flag("anonymous-auth", Bool, Honoured, "Let requests without credentials in as system:anonymous [true]"),
@@ -141,6 +143,8 @@ pub(super) const TABLE: &[Flag] = &[
     flag("disable-admission-plugins", Commas, Honoured, "Plugins that are on otherwise"),
     flag("admission-control", Commas, Refused("use --enable-admission-plugins and --disable-admission-plugins"), ""),
     flag("admission-control-config-file", Value, Honoured, "AdmissionConfiguration: settings of plugins"),
+    flag("default-not-ready-toleration-seconds", Value, RefusedUnless("300", TOLERATION), ""),
+    flag("default-unreachable-toleration-seconds", Value, RefusedUnless("300", TOLERATION), ""),
     flag("allow-privileged", Bool, RefusedUnless("true", "PodSecurity decides about privileged pods"), ""),
     // The cluster.
     flag("service-cluster-ip-range", Commas, Honoured, "Range of ClusterIPs, or one of each family [10.0.0.0/24]"),
