@@ -14,6 +14,7 @@ use crate::entry::{Entry, Extract, complete};
 use crate::error::{ApiError, Reason};
 use crate::managed_fields;
 use crate::media;
+use crate::owners;
 use crate::registry::Registry;
 use crate::request::{WriteRequest, Written};
 use crate::services::Allocation;
@@ -118,6 +119,7 @@ impl Registry {
         let shown = if asked.is_empty() { &base } else { &asked };
         let attributes = Attributes { shown_name: shown, ..attributes };
         let fields = object.meta().and_then(|m| m.get("managedFields")).cloned();
+        owners::keep_once(&mut object, request);
         request.admission.mutate(&attributes, &mut object, None).await?;
         // Admission writes no more than the client could.
         request.place(&mut object)?;

@@ -3,6 +3,8 @@
 //! HTTP appears only as [`Reason::code`]; who answers a request turns the error into a
 //! `meta/v1.Status` with [`ApiError::to_status`].
 
+use std::collections::HashSet;
+
 use ironkeel_kinds::FieldError;
 use ironkeel_object::{Map, SelectorError, Value};
 use ironkeel_store::StoreError;
@@ -201,7 +203,9 @@ impl ApiError {
 
     /// `Pod "x" is invalid: spec.…`, with one cause a field error.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
-        let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        // What is told twice stands in the message once, and among the causes as often as it was found.
+        let mut seen = HashSet::new();
+        let texts: Vec<String> = errors.iter().map(ToString::to_string).filter(|t| seen.insert(t.clone())).collect();
         let what = qualified(group, kind);
         let message = match texts.as_slice() {
             [] => format!("{what} \"{name}\" is invalid"),

@@ -23,6 +23,7 @@ mod feed;
 mod list;
 mod managed_fields;
 mod media;
+mod owners;
 mod patch;
 mod registry;
 mod request;

@@ -11,6 +11,7 @@ use crate::clock::rfc3339;
 use crate::entry::{Entry, complete};
 use crate::error::{ApiError, OPTIMISTIC_LOCK, Reason};
 use crate::managed_fields;
+use crate::owners;
 use crate::registry::Registry;
 use crate::request::{WriteRequest, Written};
 use crate::services::Allocation;
@@ -99,6 +100,7 @@ impl Registry {
         request.place(&mut new)?;
         new.set_gvk(&row.api_version, row.kind_name());
         check_preconditions(request, &new, &old)?;
+        owners::keep_once(&mut new, request);
         carry_over(&mut new, &old, request.sub().is_some() && !change.tracks_fields());
         hooks.default(&mut new);
         complete(&row.kind, &mut new);
@@ -254,7 +256,14 @@ fn check_preconditions(request: &WriteRequest, new: &Value, old: &Value) -> Resu
 fn carry_over(new: &mut Value, old: &Value, subresource: bool) {
     let untracked = new.meta().is_none_or(|m| !m.contains_key("managedFields"));
     new.meta_mut().remove("selfLink");
-    let mut keys = vec!["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"];
+    let mut keys = vec!["uid", "creationTimestamp", "generation"];
+    // Nobody ends an object by writing that it ends: validation refuses that.
+    for key in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        let absent = |v: &Value| v.meta().and_then(|m| m.get(key)).is_none_or(Value::is_null);
+        if !absent(old) || absent(new) {
+            keys.push(key);
+        }
+    }
     if untracked || subresource {
         keys.push("managedFields");
     }
