@@ -220,7 +220,8 @@ fn claim_names(list: &[Value], known: &[&str], path: &Path, e: &mut Errors) {
         seen_names.insert(name);
         if known.binary_search(&name).is_err() {
             let detail = detail.get_or_insert_with(|| {
-                let list = if known.is_empty() { " which is empty".to_owned() } else { format!(": {}", known.join(", ")) };
+                let list =
+                    if known.is_empty() { " which is empty".to_owned() } else { format!(": {}", known.join(", ")) };
                 format!("must be one of the names in pod.spec.resourceClaims{list}")
             });
             e.not_found_because(&at, name, detail);
