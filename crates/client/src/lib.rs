@@ -4,36 +4,25 @@
 //! in-process transport). Not here: caches (the informer crate) and who the caller is allowed to be (the API server).
 //! The kubeconfig is read as client-go reads it: current context, certificates, keys and tokens inline or by path.
 
-use std::path::{Path, PathBuf};
+mod connect;
+mod credentials;
+mod error;
+mod exec;
+mod kubeconfig;
+mod tls;
+
+use std::path::Path;
 
 use http::{HeaderValue, Request, Response, header};
 use tower::{BoxError, Service, ServiceExt as _};
 
+pub use error::{Error, ExecError, KubeconfigError};
 pub use kube;
 pub use kube::Client;
-use kube::client::Body;
-use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
+pub use kubeconfig::Kubeconfig;
 
-/// Why no client could be made.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The kubeconfig could not be read or parsed.
-    #[error("kubeconfig {path}: {source}")]
-    Kubeconfig {
-        /// The file.
-        path: PathBuf,
-        /// What kube said about it.
-        source: kube::config::KubeconfigError,
-    },
-    /// The kubeconfig was read, but no TLS connection can be configured from it.
-    #[error("client from kubeconfig {path}: {source}")]
-    Tls {
-        /// The file.
-        path: PathBuf,
-        /// What kube said about it.
-        source: kube::Error,
-    },
-}
+use credentials::Credential;
+use kube::client::Body;
 
 /// Makes ring the process-wide rustls provider. Safe to call any number of times; the first call wins.
 pub fn install_crypto_provider() {
@@ -57,8 +46,8 @@ pub async fn from_kubeconfig(path: impl AsRef<Path>) -> Result<Client, Error> {
 /// # Errors
 /// As [`from_kubeconfig`]; the context is not there.
 pub async fn from_kubeconfig_context(path: impl AsRef<Path>, context: Option<&str>) -> Result<Client, Error> {
-    let path = path.as_ref();
-    client_of(path, config_of(path, context).await?)
+    let access = Kubeconfig::read_from(path.as_ref())?.access(context)?;
+    connect(path.as_ref(), access).await
 }
 
 /// As [`from_kubeconfig`], without the user's credentials: the server alone is taken from the file.
@@ -66,25 +55,16 @@ pub async fn from_kubeconfig_context(path: impl AsRef<Path>, context: Option<&st
 /// # Errors
 /// As [`from_kubeconfig`].
 pub async fn anonymous_from_kubeconfig(path: impl AsRef<Path>) -> Result<Client, Error> {
-    let path = path.as_ref();
-    let mut config = config_of(path, None).await?;
-    config.auth_info = AuthInfo::default();
-    client_of(path, config)
+    let mut access = Kubeconfig::read_from(path.as_ref())?.access(None)?;
+    access.identity = None;
+    access.credential = Credential::None;
+    access.impersonate.clear();
+    connect(path.as_ref(), access).await
 }
 
-async fn config_of(path: &Path, context: Option<&str>) -> Result<kube::Config, Error> {
+async fn connect(path: &Path, access: kubeconfig::Access) -> Result<Client, Error> {
     install_crypto_provider();
-    let at = |source| Error::Kubeconfig { path: path.to_owned(), source };
-    let file = Kubeconfig::read_from(path).map_err(at)?;
-    let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
-    let mut config = kube::Config::from_custom_kubeconfig(file, &options).await.map_err(at)?;
-    config.read_timeout = None;
-    config.write_timeout = None;
-    Ok(config)
-}
-
-fn client_of(path: &Path, config: kube::Config) -> Result<Client, Error> {
-    Client::try_from(config).map_err(|source| Error::Tls { path: path.to_owned(), source })
+    connect::client(access, |source| Error::Kubeconfig { path: path.to_owned(), source }).await
 }
 
 /// A client over any tower service: the in-process transport.

@@ -7,9 +7,9 @@ use std::time::SystemTime;
 
 use ipnet::Ipv4Net;
 use ironkeel_auth::pki::{self, CertificateKey};
-use kube::config::{Kubeconfig, NamedExtension};
+use ironkeel_client::Kubeconfig;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::up::CLUSTER_DOMAIN;
 use crate::{Error, Instance};
@@ -63,8 +63,7 @@ pub fn node_kubeconfig(instance: &Instance, name: &str, node_ip: IpAddr) -> Resu
     let path = instance.admin_kubeconfig();
     let wrong = |reason: String| Error::Record { path: path.clone(), reason };
     let admin = Kubeconfig::read_from(&path).map_err(|e| wrong(e.to_string()))?;
-    let server = admin.clusters.iter().find_map(|c| c.cluster.as_ref()?.server.clone());
-    let server = server.ok_or_else(|| wrong("it names no server".to_owned()))?;
+    let server = admin.server().ok_or_else(|| wrong("it names no server".to_owned()))?.to_owned();
     let host = server.trim_start_matches("https://").rsplit_once(':').map_or("", |(host, _)| host);
     if host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
         return Err(Error::OnlyLocal { server });
@@ -118,8 +117,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 pub(crate) fn facts(path: &Path) -> Result<Option<NodeFacts>, Error> {
     let wrong = |reason: String| Error::NodeKubeconfig { path: path.to_owned(), reason };
     let file = Kubeconfig::read_from(path).map_err(|e| wrong(e.to_string()))?;
-    let extensions = file.clusters.into_iter().filter_map(|c| c.cluster?.extensions).flatten();
-    let found: Option<Value> = extensions.filter(|e: &NamedExtension| e.name == EXTENSION).map(|e| e.extension).next();
+    let found = file.extension(EXTENSION).cloned();
     found.map(|value| serde_json::from_value(value).map_err(|e| wrong(e.to_string()))).transpose()
 }
 
