@@ -6,6 +6,7 @@
 //! client crate).
 
 mod cache;
+mod compiled;
 mod events;
 mod expectations;
 mod factory;
@@ -18,6 +19,8 @@ mod reflector;
 mod wire;
 
 pub use cache::{Delta, Informer, WatchConfig};
+#[doc(hidden)]
+pub use compiled::compile_shared_types;
 pub use events::{EventKind, EventRecorder, reference_to};
 pub use expectations::{Expectations, slow_start_batch};
 pub use factory::InformerFactory;
