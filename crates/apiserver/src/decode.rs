@@ -128,7 +128,11 @@ pub(crate) fn bytes(
     };
     // Version and kind are read first, on their own.
     let read_first = |e: &DecodeError| match e {
-        DecodeError::Type { found, target, expected } if format == Format::Json => {
+        DecodeError::Type { found, target, expected } if format != Format::Protobuf => {
+            let found = found.split(' ').next().unwrap_or_default();
+            if target == "value" && expected.ends_with(&format!(".{kind}")) {
+                return Some(format!("{UNREAD}json: cannot unmarshal {found} into Go value of type {TYPE_META}"));
+            }
             let member = target.strip_prefix(&format!("struct field {kind}."))?;
             matches!(member, "kind" | "apiVersion").then(|| {
                 format!("{UNREAD}json: cannot unmarshal {found} into Go struct field .{member} of type {expected}")
@@ -136,6 +140,10 @@ pub(crate) fn bytes(
         }
         _ => None,
     };
+    // As if nothing stood between the braces.
+    if format != Format::Protobuf && body.trim_ascii() == b"null" {
+        return Ok((Value::object(), Vec::new()));
+    }
     let malformed = |e: DecodeError| match e {
         e if read_first(&e).is_some() => unrecognized(kind, &read_first(&e).unwrap_or_default(), body),
         DecodeError::Type { .. }
@@ -145,7 +153,7 @@ pub(crate) fn bytes(
         | DecodeError::Base64 { .. } => refuse(e),
         e => unrecognized(kind, &of_format(&e), body),
     };
-    let (mut value, problems) = match format {
+    let (value, problems) = match format {
         Format::Json => ironkeel_codec::decode_json(body, Some(type_id)).map_err(malformed)?,
         Format::Yaml => ironkeel_codec::decode_yaml(body, Some(type_id)).map_err(malformed)?,
         Format::Protobuf => {
@@ -156,10 +164,6 @@ pub(crate) fn bytes(
             (ironkeel_codec::decode_protobuf(body, &resolve).map_err(malformed)?, Vec::new())
         }
     };
-    if value.is_null() {
-        // As if nothing stood between the braces.
-        value = Value::object();
-    }
     if !matches!(value, Value::Object(_)) {
         let found = value.type_name();
         let why = format!("{UNREAD}json: cannot unmarshal {found} into Go value of type {TYPE_META}");

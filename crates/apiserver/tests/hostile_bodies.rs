@@ -222,7 +222,7 @@ async fn patches_do_not_amplify() {
         .map(|i| json!({"op": "copy", "from": "/metadata", "path": format!("/metadata/annotations{i}")}))
         .collect();
     let answer = send(&http, Method::PATCH, &one, JSON_PATCH, Value::Array(doubling).to_string()).await;
-    status(&answer, 422, "accumulated size increase of copy");
+    status(&answer, 422, "the server rejected our request due to an error in our request");
     let back =
         [json!({"op": "move", "from": "/data", "path": "/x"}), json!({"op": "move", "from": "/x", "path": "/data"})];
     let moves: Vec<Value> = back.iter().cycle().take(10_000).cloned().collect();

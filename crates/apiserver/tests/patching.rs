@@ -239,7 +239,7 @@ async fn patches_are_refused_as_upstream_refuses_them() {
     // A value that is not there is null, what is replaced need not be there, and `null` is no operation.
     let absent = json!([{"op": "add", "path": "/data/x"}, {"op": "replace", "path": "/data/y", "value": "z"},
         {"op": "copy", "from": "/data/none", "path": "/data/c"}, {"op": "test", "path": "/data/none"}]);
-    let patched = http.patch(&path, JSON_PATCH, &absent).await.expect(200);
+    let patched = http.patch(&format!("{path}?dryRun=All"), JSON_PATCH, &absent).await.expect(200);
     assert_eq!(patched["data"], json!({"a": "b", "c": "", "x": "", "y": "z"}));
     http.patch(&path, JSON_PATCH, &Value::Null).await.expect(200);
     http.patch(&path, JSON_PATCH, &json!([{"op": "add", "path": "", "value": {}}])).await.refused(

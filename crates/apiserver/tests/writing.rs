@@ -134,13 +134,15 @@ async fn bad_input_is_answered_as_upstream_does_and_stores_nothing() {
     assert_eq!((nowhere.status.as_u16(), &nowhere.bytes[..]), (404, &b"404 page not found\n"[..]));
     assert_eq!(nowhere.headers["x-content-type-options"], "nosniff");
     // A PUT bears the name that its path does.
+    let put = format!("{MAPS}/kept");
     for (name, why) in [
         (None, "the name of the object (kept based on URL) was undeterminable: name must be provided"),
         (Some("other"), "the name of the object (other) does not match the name on the URL (kept)"),
     ] {
         let body = json!({"metadata": {"name": name}}).to_string();
-        http.send(Method::PUT, &format!("{MAPS}/kept"), JSON, body).await.refused(400, "BadRequest", why);
+        http.send(Method::PUT, &put, JSON, body).await.refused(400, "BadRequest", why);
     }
+    http.delete(&put).await.expect(200);
     http.get("/api/v1/nonsense").await.refused(404, "NotFound", "the server could not find the requested resource");
     http.get(&format!("{MAPS}/x/status")).await.refused(404, "NotFound", "could not find the requested resource");
     http.post(&format!("{MAPS}?dryRun=Some"), &map("bad")).await.refused(422, "Invalid", "dryRun");

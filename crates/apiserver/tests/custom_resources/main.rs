@@ -336,7 +336,7 @@ async fn discovery_and_documents_show_what_is_served() {
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(10), gone).await.expect("the end of the definition");
-    http.get("/apis/shop.example.com").await.refused(404, "NotFound", "");
+    assert_eq!(&http.get("/apis/shop.example.com").await.bytes[..], b"404 page not found\n");
     assert!(http.get("/openapi/v2").await.expect(200)["definitions"].get("com.example.shop.v1.Widget").is_none());
 }
 
@@ -362,7 +362,7 @@ async fn a_webhook_without_certificates_keeps_its_definition_from_being_establis
     let stuck = next("InvalidCABundle").await;
     assert_eq!(condition(&stuck, "Established")["status"], "False");
     assert_eq!(condition(&stuck, "Established")["message"], "The conversion webhook CABundle is invalid");
-    http.get(WIDGETS).await.refused(404, "NotFound", "the server could not find the requested resource");
+    assert_eq!(&http.get(WIDGETS).await.bytes[..], b"404 page not found\n");
     let mended = json!({ "spec": { "conversion": { "webhook": { "clientConfig": { "caBundle": null } } } } });
     let one = format!("{DEFINITIONS}/widgets.shop.example.com");
     http.patch(&one, "application/merge-patch+json", &mended).await.expect(200);
