@@ -5,9 +5,14 @@ mod support;
 
 use std::sync::Arc;
 
-use ironkeel_embedded::Options;
+use bytes::Bytes;
+use ironkeel_embedded::{Embedded, Options};
+use ironkeel_store::{
+    Condition, KeyValue, LeaseId, Range, RangeAnswer, Store, StoreError, StoreStatus, WatchRange, WatchStream,
+    WriteAnswer,
+};
 use serde_json::{Value, json};
-use support::{Cluster, Http, cluster, start_with};
+use support::{Cluster, Http, cluster, start_over, start_tuned, start_with};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const MERGE: &str = "application/merge-patch+json";
@@ -106,6 +111,115 @@ async fn quotas_hold_under_concurrent_creates() {
         "Forbidden",
         "exceeded quota: q, requested: configmaps=1, used: configmaps=3, limited: configmaps=3",
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_looks_at_each_change_once() {
+    const OBJECTS: u64 = 5_000;
+    let c = cluster().await;
+    let http = c.admin();
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let hard = OBJECTS.to_string();
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"configmaps": hard}}});
+    http.post("/api/v1/namespaces/default/resourcequotas", &quota).await.expect(201);
+    let home = c.api.registry().row("", "v1", "configmaps").unwrap().stored.clone().unwrap();
+    let before = home.cache.looked_at();
+    let writers = (0..8).map(|w| {
+        let http = http.clone();
+        tokio::spawn(async move {
+            for i in 0..OBJECTS / 8 {
+                http.post(maps, &json!({"metadata": {"name": format!("m{w}-{i}")}})).await.expect(201);
+            }
+        })
+    });
+    futures::future::join_all(writers).await.into_iter().for_each(|w| w.unwrap());
+    // A scan of the namespace a write would look at twelve million.
+    let looks = home.cache.looked_at() - before;
+    assert!(looks <= 3 * OBJECTS, "{looks} looks at {OBJECTS} objects");
+    let more = json!({"metadata": {"name": "x"}});
+    http.post(maps, &more).await.refused(
+        403,
+        "Forbidden",
+        "exceeded quota: q, requested: configmaps=1, used: configmaps=5k",
+    );
+    http.delete(&format!("{maps}/m0-0")).await.expect(200);
+    http.post(maps, &more).await.expect(201);
+    http.post(maps, &json!({"metadata": {"name": "y"}})).await.refused(403, "Forbidden", "exceeded quota: q");
+}
+
+/// A store that several servers write.
+#[derive(Debug)]
+struct Several(Arc<Embedded>);
+
+#[async_trait::async_trait]
+impl Store for Several {
+    async fn get(&self, key: &[u8], revision: u64) -> Result<(Option<KeyValue>, u64), StoreError> {
+        self.0.get(key, revision).await
+    }
+    async fn range(&self, range: Range) -> Result<RangeAnswer, StoreError> {
+        self.0.range(range).await
+    }
+    async fn put(&self, key: Bytes, value: Bytes, c: Condition, lease: LeaseId) -> Result<WriteAnswer, StoreError> {
+        self.0.put(key, value, c, lease).await
+    }
+    async fn delete(&self, key: Bytes, condition: Condition) -> Result<WriteAnswer, StoreError> {
+        self.0.delete(key, condition).await
+    }
+    async fn watch(&self, range: WatchRange) -> Result<(u64, WatchStream), StoreError> {
+        self.0.watch(range).await
+    }
+    async fn compact(&self, revision: u64) -> Result<(), StoreError> {
+        self.0.compact(revision).await
+    }
+    async fn lease_grant(&self, ttl_seconds: i64) -> Result<LeaseId, StoreError> {
+        self.0.lease_grant(ttl_seconds).await
+    }
+    async fn lease_keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.0.lease_keep_alive(lease).await
+    }
+    async fn lease_revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.0.lease_revoke(lease).await
+    }
+    async fn status(&self) -> Result<StoreStatus, StoreError> {
+        self.0.status().await
+    }
+    fn shared(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quotas_hold_over_servers_side_by_side() {
+    const LIMIT: usize = 20;
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let store = Embedded::open(dir.path().join("store"), Options::default()).unwrap();
+    let one = start_over(dir.clone(), Arc::new(Several(store.clone())), |_| {}).await;
+    let two = start_over(dir, Arc::new(Several(store)), |_| {}).await;
+    let (a, b) = (one.admin(), two.admin());
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let limit = LIMIT.to_string();
+    for name in ["q", "r"] {
+        let quota = json!({"metadata": {"name": name}, "spec": {"hard": {"configmaps": limit}}});
+        a.post(quotas, &quota).await.expect(201);
+    }
+    let post = |http: &Http, name: String| {
+        let http = http.clone();
+        tokio::spawn(async move { http.post(maps, &json!({"metadata": {"name": name}})).await.status.as_u16() })
+    };
+    let tasks: Vec<_> = (0..2 * LIMIT).flat_map(|i| [post(&a, format!("a{i}")), post(&b, format!("b{i}"))]).collect();
+    let codes = futures::future::join_all(tasks).await;
+    let made = codes.into_iter().filter(|c| *c.as_ref().unwrap() == 201).count();
+    let there = a.get(maps).await.expect(200)["items"].as_array().unwrap().len();
+    assert_eq!((made, there), (LIMIT, LIMIT));
+    for name in ["q", "r"] {
+        let used = b.get(&format!("{quotas}/{name}")).await.expect(200)["status"]["used"]["configmaps"].clone();
+        assert_eq!(used, "20", "{name}");
+    }
+    for http in [a, b] {
+        let refused = http.post(maps, &json!({"metadata": {"name": "x"}})).await;
+        refused.refused(403, "Forbidden", "requested: configmaps=1, used: configmaps=20, limited: configmaps=20");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -450,4 +564,116 @@ async fn quotas_hold_when_a_pod_grows_in_place() {
         "exceeded quota: q, requested: requests.cpu=60m, used: requests.cpu=100m, limited: requests.cpu=150m",
     );
     http.patch(&format!("{PODS}/p/resize"), strategic, &resize("140m")).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_is_made_by_what_is_created_in_it() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let c = start_tuned(dir, Options::default(), |c| {
+        c.admission.plugins = c.admission.plugins.with_flags(&["NamespaceAutoProvision"], &[] as &[&str]).unwrap();
+    })
+    .await;
+    let http = c.admin();
+    let map = json!({"metadata": {"name": "m"}});
+    http.post("/api/v1/namespaces/made/configmaps?dryRun=All", &map).await.refused(
+        404,
+        "NotFound",
+        "namespaces \"made\" not found",
+    );
+    http.post("/api/v1/namespaces/made/configmaps", &map).await.expect(201);
+    http.get("/api/v1/namespaces/made").await.expect(200);
+    http.post("/api/v1/namespaces/made/configmaps", &json!({"metadata": {"name": "n"}})).await.expect(201);
+    // Only a create makes one.
+    http.delete("/api/v1/namespaces/other/configmaps/m").await.refused(404, "NotFound", "configmaps \"m\" not found");
+    http.get("/api/v1/namespaces/other").await.expect(404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn owners_are_named_by_who_may_delete_and_finalize() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let c = start_tuned(dir, Options::default(), |c| {
+        let on = ["OwnerReferencesPermissionEnforcement"];
+        c.admission.plugins = c.admission.plugins.with_flags(&on, &[] as &[&str]).unwrap();
+    })
+    .await;
+    let http = c.admin();
+    let rules =
+        |verbs: &[&str], resources: &[&str]| json!([{"apiGroups": [""], "resources": resources, "verbs": verbs}]);
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    http.post(
+        &format!("{rbac}/roles"),
+        &json!({"metadata": {"name": "r"}, "rules": rules(&["create", "update", "get"], &["configmaps"])}),
+    )
+    .await
+    .expect(201);
+    let binding = json!({"metadata": {"name": "r"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"kind": "User", "name": "ann"}]});
+    http.post(&format!("{rbac}/rolebindings"), &binding).await.expect(201);
+    let ann = c.as_user("ann", &[]);
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let owner = |blocks: bool| json!([{"apiVersion": "v1", "kind": "Secret", "name": "s", "uid": "u", "blockOwnerDeletion": blocks}]);
+    let map = |name: &str, owners: Value| json!({"metadata": {"name": name, "ownerReferences": owners}});
+    ann.post(maps, &map("a", owner(true))).await.refused(
+        403,
+        "Forbidden",
+        "configmaps \"a\" is forbidden: cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on: , <nil>",
+    );
+    ann.post(maps, &map("a", owner(false))).await.expect(201);
+    ann.post(maps, &map("b", json!([]))).await.expect(201);
+    ann.put(&format!("{maps}/b"), &map("b", owner(false))).await.refused(
+        403,
+        "Forbidden",
+        "configmaps \"b\" is forbidden: cannot set an ownerRef on a resource you can't delete: , <nil>",
+    );
+    let more = json!({"rules": [
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "update", "get", "delete"]},
+        {"apiGroups": [""], "resources": ["secrets/finalizers"], "verbs": ["update"]},
+    ]});
+    http.patch(&format!("{rbac}/roles/r"), MERGE, &more).await.expect(200);
+    ann.put(&format!("{maps}/b"), &map("b", owner(true))).await.expect(200);
+    let odd = json!([{"apiVersion": "v9", "kind": "Odd", "name": "s", "uid": "u", "blockOwnerDeletion": true}]);
+    ann.post(maps, &map("c", odd)).await.refused(
+        403,
+        "Forbidden",
+        "cannot find RESTMapping for APIVersion v9 Kind Odd",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claims_status_is_for_who_may_bind_and_for_its_drivers() {
+    let c = cluster().await;
+    let http = c.admin();
+    let claims = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "gpu"}}]}}});
+    http.post(claims, &claim).await.expect(201);
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let role = |rules: Value| json!({"metadata": {"name": "r"}, "rules": rules});
+    let update =
+        json!({"apiGroups": ["resource.k8s.io"], "resources": ["resourceclaims/status"], "verbs": ["update", "patch"]});
+    http.post(&format!("{rbac}/clusterroles"), &role(json!([update]))).await.expect(201);
+    let binding = json!({"metadata": {"name": "r"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "r"},
+        "subjects": [{"kind": "User", "name": "ann"}]});
+    http.post(&format!("{rbac}/clusterrolebindings"), &binding).await.expect(201);
+    let ann = c.as_user("ann", &[]);
+    let result = json!({"request": "r", "driver": "d.example.com", "pool": "p", "device": "x"});
+    let allocation = json!({"status": {"allocation": {"devices": {"results": [result]}}}});
+    let status = format!("{claims}/c/status");
+    ann.patch(&status, MERGE, &allocation).await.refused(
+        422,
+        "Invalid",
+        "status.allocation: Forbidden: changing status.allocation or status.reservedFor requires resource=\"resourceclaims/binding\", verb=\"update\" permission: resourceclaims.resource.k8s.io is forbidden: User \"ann\" cannot update resource \"resourceclaims/binding\" in API group \"resource.k8s.io\" at the cluster scope",
+    );
+    let bind = json!({"apiGroups": ["resource.k8s.io"], "resources": ["resourceclaims/binding"], "verbs": ["update", "patch"]});
+    http.put(&format!("{rbac}/clusterroles/r"), &role(json!([update, bind]))).await.expect(200);
+    ann.patch(&status, MERGE, &allocation).await.expect(200);
+    let device = json!({"status": {"devices": [{"driver": "d.example.com", "pool": "p", "device": "x"}]}});
+    ann.patch(&status, MERGE, &device).await.refused(
+        422,
+        "Invalid",
+        "status.devices: Forbidden: changing status.devices requires resource=\"resourceclaims/driver\", verb=\"[arbitrary-node:update]\" permission: resourceclaims.resource.k8s.io \"d.example.com\" is forbidden: User \"ann\" cannot arbitrary-node:update resource \"resourceclaims/driver\" in API group \"resource.k8s.io\" in the namespace \"default\"",
+    );
+    let drive = json!({"apiGroups": ["resource.k8s.io"], "resources": ["resourceclaims/driver"], "resourceNames": ["d.example.com"],
+        "verbs": ["arbitrary-node:update", "arbitrary-node:patch"]});
+    http.put(&format!("{rbac}/clusterroles/r"), &role(json!([update, bind, drive]))).await.expect(200);
+    ann.patch(&status, MERGE, &device).await.expect(200);
 }

@@ -180,7 +180,8 @@ async fn a_remote_group_is_discovered_and_proxied_with_the_callers_identity() {
     let admin = registered(&c).await;
     let jane = c.as_user("jane", &["system:masters", "devs"]);
     let path = format!("/apis/{GROUP}/v1alpha1/namespaces/default/flunders");
-    let spoof = [("x-remote-user", "root"), ("impersonate-nothing", "x"), ("x-custom", "kept")];
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let spoof = [("x-remote-user", "root"), ("impersonate-nothing", "x"), ("x-custom", "kept"), ("traceparent", trace)];
     let big = vec![b'x'; 5 << 20];
     let echo = jane.send(Method::POST, &format!("{path}?x=1%2F2"), &spoof, big).await.expect(200);
     assert_eq!((echo["method"].as_str(), echo["bytes"].as_u64()), (Some("POST"), Some(5 << 20)));
@@ -191,6 +192,8 @@ async fn a_remote_group_is_discovered_and_proxied_with_the_callers_identity() {
     assert_eq!(of("x-remote-user"), ["jane"]);
     assert_eq!(of("x-remote-group"), ["system:masters", "devs", "system:authenticated"]);
     assert_eq!(of("x-custom"), ["kept"]);
+    let told = of("traceparent");
+    assert!(told.len() == 1 && told[0].starts_with("00-0af7651916cd43dd8448eb211c80319c-"), "{told:?}");
 
     let groups = admin.get("/apis").await.expect(200);
     let position = |name: &str| groups["groups"].as_array().unwrap().iter().position(|g| g["name"] == name).unwrap();

@@ -89,8 +89,15 @@ async fn answer(
     seen: Arc<Mutex<Vec<(String, Value)>>>,
 ) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
     let path = request.uri().path().to_owned();
+    let trace = request.headers().get("traceparent").map(|v| v.to_str().unwrap().to_owned());
     let body = request.into_body().collect().await.unwrap().to_bytes();
-    let review: Value = serde_json::from_slice(&body).unwrap();
+    let mut review: Value = serde_json::from_slice(&body).unwrap();
+    if review["kind"] == "ImageReview" {
+        return images(&path, review, &seen);
+    }
+    if let Some(trace) = trace {
+        review["trace"] = trace.into();
+    }
     let asked = review["request"].clone();
     seen.lock().push((path.clone(), review.clone()));
     let patch = |operations: Value| STANDARD.encode(operations.to_string());
@@ -135,11 +142,34 @@ async fn answer(
         "/other-kind" => json!({"allowed": true, "patchType": "JSONPatch", "patch": patch(json!([
             {"op": "replace", "path": "/kind", "value": "Secret"}, {"op": "add", "path": "/wrong", "value": 1}]))}),
         "/slow" => std::future::pending().await,
+        "/broken" => return Ok(Response::builder().status(500).body(Full::new("it hurts".into())).unwrap()),
         _ => json!({"allowed": true}),
     };
     response["uid"] = if path == "/other-uid" { "x".into() } else { asked["uid"].clone() };
     let out = json!({"apiVersion": review["apiVersion"], "kind": "AdmissionReview", "response": response});
     Ok(Response::builder().header("content-type", "application/json").body(Full::new(out.to_string().into())).unwrap())
+}
+
+/// A backend of image policies: says no to what is called so, and yes otherwise.
+fn images(
+    path: &str,
+    mut review: Value,
+    seen: &Mutex<Vec<(String, Value)>>,
+) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
+    seen.lock().push((path.to_owned(), review.clone()));
+    if path == "/images-broken" {
+        return Ok(Response::builder().status(403).body(Full::new("no business here".into())).unwrap());
+    }
+    let named = |part: &str| review["spec"]["containers"].to_string().contains(part);
+    review["status"] = match (named("evil"), named("odd")) {
+        (true, _) => json!({"allowed": false, "reason": "too evil", "auditAnnotations": {"judged": "evil"}}),
+        (_, true) => json!({"allowed": false}),
+        _ => json!({"allowed": true}),
+    };
+    Ok(Response::builder()
+        .header("content-type", "application/json")
+        .body(Full::new(review.to_string().into()))
+        .unwrap())
 }
 
 fn hook(name: &str, config: &Value, resources: &[&str], more: Value) -> Value {
@@ -617,4 +647,104 @@ async fn one_services_slow_webhook_keeps_no_other_service_waiting() {
         tokio::time::timeout(std::time::Duration::from_secs(4), quick).await.expect("the other is not waited for");
     let slow = waiting.await.unwrap();
     assert_ne!(quick["spec"]["clusterIP"], slow["spec"]["clusterIP"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_is_asked_once_and_told_of_the_trace() {
+    let (_c, http, hooks) = start().await;
+    configure(&http, VALIDATING, "x", vec![hook("x", &hooks.url("/broken"), &["configmaps"], json!({}))]).await;
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let parent = format!("00-{trace}-b7ad6b7169203331-01");
+    let headers = [("content-type", "application/json"), ("traceparent", parent.as_str())];
+    http.send(http::Method::POST, MAPS, &headers, map("a").to_string()).await.refused(
+        500,
+        "InternalError",
+        "Internal error occurred: failed calling webhook \"x.example.com\": failed to call webhook: an error on the server (\"it hurts\") has prevented the request from succeeding",
+    );
+    let asked = hooks.asked("/broken");
+    assert_eq!(asked.len(), 1, "admission webhooks are not asked again");
+    let told = asked[0]["trace"].as_str().unwrap_or_default();
+    assert!(told.starts_with(&format!("00-{trace}-")), "{told:?}");
+}
+
+/// A cluster whose images are judged by `path` of these hooks.
+async fn judged(hooks: &Hooks, path: &str, more: &str) -> (Cluster, Http) {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let write = |name: &str, text: String| std::fs::write(dir.path().join(name), text).unwrap();
+    write(
+        "kube.yaml",
+        format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\ncontexts: [{{name: c, context: {{cluster: c}}}}]\nclusters:\n- name: c\n  cluster: {{server: \"https://{}{path}\", certificate-authority-data: {}}}\n",
+            hooks.address, hooks.ca
+        ),
+    );
+    write(
+        "admission.yaml",
+        format!(
+            "apiVersion: apiserver.config.k8s.io/v1\nkind: AdmissionConfiguration\nplugins:\n- name: ImagePolicyWebhook\n  configuration:\n    imagePolicy: {{kubeConfigFile: kube.yaml, retryBackoff: 1{more}}}\n"
+        ),
+    );
+    let file = dir.path().join("admission.yaml");
+    let c = support::start_tuned(dir, ironkeel_embedded::Options::default(), |c| {
+        c.admission.plugins = c.admission.plugins.with_flags(&["ImagePolicyWebhook"], &["ServiceAccount"]).unwrap();
+        c.admission.configure(Some(&file)).unwrap();
+    })
+    .await;
+    let http = c.admin();
+    (c, http)
+}
+
+fn of_image(name: &str, image: &str) -> Value {
+    json!({"metadata": {"name": name, "annotations": {"x.image-policy.k8s.io/ticket": "7", "other": "y"}},
+        "spec": {"containers": [{"name": "c", "image": image}], "initContainers": [{"name": "i", "image": "init"}]}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_judges_images_and_is_remembered() {
+    let hooks = Hooks::start().await;
+    let (_c, http) = judged(&hooks, "/images", "").await;
+    http.post(PODS, &of_image("a", "good")).await.expect(201);
+    http.post(PODS, &of_image("b", "good")).await.expect(201);
+    let asked = hooks.asked("/images");
+    assert_eq!(asked.len(), 1, "a yes is remembered");
+    assert_eq!(asked[0]["apiVersion"], "imagepolicy.k8s.io/v1alpha1");
+    let spec = json!({"containers": [{"image": "good"}, {"image": "init"}], "namespace": "default",
+        "annotations": {"x.image-policy.k8s.io/ticket": "7"}});
+    assert_eq!(asked[0]["spec"], spec);
+    for _ in 0..2 {
+        let why = "pods \"c\" is forbidden: image policy webhook backend denied one or more images: too evil";
+        http.post(PODS, &of_image("c", "evil")).await.refused(403, "Forbidden", why);
+    }
+    assert_eq!(hooks.asked("/images").len(), 2, "a no is remembered too");
+    let why = "pods \"c\" is forbidden: one or more images rejected by webhook backend";
+    http.post(PODS, &of_image("c", "odd")).await.refused(403, "Forbidden", why);
+    // Of containers that are added to a running Pod those alone are judged.
+    let debug = json!({"spec": {"ephemeralContainers": [{"name": "d", "image": "evil", "targetContainerName": "c"}]}});
+    let merge = "application/strategic-merge-patch+json";
+    let why = "image policy webhook backend denied one or more images: too evil";
+    http.patch(&format!("{PODS}/a/ephemeralcontainers"), merge, &debug).await.refused(403, "Forbidden", why);
+    assert_eq!(hooks.asked("/images").last().unwrap()["spec"]["containers"], json!([{"image": "evil"}]));
+    // A status has no images to judge.
+    let before = hooks.asked("/images").len();
+    http.patch(&format!("{PODS}/a/status"), MERGE, &json!({"status": {"phase": "Running"}})).await.expect(200);
+    assert_eq!(hooks.asked("/images").len(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_backends_silence_means_is_a_setting() {
+    let hooks = Hooks::start().await;
+    let (_c, http) = judged(&hooks, "/images-broken", "").await;
+    http.post(PODS, &of_image("a", "good")).await.refused(
+        403,
+        "Forbidden",
+        "pods \"a\" is forbidden: no business here",
+    );
+    let (_d, http) = judged(&hooks, "/images-broken", ", defaultAllow: true").await;
+    http.post(PODS, &of_image("a", "evil")).await.expect(201);
+    let (_e, http) = judged(&hooks, "/images", ", allowTTL: -1, denyTTL: -1").await;
+    let before = hooks.asked("/images").len();
+    for name in ["a", "b"] {
+        http.post(PODS, &of_image(name, "good")).await.expect(201);
+    }
+    assert_eq!(hooks.asked("/images").len(), before + 2, "nothing is remembered");
 }
