@@ -109,7 +109,7 @@ async fn an_apply_is_checked_before_it_is_merged() {
     let mut unknown = whole();
     unknown["spec"]["unknownField"] = 1.into();
     let untyped = "failed to create typed patch object (/d; apps/v1, Kind=Deployment): .spec.unknownField: field not declared in schema";
-    check(&by_me, &unknown, 500, untyped).await;
+    check(&by_me, &unknown, 400, untyped).await;
     let mut older = whole();
     older["apiVersion"] = "apps/v1beta1".into();
     check(&by_me, &older, 400, "invalid object type: apps/v1beta1, Kind=Deployment").await;

@@ -80,10 +80,7 @@ impl Registry {
         }
         request.place(&mut object)?;
         if !object.resource_version().is_empty() && object.resource_version() != "0" {
-            return Err(ApiError {
-                chosen: Some(Box::new((Reason::InternalError.code(), String::new()))),
-                ..ApiError::new(Reason::InternalError, "resourceVersion should not be set on objects to be created")
-            });
+            return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
         }
         object.set_gvk(&row.api_version, row.kind_name());
         let now = rfc3339(self.clock.now());

@@ -64,8 +64,7 @@ impl ListAnswer {
     }
 }
 
-/// Parses a `resourceVersion`; empty is 0. What is none gets upstream's 500 without a reason, which lists
-/// turn into a 400.
+/// Parses a `resourceVersion`; empty is 0. What is none is a 400, for watches too, where upstream answers 500.
 pub fn parse_revision(text: &str) -> Result<u64, ApiError> {
     if text.is_empty() {
         return Ok(0);
@@ -75,11 +74,9 @@ pub fn parse_revision(text: &str) -> Result<u64, ApiError> {
             std::num::IntErrorKind::PosOverflow => "value out of range",
             _ => "invalid syntax",
         };
-        let message = format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}");
-        ApiError {
-            chosen: Some(Box::new((Reason::InternalError.code(), String::new()))),
-            ..ApiError::new(Reason::InternalError, message)
-        }
+        ApiError::bad_request(format!(
+            "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}"
+        ))
     })
 }
 

@@ -279,13 +279,6 @@ fn patch_error(e: &PatchError) -> ApiError {
 fn apply_error(e: &ApplyError) -> ApiError {
     let conflicts = match e {
         ApplyError::Conflicts(conflicts) => conflicts,
-        // A 500 without a reason, as upstream has no other word for it.
-        ApplyError::Untyped { .. } => {
-            return ApiError {
-                chosen: Some(Box::new((Reason::InternalError.code(), String::new()))),
-                ..ApiError::new(Reason::InternalError, e.to_string())
-            };
-        }
         _ => return ApiError::bad_request(e.to_string()),
     };
     let causes = conflicts
