@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ironkeel_audit::Policy;
-use ironkeel_auth::{KeySet, SigningKey};
+use ironkeel_auth::{AbacPolicies, KeySet, SigningKey, read_authentication, read_authorization};
 use ironkeel_encryption::Configuration;
 use ironkeel_runtime::ImageName;
 use libfuzzer_sys::fuzz_target;
@@ -21,7 +21,7 @@ static KEYS: LazyLock<KeySet> = LazyLock::new(|| {
 fuzz_target!(|data: &[u8]| {
     let Some((first, data)) = data.split_first() else { return };
     let Ok(text) = std::str::from_utf8(data) else { return };
-    match first % 7 {
+    match first % 10 {
         0 => {
             if let Ok(config) = kube::config::Kubeconfig::from_yaml(text) {
                 let _ = config.contexts.len();
@@ -48,11 +48,14 @@ fuzz_target!(|data: &[u8]| {
                 }
             }
         }
-        _ => {
+        6 => {
             let mut keys = KeySet::default();
             if let Ok(jwks) = serde_json::from_str(text) {
                 keys.add_jwks(&jwks);
             }
         }
+        7 => drop(read_authentication(text, &["https://kubernetes.default.svc".to_owned()])),
+        8 => drop(read_authorization(text)),
+        _ => drop(AbacPolicies::parse(text)),
     }
 });
