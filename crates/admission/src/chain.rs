@@ -358,11 +358,11 @@ impl Plugins {
         if turns.of(Plugin::ValidatingAdmissionWebhook) {
             self.webhooks.validate(c, a, object, old).await?;
         }
-        if turns.of(Plugin::ResourceQuota) {
-            if let Some(object) = object {
-                // Last, so that nothing is charged for what others refuse.
-                self.quota.validate(c, a, object, old).await?;
-            }
+        if turns.of(Plugin::ResourceQuota)
+            && let Some(object) = object
+        {
+            // Last, so that nothing is charged for what others refuse.
+            self.quota.validate(c, a, object, old).await?;
         }
         if turns.of(Plugin::AlwaysDeny) {
             return Err(a.forbidden("admission control is denying all modifications"));

@@ -75,9 +75,12 @@ pub(super) async fn collect(
     Ok(out)
 }
 
-/// Parameters as they were decoded last, by row and key, each of one revision.
+/// The id of a row, and the key of an object of it.
+type ParamKey = (usize, String);
+
+/// Parameters as they were decoded last, each of one revision.
 #[derive(Default)]
-pub(super) struct Decoded(Mutex<HashMap<(usize, String), (u64, Arc<Value>)>>);
+pub(super) struct Decoded(Mutex<HashMap<ParamKey, (u64, Arc<Value>)>>);
 
 impl Decoded {
     async fn get(&self, registry: &Registry, row: &Row, entry: &Arc<Entry>) -> Result<Arc<Value>, String> {
