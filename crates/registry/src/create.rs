@@ -148,6 +148,8 @@ impl Registry {
         row.kind.hooks.default(&mut object);
         row.kind.hooks.prepare_create(&mut object);
         row.kind.hooks.stamp(&mut object, None, None, &rfc3339(self.clock.now()));
+        // What was prepared has defaults of its own: upstream reads them into what it stored.
+        row.kind.hooks.default(&mut object);
         complete(&row.kind, &mut object);
         let name = object.name().to_owned();
         let attributes = Attributes { shown_name: &name, ..request.attributes(Operation::Create, asked) };

@@ -121,6 +121,7 @@ impl Registry {
         hooks.default(&mut new);
         hooks.prepare_update(&mut new, &old, request.sub());
         hooks.stamp(&mut new, Some(&old), request.sub(), &rfc3339(self.clock.now()));
+        hooks.default(&mut new);
         complete(&row.kind, &mut new);
         let allocation = match request.sub() {
             None => self.allocate(request, key, &mut new, Some(&old)).await?,

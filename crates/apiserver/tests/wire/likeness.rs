@@ -26,6 +26,8 @@ async fn members_that_go_always_writes_are_answered_stored_and_listed() {
     assert_eq!(read, made);
     // Nobody owns what nobody set.
     assert_eq!(owned(&made, "m")["f:status"], Value::Null);
+    let account = json!({"metadata": {"name": "default"}});
+    http.post("/api/v1/namespaces/default/serviceaccounts", &account).await.expect(201);
     let pods = "/api/v1/namespaces/default/pods";
     let pod = json!({"metadata": {"name": "p"}, "spec": {"automountServiceAccountToken": false, "hostNetwork": false,
         "containers": [{"name": "c", "image": "i"}]}});
