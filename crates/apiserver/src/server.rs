@@ -47,7 +47,9 @@ use crate::metrics::Metrics;
 use crate::outbound::ClientIdentity;
 use crate::policy_status;
 use crate::tasks::Tasks;
-use crate::{aggregation, bootstrap, flow, identity, identity_leases, in_process, legacy_tokens, service_ranges, stalled};
+use crate::{
+    aggregation, bootstrap, flow, identity, identity_leases, in_process, legacy_tokens, service_ranges, stalled,
+};
 
 /// Wait after a connection could not be accepted, in milliseconds: the next one cannot be, either.
 const ACCEPT_PAUSE_MS: u64 = 50;
@@ -93,9 +95,9 @@ pub struct Config {
     pub secondary_service_cidr: Option<(IpAddr, u8)>,
     /// Webhooks behind Services are reached at endpoints instead of ClusterIPs.
     pub route_to_endpoints: bool,
-    /// CBOR is read and written (the gate `CBORServingAndStorage`); objects are stored as ever.
     /// Which built-in versions are served.
     pub versions: crate::ServedVersions,
+    /// CBOR is read and written (the gate `CBORServingAndStorage`); objects are stored as ever.
     pub cbor: bool,
     /// Range of NodePorts.
     pub node_ports: RangeInclusive<u16>,
@@ -165,8 +167,8 @@ impl Config {
             service_cidr: (IpAddr::from([10, 96, 0, 0]), 12),
             secondary_service_cidr: None,
             route_to_endpoints: false,
-            cbor: false,
             versions: crate::ServedVersions::default(),
+            cbor: false,
             node_ports: 30_000..=32_767,
             authenticator,
             issuer,
