@@ -3,6 +3,8 @@
 
 mod audit;
 mod documented;
+#[path = "../../../etcd/tests/server/mod.rs"]
+mod etcd_server;
 mod fairness;
 mod gated;
 mod health;
@@ -10,8 +12,6 @@ mod limits;
 mod observing;
 mod stopping;
 mod store_traces;
-#[path = "../../../etcd/tests/server/mod.rs"]
-mod etcd_server;
 #[path = "../support/mod.rs"]
 mod support;
 mod tracing;
