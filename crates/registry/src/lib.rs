@@ -27,6 +27,7 @@ mod owners;
 mod patch;
 mod registry;
 mod request;
+mod rewrite;
 mod scale;
 mod selector;
 mod services;

@@ -14,6 +14,7 @@ use crate::managed_fields;
 use crate::owners;
 use crate::registry::Registry;
 use crate::request::{WriteRequest, Written};
+use crate::rewrite::Standing;
 use crate::services::Allocation;
 use crate::storage::object_key;
 
@@ -157,8 +158,23 @@ impl Registry {
         let home = row.home()?;
         new.meta_mut().insert("resourceVersion", old.resource_version());
         let same = *new == *old || managed_fields::equal_but_times(new, old);
-        if same && (request.dry_run || !self.store.stale(&Registry::store_key(home, key)).await?) {
-            return Ok(Turn::Done(Written { entry: entry.clone(), created: false }));
+        if same {
+            // The times of what nobody changed stay.
+            new.clone_from(old);
+            let standing = match request.dry_run {
+                true => Standing::Current,
+                false => self.standing(row, key, entry, old).await?,
+            };
+            match standing {
+                Standing::Current => return Ok(Turn::Done(Written { entry: entry.clone(), created: false })),
+                Standing::Overtaken(revision) => {
+                    if let Some(allocation) = allocation {
+                        allocation.cancel().await;
+                    }
+                    return self.lost(revision).await;
+                }
+                Standing::Stale => {}
+            }
         }
         if is_finished(new) {
             if let Some(allocation) = allocation {
