@@ -17,7 +17,7 @@ pub fn resources() -> &'static [Resource] {
 
 /// Every type; a [`TypeId`] is the place in it.
 pub fn types() -> &'static [Type] {
-    &TYPES
+    TYPES
 }
 
 /// The resource at `group`, `version` and plural name.
