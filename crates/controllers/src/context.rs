@@ -12,6 +12,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Client, Resource};
 use tokio_util::sync::CancellationToken;
 
+use crate::storage_version_migration::StorageVersionMigrator;
+
 /// Makes the client of a controller, from its name as in `system:serviceaccount:kube-system:<name>`.
 pub type ClientFactory = Arc<dyn Fn(&str) -> Client + Send + Sync>;
 
@@ -49,6 +51,8 @@ pub struct Config {
     pub pod_gc_period: Duration,
     /// How long a node must be gone before its pods are deleted.
     pub pod_gc_node_grace_period: Duration,
+    /// How storage versions are migrated; absent: nobody does it here.
+    pub storage_version_migrator: Option<StorageVersionMigrator>,
     /// Workers a controller.
     pub workers: usize,
 }
@@ -67,6 +71,7 @@ impl Default for Config {
             terminated_pod_threshold: 12_500,
             pod_gc_period: Duration::from_secs(20),
             pod_gc_node_grace_period: Duration::from_secs(40),
+            storage_version_migrator: None,
             workers: 5,
         }
     }

@@ -27,6 +27,7 @@ mod rootca;
 mod service_cidrs;
 mod serviceaccount;
 mod statefulset;
+mod storage_version_migration;
 mod ttl;
 
 use std::time::Duration;
@@ -39,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 pub use context::{ClientFactory, Config, NodeIpam};
 pub use error::Error;
 pub use ironkeel_informer::LeaderElectorConfig;
+pub use storage_version_migration::StorageVersionMigrator;
 
 use context::Context;
 use ironkeel_informer::LeaderElector;
@@ -114,6 +116,7 @@ async fn run_controllers(context: Context) -> Result<(), Error> {
         "ttl-after-finished" => ttl::run,
         "clusterrole-aggregation" => aggregation::run,
         "service-cidrs" => service_cidrs::run,
+        "storage-version-migrator" => storage_version_migration::run,
     }
     let overdue = async {
         context.shutdown.cancelled().await;

@@ -244,6 +244,7 @@ impl Cluster<'_> {
                 // This host's pod network is up before its Node is.
                 kept: [(plan.node_name.clone(), plan.ranges.node_pod_cidr())].into(),
             }),
+            storage_version_migrator: Some(ironkeel_controllers::StorageVersionMigrator::default()),
             ..ironkeel_controllers::Config::default()
         };
         let client = self.client(Identity::ControllerManager);

@@ -43,37 +43,79 @@ pub(crate) struct Binding {
     pub(crate) subjects: &'static [(&'static str, &'static str, &'static str)],
 }
 
-/// Roles of what a cluster of ours always runs, and upstream installs as add-ons: the cluster DNS.
-static ADD_ON_ROLES: &[Role] = &[Role {
-    name: "system:coredns",
-    namespace: "",
-    labels: &[],
-    aggregates: &[],
-    rules: &[
-        Rule {
-            groups: &[""],
-            resources: &["endpoints", "services", "pods", "namespaces"],
-            names: &[],
-            verbs: &["list", "watch"],
-            urls: &[],
-        },
-        Rule {
-            groups: &["discovery.k8s.io"],
-            resources: &["endpointslices"],
-            names: &[],
-            verbs: &["list", "watch"],
-            urls: &[],
-        },
-    ],
-}];
+/// Roles of what a cluster of ours always runs, and upstream installs as add-ons (the cluster DNS) or behind a gate
+/// (the storage version migrator).
+static ADD_ON_ROLES: &[Role] = &[
+    Role {
+        name: "system:coredns",
+        namespace: "",
+        labels: &[],
+        aggregates: &[],
+        rules: &[
+            Rule {
+                groups: &[""],
+                resources: &["endpoints", "services", "pods", "namespaces"],
+                names: &[],
+                verbs: &["list", "watch"],
+                urls: &[],
+            },
+            Rule {
+                groups: &["discovery.k8s.io"],
+                resources: &["endpointslices"],
+                names: &[],
+                verbs: &["list", "watch"],
+                urls: &[],
+            },
+        ],
+    },
+    Role {
+        name: "system:controller:storage-version-migrator-controller",
+        namespace: "",
+        labels: &[],
+        aggregates: &[],
+        rules: &[
+            Rule { groups: &["*"], resources: &["*"], names: &[], verbs: &["create", "list", "patch"], urls: &[] },
+            Rule {
+                groups: &["apiextensions.k8s.io"],
+                resources: &["customresourcedefinitions"],
+                names: &[],
+                verbs: &["get"],
+                urls: &[],
+            },
+            Rule {
+                groups: &["apiextensions.k8s.io"],
+                resources: &["customresourcedefinitions/status"],
+                names: &[],
+                verbs: &["patch"],
+                urls: &[],
+            },
+            Rule {
+                groups: &["storagemigration.k8s.io"],
+                resources: &["storageversionmigrations/status"],
+                names: &[],
+                verbs: &["update"],
+                urls: &[],
+            },
+        ],
+    },
+];
 
-static ADD_ON_BINDINGS: &[Binding] = &[Binding {
-    name: "system:coredns",
-    namespace: "",
-    role_kind: "ClusterRole",
-    role: "system:coredns",
-    subjects: &[("ServiceAccount", "kube-system", "coredns")],
-}];
+static ADD_ON_BINDINGS: &[Binding] = &[
+    Binding {
+        name: "system:coredns",
+        namespace: "",
+        role_kind: "ClusterRole",
+        role: "system:coredns",
+        subjects: &[("ServiceAccount", "kube-system", "coredns")],
+    },
+    Binding {
+        name: "system:controller:storage-version-migrator-controller",
+        namespace: "",
+        role_kind: "ClusterRole",
+        role: "system:controller:storage-version-migrator-controller",
+        subjects: &[("ServiceAccount", "kube-system", "storage-version-migrator-controller")],
+    },
+];
 
 fn owned(list: &[&str]) -> Vec<String> {
     list.iter().map(|s| (*s).to_owned()).collect()

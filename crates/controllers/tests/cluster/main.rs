@@ -12,6 +12,7 @@ mod nodes;
 mod policies;
 mod service_cidrs;
 mod statefulsets;
+mod storage_versions;
 mod support;
 
 use std::time::{Duration, Instant};

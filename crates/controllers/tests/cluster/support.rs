@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) struct Cluster {
     pub(crate) client: Client,
+    /// Beneath the API server.
+    pub(crate) store: Arc<ironkeel_embedded::Embedded>,
     shutdown: CancellationToken,
     _dir: tempfile::TempDir,
 }
@@ -43,7 +45,7 @@ impl Cluster {
         let key = SigningKey::load_or_create(dir.path()).unwrap();
         let issuer = ServiceAccountIssuer::new("https://test", vec!["https://test".to_owned()], key, KeySet::default());
         let server_config = ServerConfig::new(AuthenticatorConfig::default(), issuer);
-        let server = ApiServer::start(server_config, store).await.unwrap();
+        let server = ApiServer::start(server_config, store.clone()).await.unwrap();
         let client_of = |server: &ApiServer, name: &str| {
             from_service(server.in_process(UserInfo::new(name, ["system:masters", "system:authenticated"])), name)
         };
@@ -64,7 +66,7 @@ impl Cluster {
             let _ended = running.await;
             server.stop().await;
         });
-        let cluster = Self { client, shutdown, _dir: dir };
+        let cluster = Self { client, store, shutdown, _dir: dir };
         cluster
             .eventually::<ServiceAccount>("default", |accounts| accounts.iter().any(|a| a.name_any() == "default"))
             .await;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::Ipv4Net;
-use ironkeel_controllers::{Config, NodeIpam};
+use ironkeel_controllers::{Config, NodeIpam, StorageVersionMigrator};
 use tokio_util::sync::CancellationToken;
 
 use super::service_accounts::Accounts;
@@ -13,7 +13,7 @@ use super::serving::{self, ServingOptions, Told};
 use super::{CONTROLLER_MANAGER_PORT, Component, election, read, required};
 use crate::Error;
 use crate::flags::{Flag, FlagError, Given, invalid};
-use crate::kube_apiserver::shown;
+use crate::kube_apiserver::{MIGRATOR_GATE, gate, shown};
 
 /// Prefix length of a Node's range where no flag says it.
 const NODE_MASK: u8 = 24;
@@ -40,6 +40,7 @@ pub(super) fn options(given: &Given, table: &[Flag]) -> Result<ControllerManager
         node_monitor_grace_period: given.duration("node-monitor-grace-period", defaults.node_monitor_grace_period)?,
         node_startup_grace_period: given.duration("node-startup-grace-period", defaults.node_startup_grace_period)?,
         node_monitor_period: given.duration("node-monitor-period", defaults.node_monitor_period)?,
+        storage_version_migrator: gate(given, MIGRATOR_GATE).then(StorageVersionMigrator::default),
         terminated_pod_threshold: given.parsed("terminated-pod-gc-threshold", defaults.terminated_pod_threshold)?,
         ..defaults
     };

@@ -25,7 +25,7 @@ use crate::flags::{self, FlagError};
 use crate::{Error, Stop, notify};
 pub(crate) use observing::{features, shown};
 use options::Options;
-pub(crate) use options::feature_gates;
+pub(crate) use options::{MIGRATOR_GATE, feature_gates, gate};
 
 /// A command line that was understood.
 pub struct ApiServerCommand(Options);

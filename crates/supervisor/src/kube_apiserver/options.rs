@@ -78,13 +78,8 @@ pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
     config.secure_port = listen.port();
     config.service_cidr = service_cidr;
     config.secondary_service_cidr = secondary;
-    let on = |pair: &&String| {
-        pair.rsplit_once('=').is_some_and(|(name, v)| {
-            name.rsplit_once(':').map_or(name, |n| n.1).trim() == CBOR_GATE && matches!(v.trim(), "true" | "1" | "t")
-        })
-    };
     config.versions = runtime_config(given)?;
-    config.cbor = given.all("feature-gates").iter().any(|pair| on(&pair));
+    config.cbor = gate(given, CBOR_GATE);
     config.route_to_endpoints = given.switch("enable-aggregator-routing", false);
     config.node_ports = node_ports(given)?;
     config.client_ca_pem = optional(given, "client-ca-file")?.unwrap_or_default();
@@ -297,10 +292,19 @@ fn token_webhook(given: &Given) -> Result<Option<WebhookConfig>, FlagError> {
     Ok(Some(config))
 }
 
-/// Known gates are taken note of; a change of a default is said to have no effect.
-/// The one gate that changes anything.
+/// A gate that changes something: what is served and stored.
 const CBOR_GATE: &str = "CBORServingAndStorage";
+/// The other one: whether the controllers migrate storage versions.
+pub(crate) const MIGRATOR_GATE: &str = "StorageVersionMigrator";
 
+/// Whether a gate that is off by default is on.
+pub(crate) fn gate(given: &Given, gate: &str) -> bool {
+    given.all("feature-gates").iter().filter_map(|pair| pair.rsplit_once('=')).any(|(name, value)| {
+        name.rsplit_once(':').map_or(name, |n| n.1).trim() == gate && matches!(value.trim(), "true" | "1" | "t")
+    })
+}
+
+/// Known gates are taken note of; a change of a default is said to have no effect.
 pub(crate) fn feature_gates(given: &Given, notes: &mut Vec<String>) -> Result<(), FlagError> {
     const FLAG: &str = "feature-gates";
     for pair in given.all(FLAG) {
@@ -325,7 +329,7 @@ pub(crate) fn feature_gates(given: &Given, notes: &mut Vec<String>) -> Result<()
             let why = format!("cannot set feature gate {name} to {on}, feature is locked to {default}");
             return Err(invalid(FLAG, pair, why));
         }
-        if on != default && name != CBOR_GATE {
+        if on != default && ![CBOR_GATE, MIGRATOR_GATE].contains(&name) {
             notes.push(format!("--feature-gates={pair} has no effect: what is here is always on, the rest absent"));
         }
     }
