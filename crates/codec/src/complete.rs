@@ -46,11 +46,11 @@ static PLANS: LazyLock<Vec<Plan>> = LazyLock::new(|| {
 
 /// Whether Go writes this field of whatever value.
 fn is_always_written(field: &Field) -> bool {
-    if field.name == "apiVersion" && field.omit_empty || field.name == "kind" && field.omit_empty {
-        return false;
-    }
     if !field.omit_empty {
         return true;
+    }
+    if matches!(field.name, "apiVersion" | "kind") {
+        return false;
     }
     // `omitzero`, the only one of its kind.
     if field.pointer || field.name == "creationTimestamp" {
