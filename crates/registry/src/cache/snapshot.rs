@@ -33,7 +33,7 @@ impl Cache {
             let whole = selection.is_whole_namespace();
             return self.scan(&selection.namespace, start, most, whole, |e| whole || selection.matches(e));
         };
-        if !self.state.read().index.as_ref().is_some_and(|index| index.field == field) {
+        if self.state.read().index.as_ref().is_none_or(|index| index.field != field) {
             let mut state = self.state.write();
             state.index = Some(FieldIndex::new(field, state.objects.values()));
         }
