@@ -69,8 +69,11 @@ impl Document {
 /// Changes of the registry's rows and of remote groups.
 type Generation = (u64, u64);
 
+/// Group and version of the stored form.
+type StoredVersion = Option<(String, String)>;
+
 /// Every served resource, with the schemas of custom ones.
-pub(crate) struct Served(Vec<(Arc<Resource>, Option<serde_json::Value>, Option<(String, String)>)>);
+pub(crate) struct Served(Vec<(Arc<Resource>, Option<serde_json::Value>, StoredVersion)>);
 
 impl Served {
     fn of(registry: &Registry) -> Self {
@@ -98,7 +101,7 @@ impl Served {
     }
 
     fn rows(&self) -> Vec<openapi::Row<'_>> {
-        fn stored(s: &Option<(String, String)>) -> Option<(&str, &str)> {
+        fn stored(s: &StoredVersion) -> Option<(&str, &str)> {
             s.as_ref().map(|(group, version)| (group.as_str(), version.as_str()))
         }
         self.0
