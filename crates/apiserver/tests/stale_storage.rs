@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ironkeel_embedded::{Embedded, Options};
 use ironkeel_encryption::{Encrypted, Provider, Rule};
-use ironkeel_store::{Condition, Store};
+use ironkeel_store::{
+    Condition, KeyValue, LeaseId, Range, RangeAnswer, Store, StoreError, StoreStatus, WatchRange, WatchStream,
+    WriteAnswer,
+};
 use serde_json::{Value, json};
 use support::{Cluster, Http, start_over};
 
@@ -141,4 +144,75 @@ async fn a_custom_resource_comes_to_the_version_that_is_stored_now() {
     assert_eq!(written(&http, &first).await, (true, false));
     assert_eq!(stored_as("a").await, "shop.example.com/v2");
     assert_eq!(written(&http, &first.replace("/v1/", "/v2/")).await, (false, false));
+}
+
+/// A store that several servers write: built-in kinds are stored as protobuf.
+#[derive(Debug)]
+struct Several(Arc<Embedded>);
+
+#[async_trait::async_trait]
+impl Store for Several {
+    async fn get(&self, key: &[u8], revision: u64) -> Result<(Option<KeyValue>, u64), StoreError> {
+        self.0.get(key, revision).await
+    }
+    async fn range(&self, range: Range) -> Result<RangeAnswer, StoreError> {
+        self.0.range(range).await
+    }
+    async fn put(&self, key: Bytes, value: Bytes, c: Condition, lease: LeaseId) -> Result<WriteAnswer, StoreError> {
+        self.0.put(key, value, c, lease).await
+    }
+    async fn delete(&self, key: Bytes, condition: Condition) -> Result<WriteAnswer, StoreError> {
+        self.0.delete(key, condition).await
+    }
+    async fn watch(&self, range: WatchRange) -> Result<(u64, WatchStream), StoreError> {
+        self.0.watch(range).await
+    }
+    async fn compact(&self, revision: u64) -> Result<(), StoreError> {
+        self.0.compact(revision).await
+    }
+    async fn lease_grant(&self, ttl_seconds: i64) -> Result<LeaseId, StoreError> {
+        self.0.lease_grant(ttl_seconds).await
+    }
+    async fn lease_keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.0.lease_keep_alive(lease).await
+    }
+    async fn lease_revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
+        self.0.lease_revoke(lease).await
+    }
+    async fn status(&self) -> Result<StoreStatus, StoreError> {
+        self.0.status().await
+    }
+    fn shared(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_stored_as_json_comes_to_protobuf_where_that_is_stored() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let beneath = Embedded::open(dir.path().join("store"), Options::default()).unwrap();
+    let scaler = json!({"metadata": {"name": "s"}, "spec": {"maxReplicas": 2,
+        "scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"}}});
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [
+            {"name": "c", "image": "i", "resources": {"limits": {"cpu": "1500m", "memory": "1Gi"}}}]}}}});
+    let objects = [
+        ("/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers", "s", scaler, "horizontalpodautoscalers"),
+        ("/apis/apps/v1/namespaces/default/deployments", "d", deployment, "deployments"),
+    ];
+    let first = start_over(dir.clone(), beneath.clone(), |_| {}).await;
+    for (path, _, object, _) in &objects {
+        first.admin().post(path, object).await.expect(201);
+    }
+    first.shutdown.cancel();
+    first.serving.await.unwrap();
+    let second = start_over(dir, Arc::new(Several(beneath.clone())), |_| {}).await;
+    let http = second.admin();
+    for (path, name, _, plural) in objects {
+        let (path, key) = (format!("{path}/{name}"), format!("/registry/{plural}/default/{name}"));
+        assert!(stored(&beneath, &key).await.starts_with(b"{"), "{key}");
+        assert_eq!(written(&http, &path).await, (true, false), "{key}");
+        assert!(stored(&beneath, &key).await.starts_with(b"k8s\0"), "{key}");
+        assert_eq!(written(&http, &path.replace("autoscaling/v1", "autoscaling/v2")).await, (false, false), "{key}");
+    }
 }
