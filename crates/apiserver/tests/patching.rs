@@ -300,3 +300,54 @@ async fn patches_are_refused_as_upstream_refuses_them() {
         {"op": "test", "path": "/data/b", "value": "b"}]);
     assert_eq!(http.patch(&path, JSON_PATCH, &moved).await.expect(200)["data"], json!({"b": "b", "c": "b"}));
 }
+
+/// What an apply says of the object it means holds although it changes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_apply_that_changes_nothing_still_means_one_object() {
+    let c = cluster().await;
+    let http = c.admin();
+    let path = format!("{MAPS}/same");
+    let config = |meta: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"k": "v"}});
+    let made = apply(&http, &path, "m", &config(json!({"name": "same"}))).await.expect(201);
+    let version = made["metadata"]["resourceVersion"].clone();
+    for (meta, code) in [
+        (json!({"name": "same", "resourceVersion": "1"}), 409),
+        (json!({"name": "same", "uid": "another"}), 409),
+        (json!({"name": "other"}), 400),
+        (json!({"name": "same", "namespace": "kube-system"}), 400),
+        (json!({"name": "same", "namespace": "default", "resourceVersion": version}), 200),
+    ] {
+        apply(&http, &path, "m", &config(meta)).await.expect(code);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_patch_makes_no_other_kind_of_an_object_and_takes_no_name_away() {
+    let c = cluster().await;
+    let http = c.admin();
+    let path = format!("{MAPS}/kept");
+    let body = json!({"metadata": {"name": "kept"}, "data": {"k": "v"}});
+    http.post(MAPS, &body).await.expect(201);
+    for (change, code, words) in [
+        (json!({"kind": "Pod"}), 422, "converting (v1.Pod) to (core.ConfigMap): unknown conversion"),
+        (json!({"kind": "Zzz"}), 422, "no kind \"Zzz\" is registered for version \"v1\""),
+        (json!({"apiVersion": "v2"}), 422, "no kind \"ConfigMap\" is registered for version \"v2\""),
+        (json!({"metadata": {"name": null}}), 400, "was undeterminable: name must be provided"),
+    ] {
+        let refused = http.patch(&path, MERGE, &change).await.expect(code);
+        assert!(refused["message"].as_str().unwrap().contains(words), "{change}: {refused}");
+    }
+    http.patch(&path, MERGE, &json!({"kind": "ConfigMap", "data": {"k": "w"}})).await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_services_address_does_not_change_by_its_old_name() {
+    let c = cluster().await;
+    let http = c.admin();
+    let services = "/api/v1/namespaces/default/services";
+    let body = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});
+    http.post(services, &body).await.expect(201);
+    let path = format!("{services}/s");
+    let refused = http.patch(&path, MERGE, &json!({"spec": {"clusterIP": "None"}})).await.expect(422);
+    assert!(refused["message"].as_str().unwrap().contains("may not change once set"), "{refused}");
+}

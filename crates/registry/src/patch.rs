@@ -152,7 +152,11 @@ impl Patch {
     /// Applies the patch to any tree of its type.
     pub fn patched(&self, current: &Value) -> Result<Value, ApiError> {
         let mut out = match &self.body {
-            PatchBody::Apply { object, force } => return self.conformed(self.apply_to(current, object, *force)?),
+            PatchBody::Apply { object, force } => {
+                let mut out = self.apply_to(current, object, *force)?;
+                keep_expectations(&mut out, object);
+                return self.conformed(out);
+            }
             PatchBody::Json(p) => {
                 let mut out = current.clone();
                 ironkeel_patch::json_patch(&mut out, p).map_err(|e| patch_error(&e))?;
@@ -169,15 +173,71 @@ impl Patch {
                 out
             }
         };
+        if !matches!(self.body, PatchBody::Strategic(_)) {
+            self.same_kind(current, &out)?;
+        }
         let mut problems = self.problems.clone();
         match self.check(&mut out) {
             Ok(found) => problems.extend(found),
             Err(e) => return Err(unpatchable(&out, &e.message)),
         }
-        match self.judge(problems, &out) {
-            Some(refused) => Err(refused),
-            None => Ok(out),
+        if let Some(refused) = self.judge(problems, &out) {
+            return Err(refused);
         }
+        let name = current.name();
+        if out.name().is_empty() && !name.is_empty() {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+            )));
+        }
+        Ok(out)
+    }
+
+    /// Refuses a patch that makes another kind of the object.
+    fn same_kind(&self, current: &Value, out: &Value) -> Result<(), ApiError> {
+        let text = |v: &Value, key: &str| v.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (version, kind) = (text(out, "apiVersion"), text(out, "kind"));
+        let (expected_version, expected_kind) = (text(current, "apiVersion"), text(current, "kind"));
+        if (&version, &kind) == (&expected_version, &expected_kind) {
+            return Ok(());
+        }
+        if self.row.kind.custom.is_some() && self.subresource != "scale" {
+            if kind.is_empty() {
+                let mut shown = Vec::new();
+                ironkeel_codec::encode_json(out, &mut shown);
+                let why = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(&shown));
+                return Err(unpatchable(out, &why));
+            }
+            if version.is_empty() {
+                let why = "Object 'apiVersion' is missing in 'object has no apiVersion field'";
+                return Err(ApiError::bad_request(why));
+            }
+            let wrong = [("apiVersion", &version, &expected_version), ("kind", &kind, &expected_kind)];
+            let errors: Vec<FieldError> = wrong
+                .into_iter()
+                .filter(|(_, found, expected)| found != expected)
+                .map(|(field, found, expected)| FieldError {
+                    path: Path::new(field),
+                    kind: FieldErrorKind::Invalid,
+                    message: format!("Invalid value: {found:?}: must be {expected}"),
+                })
+                .collect();
+            let group = version.split_once('/').map_or("", |(group, _)| group);
+            return Err(ApiError::invalid(group, &kind, current.name(), &errors));
+        }
+        // What is left out is what the path says; another version of the same kind is read as the path's.
+        if version.is_empty() || kind.is_empty() || (kind == expected_kind && known(&version, &kind)) {
+            return Ok(());
+        }
+        let why = if known(&version, &kind) {
+            let of = |version: &str| version.rsplit('/').next().unwrap_or_default().to_owned();
+            let group = expected_version.split_once('/').map_or("core", |(group, _)| group);
+            let group = group.split('.').next().unwrap_or_default();
+            format!("converting ({}.{kind}) to ({group}.{expected_kind}): unknown conversion", of(&version))
+        } else {
+            format!("no kind {kind:?} is registered for version {version:?} in scheme \"pkg/runtime/scheme.go:111\"")
+        };
+        Err(unpatchable(out, &why))
     }
 
     /// Brings a patched tree to its type; answers the fields that the type does not have.
@@ -203,6 +263,21 @@ impl Patch {
             PatchBody::Apply { .. } => refused,
             _ => unpatchable(patched, &refused.message),
         })
+    }
+}
+
+/// Whether a kind stands in the schema.
+fn known(api_version: &str, kind: &str) -> bool {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    ironkeel_schema::type_id_for_kind(group, version, kind).is_some()
+}
+
+/// What an apply says of the object that it means holds although the apply changes nothing.
+fn keep_expectations(out: &mut Value, config: &Value) {
+    for key in ["name", "namespace", "uid", "resourceVersion"] {
+        if let Some(expected) = config.str_at(&["metadata", key]).filter(|t| !t.is_empty()) {
+            out.meta_mut().insert(key, expected);
+        }
     }
 }
 

@@ -69,6 +69,7 @@ impl rules::Rules for Rules {
 
     fn prepare_update(&self, o: &mut Value, old: &Value, subresource: Option<&str>) {
         if subresource.is_none() {
+            follow_cluster_ip(o, old);
             keep_allocated(o, old);
             first_cluster_ip(o);
             drop_by_type(o, old);
@@ -155,6 +156,19 @@ fn first_cluster_ip(o: &mut Value) {
     let listed = o.items_at(&["spec", "clusterIPs"]).len();
     if !single.is_empty() && listed == 0 {
         *o.slot(&["spec", "clusterIPs"]) = vec![single].into();
+    }
+}
+
+/// A client that changes `clusterIP` alone means the first of `clusterIPs`.
+fn follow_cluster_ip(o: &mut Value, old: &Value) {
+    let single = |v: &Value| v.str_at(&["spec", "clusterIP"]).unwrap_or_default().to_owned();
+    let now = single(o);
+    let listed = o.items_at(&["spec", "clusterIPs"]);
+    if now.is_empty() || now == single(old) || listed.is_empty() || listed != old.items_at(&["spec", "clusterIPs"]) {
+        return;
+    }
+    if let Some(first) = o.slot(&["spec", "clusterIPs"]).as_array_mut().and_then(|l| l.first_mut()) {
+        *first = now.into();
     }
 }
 
