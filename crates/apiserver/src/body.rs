@@ -117,10 +117,12 @@ where
     let too_large = || {
         ApiError::new(Reason::RequestEntityTooLarge, format!("Request entity too large: limit is {BODY_LIMIT_BYTES}"))
     };
-    if body.size_hint().lower() > BODY_LIMIT_BYTES as u64 {
+    let announced = body.size_hint().lower() > BODY_LIMIT_BYTES as u64;
+    let mut body = std::pin::pin!(body);
+    if announced {
+        drain(body).await;
         return Err(too_large());
     }
-    let mut body = std::pin::pin!(body);
     let mut first: Option<Bytes> = None;
     let mut rest: Option<BytesMut> = None;
     while let Some(frame) = body.frame().await {
@@ -129,6 +131,7 @@ where
         let length = data.remaining();
         let have = first.as_ref().map_or(0, Bytes::len) + rest.as_ref().map_or(0, BytesMut::len);
         if have + length > BODY_LIMIT_BYTES {
+            drain(body).await;
             return Err(too_large());
         }
         let chunk = data.copy_to_bytes(length);
@@ -144,6 +147,24 @@ where
         }
     }
     Ok(rest.map(BytesMut::freeze).or(first).unwrap_or_default())
+}
+
+/// Most bytes of a body that is too large that are read for nothing.
+const DRAIN_LIMIT_BYTES: usize = 16 << 20;
+
+/// Reads on for a while: a client that is still sending would lose the connection before it reads the answer.
+async fn drain<B>(mut body: std::pin::Pin<&mut B>)
+where
+    B: http_body::Body,
+{
+    let mut left = DRAIN_LIMIT_BYTES;
+    while let Some(Ok(frame)) = body.frame().await {
+        let length = frame.data_ref().map_or(0, Buf::remaining);
+        match left.checked_sub(length) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 /// A request body as it is passed on, unread.

@@ -25,24 +25,18 @@ pub(crate) async fn create(c: Context, row: &Arc<Row>) -> Result<Response<Body>,
         }
         "tokenreviews" => token(&c, &mut body).await,
         "subjectaccessreviews" => {
-            check(row, &body)?;
+            check(row, &body, "")?;
             let user = subject(&body["spec"]);
             access(&c, &mut body, &user, "").await?;
         }
         "localsubjectaccessreviews" => {
             let namespace = c.info.namespace.clone();
-            let asked = body.str_at(&["spec", "resourceAttributes", "namespace"]).unwrap_or_default();
-            if asked != namespace {
-                return Err(ApiError::bad_request(format!(
-                    "spec.resourceAttributes.namespace must match namespace: {namespace}"
-                )));
-            }
-            check(row, &body)?;
+            check(row, &body, &namespace)?;
             let user = subject(&body["spec"]);
             access(&c, &mut body, &user, &namespace).await?;
         }
         "selfsubjectaccessreviews" => {
-            check(row, &body)?;
+            check(row, &body, "")?;
             access(&c, &mut body, &c.user, "").await?;
         }
         "selfsubjectrulesreviews" => rules(&c, &mut body)?,
@@ -56,7 +50,7 @@ pub(crate) async fn create(c: Context, row: &Arc<Row>) -> Result<Response<Body>,
 }
 
 /// What is wrong with an access review.
-fn check(row: &Row, body: &Value) -> Result<(), ApiError> {
+fn check(row: &Row, body: &Value, namespace: &str) -> Result<(), ApiError> {
     let spec = Path::new("spec");
     let member = |key: &str| body.at(&["spec", key]).filter(|v| !v.is_null());
     let mut errors = Vec::new();
@@ -95,6 +89,15 @@ fn check(row: &Row, body: &Value) -> Result<(), ApiError> {
     if filled.next().is_some() {
         let why = if namespaced { "must be empty except for namespace" } else { "must be empty" };
         errors.push(wrong(Path::new("metadata"), &body["metadata"], why));
+    }
+    if let Some(attributes) = member("resourceAttributes")
+        && namespaced
+    {
+        let asked = attributes.str_at(&["namespace"]).unwrap_or_default();
+        if asked != namespace {
+            let at = spec.child("resourceAttributes").child("namespace");
+            errors.push(wrong(at, &asked.into(), "must match metadata.namespace"));
+        }
     }
     if let Some(paths) = paths
         && namespaced

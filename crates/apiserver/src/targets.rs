@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::HeaderMap;
+use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_registry::{ApiError, Reason, Registry};
 use rand::seq::SliceRandom;
@@ -110,10 +111,38 @@ fn encode(text: &str, out: &mut String) {
     }
 }
 
+/// What is wrong with the options of a log.
+fn check_log(c: &Context) -> Result<(), ApiError> {
+    let number = |key: &str| c.query.get(key).and_then(|v| v.parse::<i64>().ok());
+    let mut errors = Vec::new();
+    let mut wrong = |field: &str, kind, message: String| {
+        errors.push(FieldError { path: Path::new(field), kind, message });
+    };
+    let least = |key: &str, least: i64, why: &str| {
+        number(key).filter(|n| *n < least).map(|n| format!("Invalid value: {n}: {why}"))
+    };
+    if let Some(why) = least("tailLines", 0, "must be greater than or equal to 0") {
+        wrong("tailLines", FieldErrorKind::Invalid, why);
+    }
+    if let Some(why) = least("limitBytes", 1, "must be greater than 0") {
+        wrong("limitBytes", FieldErrorKind::Invalid, why);
+    }
+    if number("sinceSeconds").is_some() && c.query.get("sinceTime").is_some_and(|t| !t.is_empty()) {
+        let why = "Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified";
+        wrong("[]", FieldErrorKind::Forbidden, why.to_owned());
+    } else if let Some(why) = least("sinceSeconds", 1, "must be greater than 0") {
+        wrong("sinceSeconds", FieldErrorKind::Invalid, why);
+    }
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("", "PodLogOptions", &c.info.name, &errors)) }
+}
+
 /// The kubelet's endpoint for a Pod's log, exec, attach or portforward.
 pub(crate) fn pod_stream(c: &Context) -> Result<Forward, ApiError> {
     let pod = tree(&c.server.registry, "", "pods", &c.info.namespace, &c.info.name)?;
     let sub = c.info.subresource.as_str();
+    if sub == "log" {
+        check_log(c)?;
+    }
     let node = pod.str_at(&["spec", "nodeName"]).filter(|n| !n.is_empty());
     let mut query = String::new();
     let mut add = |key: &str, value: &str| {
