@@ -63,6 +63,7 @@ pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
     let mut reload = Reload::default();
     feature_gates(given, &mut notes)?;
     super::egress::selections(given)?;
+    let versions = runtime_config(given)?;
     let listen =
         SocketAddr::new(given.parsed("bind-address", IpAddr::from([0, 0, 0, 0]))?, given.parsed("secure-port", 6443)?);
     let advertise = match given.text("advertise-address") {
@@ -78,7 +79,7 @@ pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
     config.secure_port = listen.port();
     config.service_cidr = service_cidr;
     config.secondary_service_cidr = secondary;
-    config.versions = runtime_config(given)?;
+    config.versions = versions;
     config.cbor = gate(given, CBOR_GATE);
     config.route_to_endpoints = given.switch("enable-aggregator-routing", false);
     config.node_ports = node_ports(given)?;
