@@ -40,13 +40,21 @@ pub(crate) async fn run(context: Context) {
     let graph = Arc::new(Mutex::new(Graph::default()));
     let queue: WorkQueue<Work> = WorkQueue::new();
     let kinds = Arc::new(Mutex::new(HashMap::new()));
+    let unserved = Unserved::default();
     let (changes, feed) = mpsc::unbounded_channel();
     let (rediscover, asked) = mpsc::unbounded_channel();
     tokio::spawn(build(graph.clone(), queue.clone(), feed, rediscover));
-    let monitors = Monitors { context: context.clone(), kinds: kinds.clone(), watched: Mutex::default(), changes };
+    let monitors = Monitors {
+        context: context.clone(),
+        kinds: kinds.clone(),
+        watched: Mutex::default(),
+        changes,
+        unserved: unserved.clone(),
+        queue: queue.clone(),
+    };
     let Some(()) = context.shutdown.run_until_cancelled(monitors.start()).await else { return };
     tokio::spawn(monitors.follow(asked));
-    let collector = Arc::new(collect::Collector { client, graph, kinds, queue: queue.clone() });
+    let collector = Arc::new(collect::Collector { client, graph, kinds, unserved, queue: queue.clone() });
     run_workers(queue, WORKERS, context.shutdown.clone(), move |work: Work| {
         let collector = collector.clone();
         async move { collector.work(work).await }
@@ -57,9 +65,14 @@ pub(crate) async fn run(context: Context) {
 /// By `apiVersion kind`, which is how owner references name a resource: in any of its versions.
 pub(super) type Kinds = Arc<Mutex<HashMap<(String, String), Served>>>;
 
+/// What cannot be decided while some resource is not served.
+pub(super) type Unserved = Arc<Mutex<HashSet<Work>>>;
+
 struct Monitors {
     context: Context,
     kinds: Kinds,
+    unserved: Unserved,
+    queue: WorkQueue<Work>,
     /// What ends each watch, by `apiVersion` and plural.
     watched: Mutex<HashMap<(String, String), CancellationToken>>,
     changes: mpsc::UnboundedSender<Change>,
@@ -115,14 +128,20 @@ impl Monitors {
         }
         let complete = found.failures.is_empty();
         let kind = |served: &Served| (served.resource.api_version.clone(), served.resource.kind.clone());
-        let kinds = found.resources.iter().map(|served| (kind(served), served.clone()));
-        {
+        let kinds: HashMap<_, _> = found.resources.iter().map(|served| (kind(served), served.clone())).collect();
+        let news = {
             let mut known = self.kinds.lock();
+            let news = kinds.keys().any(|kind| !known.contains_key(kind));
             if complete {
                 // An owner of a resource that is not served is not absent: nothing can be said of it.
                 known.clear();
             }
             known.extend(kinds);
+            news
+        };
+        if news {
+            let waiting = std::mem::take(&mut *self.unserved.lock());
+            waiting.into_iter().for_each(|work| self.queue.add(work));
         }
         let wanted = found.resources.into_iter().filter(|served| {
             let resource = &served.resource;

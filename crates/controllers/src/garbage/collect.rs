@@ -12,7 +12,7 @@ use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditi
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::Kinds;
+use super::{Kinds, Unserved};
 use super::graph::{Graph, Item, Node, Work};
 use crate::error::{Error, code, is_conflict, is_not_found};
 
@@ -20,13 +20,14 @@ use crate::error::{Error, code, is_conflict, is_not_found};
 const UNSEEN_RETRY: Duration = Duration::from_millis(500);
 /// How soon an object that changed meanwhile is looked at again.
 const CHANGED_RETRY: Duration = Duration::from_millis(10);
-/// How soon an object of a resource that is not served is looked at again.
+/// How soon an object of a resource that is not served is looked at again, when no new resource comes before.
 const UNSERVED_RETRY: Duration = Duration::from_secs(30);
 
 pub(super) struct Collector {
     pub(super) client: Client,
     pub(super) graph: Arc<Mutex<Graph>>,
     pub(super) kinds: Kinds,
+    pub(super) unserved: Unserved,
     pub(super) queue: WorkQueue<Work>,
 }
 
@@ -56,10 +57,15 @@ impl Collector {
     pub(super) async fn work(&self, work: Work) -> Result<Option<Duration>, Error> {
         let (Work::Delete(uid) | Work::Orphan(uid)) = &work;
         let Some(node) = self.graph.lock().get(uid).cloned() else { return Ok(None) };
-        let outcome = match work {
+        // Noted before it is looked at, so that no resource comes unnoticed in between.
+        self.unserved.lock().insert(work.clone());
+        let outcome = match &work {
             Work::Delete(_) => self.consider(&node).await,
             Work::Orphan(_) => self.orphan(&node).await,
         };
+        if !matches!(outcome, Ok(Some(UNSERVED_RETRY))) {
+            self.unserved.lock().remove(&work);
+        }
         match outcome {
             Err(Error::Api(error)) if is_conflict(&error) => Ok(Some(CHANGED_RETRY)),
             other => other,
