@@ -12,8 +12,8 @@ use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditi
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::{Kinds, Unserved};
 use super::graph::{Graph, Item, Node, Work};
+use super::{Kinds, Unserved};
 use crate::error::{Error, code, is_conflict, is_not_found};
 
 /// How soon an owner that exists but was not seen is looked for again.
