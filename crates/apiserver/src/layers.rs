@@ -386,10 +386,12 @@ where
         warnings: seen.warnings.clone(),
         annotations: seen.annotations.clone(),
     };
+    // The largest future of a request stands still on the heap; what is around it is moved now and then.
+    let answer = Box::pin(dispatch(context));
     if long {
-        return dispatch(context).await;
+        return answer.await;
     }
-    let answered = tokio::time::timeout(limit, dispatch(context)).await;
+    let answered = tokio::time::timeout(limit, answer).await;
     trace.done(HANDLE);
     match answered {
         Ok(answer) => answer,
