@@ -66,7 +66,7 @@ pub(crate) async fn run(context: Context) {
 pub(super) type Kinds = Arc<Mutex<HashMap<(String, String), Served>>>;
 
 /// What cannot be decided while some resource is not served.
-pub(super) type Unserved = Arc<Mutex<HashSet<Work>>>;
+type Unserved = Arc<Mutex<HashSet<Work>>>;
 
 struct Monitors {
     context: Context,
