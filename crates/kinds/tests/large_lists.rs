@@ -335,3 +335,28 @@ fn time_grows_with_the_length_of_a_list_and_not_with_its_square() {
     let found = found.into_inner();
     assert!(found.is_empty(), "{} faults:\n{}", found.len(), found.join("\n"));
 }
+
+#[test]
+fn time_grows_with_the_length_of_a_path_and_not_with_its_square() {
+    let found = std::cell::RefCell::new(Vec::new());
+    let done = std::cell::Cell::new(false);
+    each(|block| {
+        if block.way != "create" || block.kind.resource.plural != "pods" || done.replace(true) {
+            return;
+        }
+        for kind in ["configMap", "secret", "downwardAPI"] {
+            let build = |n: usize| {
+                let item = |name: &str| format!(r#"{{"key":"k","path":"{}{name}"}}"#, "a/".repeat(n * 200));
+                let items = [item("x"), item("y"), item("x/z")].join(",");
+                let volumes = format!(r#"[{{"name":"v","{kind}":{{"items":[{items}]}}}}]"#);
+                let mut object = block.object.clone();
+                let spec = object.as_object_mut()?.entry("spec", Value::object).as_object_mut()?;
+                spec.insert("volumes", parse_json(volumes.as_bytes()).ok()?);
+                Some(object)
+            };
+            found.borrow_mut().extend(squares(block, &build).into_iter().map(|f| format!("{kind}: {f}")));
+        }
+    });
+    let found = found.into_inner();
+    assert!(done.get() && found.is_empty(), "{} faults:\n{}", found.len(), found.join("\n"));
+}

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::list::Warnings;
+
 /// As Go's old parser reads an address: leading zeros are decimal.
 fn sloppy(text: &str) -> Option<IpAddr> {
     if text.contains(':') {
@@ -30,19 +32,19 @@ fn is_mapped(address: IpAddr) -> bool {
 }
 
 /// Of an address.
-pub(super) fn ip(at: &str, text: &str, w: &mut Vec<String>) {
+pub(super) fn ip(at: &str, text: &str, w: &mut Warnings) {
     let Some(address) = sloppy(text) else { return };
     let strict = text.parse::<IpAddr>().ok();
     match strict {
         Some(strict) if !is_mapped(strict) => {
             let canonical = strict.to_string();
             if strict.is_ipv6() && canonical != text {
-                w.push(format!(
+                w.push(format_args!(
                     "{at}: IPv6 address \"{text}\" should be in RFC 5952 canonical format (\"{canonical}\")"
                 ));
             }
         }
-        _ => w.push(format!("{at}: non-standard IP address \"{text}\" is invalid: use \"{}\"", shown(address))),
+        _ => w.push(format_args!("{at}: non-standard IP address \"{text}\" is invalid: use \"{}\"", shown(address))),
     }
 }
 
@@ -58,7 +60,7 @@ fn masked(address: IpAddr, bits: u8) -> IpAddr {
 }
 
 /// Of a range.
-pub(super) fn cidr(at: &str, text: &str, w: &mut Vec<String>) {
+pub(super) fn cidr(at: &str, text: &str, w: &mut Warnings) {
     let Some((head, tail)) = text.split_once('/') else { return };
     let (Some(written), Ok(mut bits)) = (sloppy(head), tail.parse::<u8>()) else { return };
     let mapped = is_mapped(written);
@@ -75,9 +77,9 @@ pub(super) fn cidr(at: &str, text: &str, w: &mut Vec<String>) {
         return;
     }
     let network = masked(address, bits);
-    let before = w.len();
-    if network != address {
-        w.push(format!(
+    let ambiguous = network != address;
+    if ambiguous {
+        w.push(format_args!(
             "{at}: CIDR value \"{text}\" is ambiguous in this context (should be \"{}/{bits}\" or \"{}/{length}\"?)",
             shown(network),
             shown(address)
@@ -88,13 +90,16 @@ pub(super) fn cidr(at: &str, text: &str, w: &mut Vec<String>) {
     match strict {
         Some(strict) if !mapped => {
             let canonical = format!("{strict}/{bits}");
-            if w.len() == before && strict.is_ipv6() && canonical != text {
-                w.push(format!(
+            if !ambiguous && strict.is_ipv6() && canonical != text {
+                w.push(format_args!(
                     "{at}: IPv6 CIDR value \"{text}\" should be in RFC 5952 canonical format (\"{canonical}\")"
                 ));
             }
         }
-        _ => w.push(format!("{at}: non-standard CIDR value \"{text}\" is invalid: use \"{}/{bits}\"", shown(network))),
+        _ => w.push(format_args!(
+            "{at}: non-standard CIDR value \"{text}\" is invalid: use \"{}/{bits}\"",
+            shown(network)
+        )),
     }
 }
 
@@ -105,13 +110,13 @@ mod tests {
     #[test]
     fn old_forms_are_told_with_the_better_one() {
         let check = |text: &str, wanted: &[&str]| {
-            let mut w = Vec::new();
+            let mut w = Warnings::default();
             if text.contains('/') {
                 cidr("f", text, &mut w)
             } else {
                 ip("f", text, &mut w)
             }
-            assert_eq!(w, wanted, "{text}");
+            assert_eq!(w.into_vec(), wanted, "{text}");
         };
         check("10.0.0.1", &[]);
         check("fd00::1", &[]);

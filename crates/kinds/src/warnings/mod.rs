@@ -4,7 +4,10 @@
 //! labels, addresses). Errors do not live here.
 
 mod addresses;
+mod list;
+mod paths;
 mod pods;
+mod ports;
 mod tls;
 
 use ironkeel_object::{ObjectMeta, Value};
@@ -13,17 +16,18 @@ use ironkeel_schema::Resource;
 use crate::names;
 use crate::pod_spec::present;
 use addresses::{cidr, ip};
+use list::Warnings;
 
 /// A write as warnings look at it.
 struct Write<'a> {
     object: &'a Value,
     old: Option<&'a Value>,
-    warnings: Vec<String>,
+    warnings: Warnings,
 }
 
 /// Of a write to `object`, through a subresource where one is named.
 pub(crate) fn of(resource: &Resource, object: &Value, old: Option<&Value>, subresource: Option<&str>) -> Vec<String> {
-    let mut w = Write { object, old, warnings: Vec::new() };
+    let mut w = Write { object, old, warnings: Warnings::default() };
     match (resource.group, resource.plural, subresource) {
         ("", "services", Some("status")) | ("networking.k8s.io", "ingresses", Some("status")) => {
             w.load_balancer_addresses();
@@ -53,7 +57,9 @@ pub(crate) fn of(resource: &Resource, object: &Value, old: Option<&Value>, subre
         ("", "endpoints", _) => w.endpoints(),
         ("", "secrets", _) => {
             let of_tls = object.str_at(&["type"]) == Some("kubernetes.io/tls");
-            w.warnings.extend(of_tls.then(|| tls::fault(object)).flatten());
+            if let Some(fault) = of_tls.then(|| tls::fault(object)).flatten() {
+                w.say(fault);
+            }
         }
         ("", "serviceaccounts", _) => w.service_account(),
         ("", "persistentvolumes", _) => w.volume(),
@@ -70,11 +76,11 @@ pub(crate) fn of(resource: &Resource, object: &Value, old: Option<&Value>, subre
         ("resource.k8s.io", "resourceslices", _) => w.driver_name(),
         _ => {}
     }
-    w.warnings
+    w.warnings.into_vec()
 }
 
 /// What is said of a node label that is on its way out.
-pub(super) fn deprecated_label(key: &str) -> Option<&'static str> {
+fn deprecated_label(key: &str) -> Option<&'static str> {
     Some(match key {
         "beta.kubernetes.io/arch" => "deprecated since v1.14; use \"kubernetes.io/arch\" instead",
         "beta.kubernetes.io/os" => "deprecated since v1.14; use \"kubernetes.io/os\" instead",
@@ -95,35 +101,38 @@ pub(super) fn deprecated_label(key: &str) -> Option<&'static str> {
 }
 
 /// Deprecated labels, and values that are none, in a term of a node selector.
-pub(super) fn node_selector_term(term: Option<&Value>, values_too: bool, at: &str, w: &mut Vec<String>) {
+fn node_selector_term(term: Option<&Value>, values_too: bool, at: &str, w: &mut Warnings) {
     let Some(term) = term else { return };
     for (i, x) in term.items_at(&["matchExpressions"]).iter().enumerate() {
         let key = x.str_at(&["key"]).unwrap_or_default();
         if let Some(text) = deprecated_label(key) {
-            w.push(format!("{at}.matchExpressions[{i}].key: {key} is {text}"));
+            w.push(format_args!("{at}.matchExpressions[{i}].key: {key} is {text}"));
         }
         if !values_too {
             continue;
         }
         for (j, value) in x.items_at(&["values"]).iter().enumerate() {
+            if w.is_full() {
+                return;
+            }
             let value = value.as_str().unwrap_or_default();
             for m in names::label_value(value) {
-                w.push(format!("{at}.matchExpressions[{i}].values[{j}]: {value} is invalid, {m}"));
+                w.push(format_args!("{at}.matchExpressions[{i}].values[{j}]: {value} is invalid, {m}"));
             }
         }
     }
 }
 
 /// A quantity of bytes that is no whole number of them.
-pub(super) fn fraction(list: Option<&Value>, name: &str, at: &str, w: &mut Vec<String>) {
+fn fraction(list: Option<&Value>, name: &str, at: &str, w: &mut Warnings) {
     let q = crate::resources::quantity(list.and_then(|l| l.get(name)));
     if let Some(q) = q.filter(|q| q.milli_value() % 1000 != 0) {
-        w.push(format!("{at}[{name}]: fractional byte value \"{q}\" is invalid, must be an integer"));
+        w.push(format_args!("{at}[{name}]: fractional byte value \"{q}\" is invalid, must be an integer"));
     }
 }
 
 /// Of a claim's spec.
-pub(super) fn claim_spec(spec: Option<&Value>, at: &str, w: &mut Vec<String>) {
+fn claim_spec(spec: Option<&Value>, at: &str, w: &mut Warnings) {
     for kind in ["requests", "limits"] {
         let list = spec.and_then(|s| s.at(&["resources", kind]));
         fraction(list, "storage", &format!("{at}.resources.{kind}"), w);
@@ -131,15 +140,15 @@ pub(super) fn claim_spec(spec: Option<&Value>, at: &str, w: &mut Vec<String>) {
 }
 
 impl Write<'_> {
-    fn say(&mut self, text: impl Into<String>) {
-        self.warnings.push(text.into());
+    fn say(&mut self, text: impl std::fmt::Display) {
+        self.warnings.push(text);
     }
 
     /// A name that pods take over makes a poor hostname unless it is a DNS label.
     fn name_in(&mut self, what: &str) {
         let messages = names::label(self.object.name());
         if self.old.is_none() && !self.object.name().is_empty() && !messages.is_empty() {
-            self.say(format!(
+            self.say(format_args!(
                 "metadata.name: this is used in {what}, which can result in surprising behavior; a DNS label is \
                  recommended: [{}]",
                 messages.join(" ")
@@ -170,7 +179,7 @@ impl Write<'_> {
             && number("completions") > COMPLETIONS
             && number("parallelism") > PARALLELISM
         {
-            self.say(format!(
+            self.say(format_args!(
                 "{at}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than \
                  10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail"
             ));
@@ -299,7 +308,7 @@ impl Write<'_> {
         const KEY: &str = "kubernetes.io/enforce-mountable-secrets";
         let had = self.old.is_some_and(|old| old.annotation(KEY).is_some());
         if self.object.annotation(KEY).is_some() && !had {
-            self.say(format!(
+            self.say(format_args!(
                 "metadata.annotations[{KEY}]: deprecated in v1.32+; prefer separate namespaces to isolate access to \
                  mounted secrets"
             ));
@@ -327,7 +336,7 @@ impl Write<'_> {
         ];
         for (key, text) in ANNOTATIONS {
             if self.object.annotation(key).is_some() {
-                self.say(format!("metadata.annotations[{key}]: {text}"));
+                self.say(format_args!("metadata.annotations[{key}]: {text}"));
             }
         }
         let spec = &self.object["spec"];
@@ -344,7 +353,7 @@ impl Write<'_> {
         }
         for (field, shown, text) in GONE {
             if present(spec, field).is_some() {
-                self.say(format!("spec.{shown}: {text}"));
+                self.say(format_args!("spec.{shown}: {text}"));
             }
         }
     }
@@ -352,7 +361,7 @@ impl Write<'_> {
     fn claim(&mut self) {
         const KEY: &str = "volume.beta.kubernetes.io/storage-class";
         if self.object.annotation(KEY).is_some() {
-            self.say(format!(
+            self.say(format_args!(
                 "metadata.annotations[{KEY}]: deprecated since v1.8; use \"storageClassName\" attribute instead"
             ));
         }
@@ -362,7 +371,7 @@ impl Write<'_> {
     fn ingress_class(&mut self) {
         const KEY: &str = "kubernetes.io/ingress.class";
         if self.old.is_none() && self.object.annotation(KEY).is_some() {
-            self.say(format!("annotation \"{KEY}\" is deprecated, please use 'spec.ingressClassName' instead"));
+            self.say(format_args!("annotation \"{KEY}\" is deprecated, please use 'spec.ingressClassName' instead"));
         }
     }
 
@@ -383,7 +392,7 @@ impl Write<'_> {
     fn node_selector(&mut self, path: &[&str], at: &str) {
         let labels = self.object.at(path).and_then(Value::as_object);
         for text in labels.into_iter().flat_map(|m| m.keys()).filter_map(|key| deprecated_label(key)) {
-            self.say(format!("{at}: {text}"));
+            self.say(format_args!("{at}: {text}"));
         }
     }
 
@@ -391,7 +400,7 @@ impl Write<'_> {
         for (i, topology) in self.object.items_at(&["allowedTopologies"]).iter().enumerate() {
             for (j, x) in topology.items_at(&["matchLabelExpressions"]).iter().enumerate() {
                 if let Some(text) = deprecated_label(x.str_at(&["key"]).unwrap_or_default()) {
-                    self.say(format!("allowedTopologies[{i}].matchLabelExpressions[{j}].key: {text}"));
+                    self.say(format_args!("allowedTopologies[{i}].matchLabelExpressions[{j}].key: {text}"));
                 }
             }
         }
@@ -402,7 +411,7 @@ impl Write<'_> {
         let labels = self.object.at(&["nodeTopology", "matchLabels"]).and_then(Value::as_object);
         for key in labels.into_iter().flat_map(|m| m.keys()) {
             if let Some(text) = deprecated_label(key) {
-                self.say(format!("nodeTopology.matchLabels.{key}: {text}"));
+                self.say(format_args!("nodeTopology.matchLabels.{key}: {text}"));
             }
         }
     }
@@ -422,7 +431,7 @@ impl Write<'_> {
     fn driver_name(&mut self) {
         let driver = self.object.str_at(&["spec", "driver"]).unwrap_or_default();
         if driver.chars().any(char::is_uppercase) {
-            self.say(format!(
+            self.say(format_args!(
                 "spec.driver: driver names should be lowercase; \"{driver}\" contains uppercase characters"
             ));
         }

@@ -1,25 +1,24 @@
 //! Warnings about pods and templates.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashSet;
 
 use ironkeel_object::{ObjectMeta, Value};
 
 use super::addresses::ip;
+use super::list::Warnings;
 use super::{claim_spec, deprecated_label, fraction, node_selector_term};
+use super::{paths, ports};
 use crate::pod_spec::present;
-
-/// Warnings about pairs that are told; clients see a few dozen at most, and ten thousand ports make millions.
-const PAIRS_TOLD: usize = 256;
 
 const NULL_SELECTOR: &str = "a null labelSelector results in matching no pod";
 
 /// Of a pod.
-pub(super) fn of_pod(pod: &Value, w: &mut Vec<String>) {
+pub(super) fn of_pod(pod: &Value, w: &mut Warnings) {
     spec_and_meta(pod, "", w);
 }
 
 /// Of a template at `at`.
-pub(super) fn of_template(template: Option<&Value>, at: &str, w: &mut Vec<String>) {
+pub(super) fn of_template(template: Option<&Value>, at: &str, w: &mut Warnings) {
     if let Some(template) = template {
         spec_and_meta(template, &format!("{at}."), w);
     }
@@ -35,11 +34,11 @@ fn containers<'v>(spec: &'v Value, prefix: &str) -> Vec<(String, &'v Value)> {
     all
 }
 
-fn spec_and_meta(o: &Value, prefix: &str, w: &mut Vec<String>) {
+fn spec_and_meta(o: &Value, prefix: &str, w: &mut Warnings) {
     let spec = &o["spec"];
     for key in spec.get("nodeSelector").and_then(Value::as_object).into_iter().flat_map(|m| m.keys()) {
         if let Some(text) = deprecated_label(key) {
-            w.push(format!("{prefix}spec.nodeSelector[{key}]: {text}"));
+            w.push(format_args!("{prefix}spec.nodeSelector[{key}]: {text}"));
         }
     }
     node_affinity(spec, prefix, w);
@@ -47,10 +46,10 @@ fn spec_and_meta(o: &Value, prefix: &str, w: &mut Vec<String>) {
         let at = format!("{prefix}spec.topologySpreadConstraints[{i}]");
         let key = c.str_at(&["topologyKey"]).unwrap_or_default();
         if let Some(text) = deprecated_label(key) {
-            w.push(format!("{at}.topologyKey: {key} is {text}"));
+            w.push(format_args!("{at}.topologyKey: {key} is {text}"));
         }
         if present(c, "labelSelector").is_none() {
-            w.push(format!("{at}.labelSelector: {NULL_SELECTOR}"));
+            w.push(format_args!("{at}.labelSelector: {NULL_SELECTOR}"));
         }
     }
     annotations(o, prefix, w);
@@ -58,7 +57,7 @@ fn spec_and_meta(o: &Value, prefix: &str, w: &mut Vec<String>) {
         volume(v, &format!("{prefix}spec.volumes[{i}]"), w);
     }
     for v in spec.items_at(&["volumes"]) {
-        overlaps(v, w);
+        paths::overlaps(v, w);
     }
     aliases_and_secrets(spec, prefix, w);
     for name in ["memory", "ephemeral-storage"] {
@@ -66,9 +65,9 @@ fn spec_and_meta(o: &Value, prefix: &str, w: &mut Vec<String>) {
     }
     let all = containers(spec, prefix);
     profiles_and_environment(o, &all, prefix, w);
-    ports(&all, w);
+    ports::of_containers(&all, w);
     if spec.i64_at(&["terminationGracePeriodSeconds"]).is_some_and(|s| s < 0) {
-        w.push(format!(
+        w.push(format_args!(
             "{prefix}spec.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated \
              as 1"
         ));
@@ -82,7 +81,7 @@ fn spec_and_meta(o: &Value, prefix: &str, w: &mut Vec<String>) {
     }
 }
 
-fn node_affinity(spec: &Value, prefix: &str, w: &mut Vec<String>) {
+fn node_affinity(spec: &Value, prefix: &str, w: &mut Warnings) {
     let at = format!("{prefix}spec.affinity.nodeAffinity");
     let required = "requiredDuringSchedulingIgnoredDuringExecution";
     let terms = spec.items_at(&["affinity", "nodeAffinity", required, "nodeSelectorTerms"]);
@@ -95,25 +94,25 @@ fn node_affinity(spec: &Value, prefix: &str, w: &mut Vec<String>) {
     }
 }
 
-fn pod_affinity(spec: &Value, prefix: &str, w: &mut Vec<String>) {
+fn pod_affinity(spec: &Value, prefix: &str, w: &mut Warnings) {
     for kind in ["podAffinity", "podAntiAffinity"] {
         let at = format!("{prefix}spec.affinity.{kind}");
         let required = "requiredDuringSchedulingIgnoredDuringExecution";
         for (i, t) in spec.items_at(&["affinity", kind, required]).iter().enumerate() {
             if present(t, "labelSelector").is_none() {
-                w.push(format!("{at}.{required}[{i}].labelSelector: {NULL_SELECTOR}"));
+                w.push(format_args!("{at}.{required}[{i}].labelSelector: {NULL_SELECTOR}"));
             }
         }
         let preferred = "preferredDuringSchedulingIgnoredDuringExecution";
         for (i, t) in spec.items_at(&["affinity", kind, preferred]).iter().enumerate() {
             if present(&t["podAffinityTerm"], "labelSelector").is_none() {
-                w.push(format!("{at}.{preferred}[{i}].podAffinityTerm.labelSelector: {NULL_SELECTOR}"));
+                w.push(format_args!("{at}.{preferred}[{i}].podAffinityTerm.labelSelector: {NULL_SELECTOR}"));
             }
         }
     }
 }
 
-fn annotations(o: &Value, prefix: &str, w: &mut Vec<String>) {
+fn annotations(o: &Value, prefix: &str, w: &mut Warnings) {
     const DEPRECATED: [(&str, &str); 3] = [
         (
             "scheduler.alpha.kubernetes.io/critical-pod",
@@ -124,13 +123,13 @@ fn annotations(o: &Value, prefix: &str, w: &mut Vec<String>) {
     ];
     for (key, text) in DEPRECATED {
         if o.annotation(key).is_some() {
-            w.push(format!("{prefix}metadata.annotations[{key}]: {text}"));
+            w.push(format_args!("{prefix}metadata.annotations[{key}]: {text}"));
         }
     }
 }
 
 /// Storage that is gone.
-fn volume(v: &Value, at: &str, w: &mut Vec<String>) {
+fn volume(v: &Value, at: &str, w: &mut Warnings) {
     const GONE: &[(&str, &str, &str)] = &[
         ("photonPersistentDisk", "photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
         ("gitRepo", "gitRepo", "deprecated in v1.11, and disabled by default in v1.33+"),
@@ -144,10 +143,10 @@ fn volume(v: &Value, at: &str, w: &mut Vec<String>) {
         ("cephfs", "cephfs", "deprecated in v1.28, non-functional in v1.31+"),
         ("rbd", "rbd", "deprecated in v1.28, non-functional in v1.31+"),
     ];
-    let gone = |list: &[(&str, &str, &str)], w: &mut Vec<String>| {
+    let gone = |list: &[(&str, &str, &str)], w: &mut Warnings| {
         for (kind, shown, text) in list {
             if present(v, kind).is_some() {
-                w.push(format!("{at}.{shown}: {text}"));
+                w.push(format_args!("{at}.{shown}: {text}"));
             }
         }
     };
@@ -157,115 +156,12 @@ fn volume(v: &Value, at: &str, w: &mut Vec<String>) {
     gone(GONE_LATER, w);
 }
 
-/// A path of a volume, and who puts something there (empty where that is plain).
-struct Placed {
-    path: String,
-    source: String,
-}
-
-impl std::fmt::Display for Placed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "\"{}\"", self.path)?;
-        if self.source.is_empty() { Ok(()) } else { write!(f, " ({})", self.source) }
-    }
-}
-
-/// The paths of a volume in their order, found by what is above and below them.
-#[derive(Default)]
-struct Paths {
-    all: Vec<Placed>,
-    by_path: BTreeMap<String, Vec<usize>>,
-}
-
-impl Paths {
-    /// Adds a path; answers the earlier ones that it hides or is hidden by.
-    fn add(&mut self, path: &str, source: &str) -> Vec<String> {
-        let path = path.trim_end_matches('/');
-        let placed = Placed { path: path.to_owned(), source: source.to_owned() };
-        let mut met: Vec<usize> = Vec::new();
-        if !path.is_empty() {
-            let above = path.match_indices('/').map(|(at, _)| &path[..at]).chain([path]);
-            met.extend(above.filter_map(|p| self.by_path.get(p)).flatten());
-            let below = format!("{path}/");
-            let range = self.by_path.range(below.clone()..).take_while(|(p, _)| p.starts_with(&below));
-            met.extend(range.flat_map(|(_, at)| at).take(PAIRS_TOLD));
-            met.sort_unstable();
-            met.truncate(PAIRS_TOLD);
-            self.by_path.entry(path.to_owned()).or_default().push(self.all.len());
-        }
-        let told = met.into_iter().map(|i| format!("{placed} with {}", self.all[i])).collect();
-        self.all.push(placed);
-        told
-    }
-}
-
-/// Paths in one volume that hide each other.
-fn overlaps(v: &Value, w: &mut Vec<String>) {
-    let name = v.str_at(&["name"]).unwrap_or_default();
-    let source = |kind: &str, field: &str, word: &str| {
-        format!("{word} \"{}\"", v.at(&[kind, field]).and_then(Value::as_str).unwrap_or_default())
-    };
-    for (kind, description) in [
-        ("configMap", source("configMap", "name", "ConfigMap")),
-        ("secret", source("secret", "secretName", "Secret")),
-        ("downwardAPI", "DownwardAPI".to_owned()),
-    ] {
-        let mut paths = Paths::default();
-        for item in v.items_at(&[kind, "items"]) {
-            for told in paths.add(item.str_at(&["path"]).unwrap_or_default(), "") {
-                if w.len() < PAIRS_TOLD {
-                    w.push(format!("volume \"{name}\" ({description}): overlapping paths: {told}"));
-                }
-            }
-        }
-    }
-    let mut paths = Paths::default();
-    for s in v.items_at(&["projected", "sources"]) {
-        if s.as_object().is_none_or(|m| m.values().all(Value::is_null)) {
-            w.push(format!("volume \"{name}\" (Projected) has no sources provided"));
-            continue;
-        }
-        for (path, source) in projected(s) {
-            for told in paths.add(path, &source) {
-                if w.len() < PAIRS_TOLD {
-                    w.push(format!("volume \"{name}\" (Projected): overlapping paths: {told}"));
-                }
-            }
-        }
-    }
-}
-
-/// The paths of one source of a projected volume.
-fn projected(s: &Value) -> Vec<(&str, String)> {
-    let text = |path: &[&str]| s.str_at(path).unwrap_or_default();
-    for (kind, word) in [("configMap", "ConfigMap"), ("secret", "Secret"), ("downwardAPI", "DownwardAPI")] {
-        if s.at(&[kind, "items"]).is_some_and(|v| !v.is_null()) {
-            let of =
-                if kind == "downwardAPI" { word.to_owned() } else { format!("{word} \"{}\"", text(&[kind, "name"])) };
-            let items = s.items_at(&[kind, "items"]).iter();
-            return items.map(|i| (i.str_at(&["path"]).unwrap_or_default(), of.clone())).collect();
-        }
-    }
-    if present(s, "serviceAccountToken").is_some() {
-        return vec![(text(&["serviceAccountToken", "path"]), "ServiceAccountToken".to_owned())];
-    }
-    if let Some(bundle) = present(s, "clusterTrustBundle") {
-        let name = bundle.str_at(&["name"]).or_else(|| bundle.str_at(&["signerName"])).unwrap_or_default();
-        return vec![(text(&["clusterTrustBundle", "path"]), format!("ClusterTrustBundle \"{name}\""))];
-    }
-    [("certificateChainPath", "chain"), ("keyPath", "key"), ("credentialBundlePath", "credential bundle")]
-        .into_iter()
-        .map(|(field, word)| (text(&["podCertificate", field]), format!("PodCertificate {word}")))
-        .filter(|(path, _)| !path.is_empty())
-        .collect()
-}
-
-fn aliases_and_secrets(spec: &Value, prefix: &str, w: &mut Vec<String>) {
+fn aliases_and_secrets(spec: &Value, prefix: &str, w: &mut Warnings) {
     let mut seen = HashSet::new();
     for (i, a) in spec.items_at(&["hostAliases"]).iter().enumerate() {
         let ip = a.str_at(&["ip"]).unwrap_or_default();
         if !seen.insert(ip) {
-            w.push(format!("{prefix}spec.hostAliases[{i}].ip: duplicate ip \"{ip}\""));
+            w.push(format_args!("{prefix}spec.hostAliases[{i}].ip: duplicate ip \"{ip}\""));
         }
     }
     let secrets = spec.items_at(&["imagePullSecrets"]);
@@ -273,28 +169,28 @@ fn aliases_and_secrets(spec: &Value, prefix: &str, w: &mut Vec<String>) {
     let mut seen = HashSet::new();
     for (i, s) in secrets.iter().enumerate() {
         if !seen.insert(name(s)) {
-            w.push(format!("{prefix}spec.imagePullSecrets[{i}].name: duplicate name \"{}\"", name(s)));
+            w.push(format_args!("{prefix}spec.imagePullSecrets[{i}].name: duplicate name \"{}\"", name(s)));
         }
     }
     for (i, _) in secrets.iter().enumerate().filter(|(_, s)| name(s).is_empty()) {
-        w.push(format!("{prefix}spec.imagePullSecrets[{i}].name: invalid empty name \"\""));
+        w.push(format_args!("{prefix}spec.imagePullSecrets[{i}].name: invalid empty name \"\""));
     }
 }
 
-fn profiles_and_environment(o: &Value, all: &[(String, &Value)], prefix: &str, w: &mut Vec<String>) {
+fn profiles_and_environment(o: &Value, all: &[(String, &Value)], prefix: &str, w: &mut Warnings) {
     const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
     let seccomp = "non-functional in v1.27+; use the \"seccompProfile\" field instead";
     let context = o.at(&["spec", "securityContext"]);
     let profile = |context: Option<&Value>, field: &str| context.and_then(|c| present(c, field)).is_some();
     if !profile(context, "seccompProfile") && o.annotation(SECCOMP_POD).is_some() {
-        w.push(format!("{prefix}metadata.annotations[{SECCOMP_POD}]: {seccomp}"));
+        w.push(format_args!("{prefix}metadata.annotations[{SECCOMP_POD}]: {seccomp}"));
     }
     for (at, c) in all {
         let name = c.str_at(&["name"]).unwrap_or_default();
         let own = c.get("securityContext");
         let key = format!("container.seccomp.security.alpha.kubernetes.io/{name}");
         if !profile(own, "seccompProfile") && o.annotation(&key).is_some() {
-            w.push(format!("{prefix}metadata.annotations[{key}]: {seccomp}"));
+            w.push(format_args!("{prefix}metadata.annotations[{key}]: {seccomp}"));
         }
         let key = format!("container.apparmor.security.beta.kubernetes.io/{name}");
         // Annotations of pods become fields, which tells of itself.
@@ -302,7 +198,7 @@ fn profiles_and_environment(o: &Value, all: &[(String, &Value)], prefix: &str, w
             && let Some(annotation) = o.annotation(&key)
             && !(prefix.is_empty() || is_app_armor(context.and_then(|c| present(c, "appArmorProfile")), annotation))
         {
-            w.push(format!(
+            w.push(format_args!(
                 "{prefix}metadata.annotations[{key}]: deprecated since v1.30; use the \"appArmorProfile\" field instead"
             ));
         }
@@ -330,7 +226,7 @@ fn is_app_armor(profile: Option<&Value>, annotation: &str) -> bool {
 }
 
 /// Variables that hide earlier ones without making use of them.
-fn environment(c: &Value, at: &str, w: &mut Vec<String>) {
+fn environment(c: &Value, at: &str, w: &mut Warnings) {
     let mut seen = HashSet::new();
     for (i, v) in c.items_at(&["env"]).iter().enumerate() {
         let name = v.str_at(&["name"]).unwrap_or_default();
@@ -340,68 +236,9 @@ fn environment(c: &Value, at: &str, w: &mut Vec<String>) {
         let value = v.str_at(&["value"]).unwrap_or_default();
         let reference = format!("$({name})");
         if present(v, "valueFrom").is_some() || value == reference || !value.contains(&reference) {
-            w.push(format!(
+            w.push(format_args!(
                 "{at}.env[{i}]: hides previous definition of \"{name}\", which may be dropped when using apply"
             ));
-        }
-    }
-}
-
-/// Ports that are defined twice, in one container or in several.
-fn ports(all: &[(String, &Value)], w: &mut Vec<String>) {
-    let each: Vec<(String, &Value)> = all
-        .iter()
-        .flat_map(|(at, c)| {
-            c.items_at(&["ports"]).iter().enumerate().map(move |(i, p)| (format!("{at}.ports[{i}]"), p))
-        })
-        .collect();
-    let text = |p: &Value, f: &str| p.str_at(&[f]).unwrap_or_default().to_owned();
-    let number = |p: &Value, f: &str| p.i64_at(&[f]).unwrap_or(0);
-    let mut numbered: HashMap<(i64, String), Vec<usize>> = HashMap::new();
-    let begun = w.len();
-    for (i, (at, p)) in each.iter().enumerate() {
-        if w.len() - begun > PAIRS_TOLD {
-            break;
-        }
-        let host = |p: &Value| (text(p, "hostIP"), number(p, "hostPort"));
-        let (ip, port) = host(p);
-        if !ip.is_empty() && port == 0 {
-            w.push(format!(
-                "{at}: hostIP set without hostPort: {{Name:{} HostPort:0 ContainerPort:{} Protocol:{} HostIP:{ip}}}",
-                text(p, "name"),
-                number(p, "containerPort"),
-                text(p, "protocol"),
-            ));
-        }
-        let before = numbered.entry((number(p, "containerPort"), text(p, "protocol"))).or_default();
-        for (other_at, other) in before.iter().take(PAIRS_TOLD).map(|j| &each[*j]) {
-            let (other_ip, other_port) = host(other);
-            let what = if ip == other_ip && port == other_port {
-                "duplicate"
-            } else if port == 0 || other_port == 0 {
-                "overlapping"
-            } else if port == other_port && ip.is_empty() != other_ip.is_empty() {
-                "dangerously ambiguous"
-            } else {
-                continue;
-            };
-            w.push(format!("{at}: {what} port definition with {other_at}"));
-        }
-        before.push(i);
-    }
-    let mut named: HashMap<String, &str> = HashMap::new();
-    let begun = w.len();
-    for (at, p) in &each {
-        let name = text(p, "name");
-        if name.is_empty() || w.len() - begun > PAIRS_TOLD {
-            continue;
-        }
-        match named.get(&name) {
-            None => _ = named.insert(name, at),
-            Some(other) => w.push(format!(
-                "{at}: duplicate port name \"{name}\" with {other}, services and probes that select ports by name will \
-                 use {other}"
-            )),
         }
     }
 }
