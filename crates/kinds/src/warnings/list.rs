@@ -44,8 +44,15 @@ struct Cut(String);
 
 impl Write for Cut {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = WARNING_MAX_BYTES - self.0.len();
-        self.0.push_str(&text[..text.floor_char_boundary(room)]);
-        if text.len() > room { Err(fmt::Error) } else { Ok(()) }
+        let mut room = WARNING_MAX_BYTES - self.0.len();
+        if text.len() <= room {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        while !text.is_char_boundary(room) {
+            room -= 1;
+        }
+        self.0.push_str(&text[..room]);
+        Err(fmt::Error)
     }
 }
