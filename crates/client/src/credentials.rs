@@ -10,6 +10,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 
 use crate::exec::{Exec, Given};
+use crate::identity::Identity;
 use crate::{ExecError, KubeconfigError};
 
 /// How long a token from a file is used before the file is read again, as with client-go.
@@ -30,7 +31,8 @@ pub(crate) enum Credential {
 
 pub(crate) struct TokenFile {
     path: PathBuf,
-    last: Mutex<(Option<HeaderValue>, Instant)>,
+    /// What was read, and when; no time where it is to be read again.
+    last: Mutex<(Option<HeaderValue>, Option<Instant>)>,
 }
 
 pub(crate) struct Plugin {
@@ -46,20 +48,43 @@ impl Credential {
             (Err(_), Some(first)) => Some(first),
             (Err(source), None) => return Err(KubeconfigError::Read { path, source }),
         };
-        Ok(Credential::File(Arc::new(TokenFile { path, last: Mutex::new((token, Instant::now())) })))
+        Ok(Credential::File(Arc::new(TokenFile { path, last: Mutex::new((token, Some(Instant::now()))) })))
     }
 
     pub(crate) fn plugin(exec: Exec) -> Self {
         Credential::Plugin(Arc::new(Plugin { exec, given: tokio::sync::Mutex::default() }))
     }
 
-    /// The header of a request that is sent now.
-    pub(crate) async fn header(&self) -> Result<Option<HeaderValue>, ExecError> {
+    /// The header of a request that is sent now, and the certificate that a plugin gave with it.
+    pub(crate) async fn current(&self) -> Result<(Option<HeaderValue>, Option<Arc<Identity>>), ExecError> {
         match self {
-            Credential::None => Ok(None),
-            Credential::Fixed(header) => Ok(Some(header.clone())),
-            Credential::File(file) => Ok(file.header()),
-            Credential::Plugin(plugin) => Ok(plugin.current().await?.header),
+            Credential::None => Ok((None, None)),
+            Credential::Fixed(header) => Ok((Some(header.clone()), None)),
+            Credential::File(file) => Ok((file.header(), None)),
+            Credential::Plugin(plugin) => {
+                let given = plugin.current().await?;
+                Ok((given.header, given.identity))
+            }
+        }
+    }
+
+    /// The server does not take who `sent` says we are: a file is read, or a plugin run, before the next request, as
+    /// with client-go.
+    pub(crate) async fn refused(&self, sent: Option<&HeaderValue>) {
+        match self {
+            Credential::None | Credential::Fixed(_) => {}
+            Credential::File(file) => {
+                let mut last = file.last.lock();
+                if last.0.as_ref() == sent {
+                    last.1 = None;
+                }
+            }
+            Credential::Plugin(plugin) => {
+                let mut given = plugin.given.lock().await;
+                if given.as_ref().is_some_and(|given| given.header.as_ref() == sent) {
+                    *given = None;
+                }
+            }
         }
     }
 }
@@ -68,11 +93,11 @@ impl TokenFile {
     /// A file that cannot be read any more leaves the last token in use.
     fn header(&self) -> Option<HeaderValue> {
         let mut last = self.last.lock();
-        if last.1.elapsed() > TOKEN_FILE_PERIOD {
+        if last.1.is_none_or(|read| read.elapsed() > TOKEN_FILE_PERIOD) {
             if let Ok(Some(token)) = token_in(&self.path) {
                 last.0 = Some(token);
             }
-            last.1 = Instant::now();
+            last.1 = Some(Instant::now());
         }
         last.0.clone()
     }
@@ -80,7 +105,7 @@ impl TokenFile {
 
 impl Plugin {
     /// What the plugin gave last, or gives now where that has expired.
-    pub(crate) async fn current(&self) -> Result<Given, ExecError> {
+    async fn current(&self) -> Result<Given, ExecError> {
         let mut given = self.given.lock().await;
         match &*given {
             Some(last) if !last.expired() => Ok(last.clone()),

@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use crate::ExecError;
 use crate::credentials::bearer;
-use crate::kubeconfig::Identity;
+use crate::identity::Identity;
 
 /// How long before its end a credential counts as expired: a request takes time, too.
 const EXPIRY_MARGIN: SignedDuration = SignedDuration::from_secs(10);

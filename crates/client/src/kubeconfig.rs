@@ -4,7 +4,10 @@
 //! code. Files that it names are relative to it. A proxy (`proxy-url`) and the providers that client-go has dropped are
 //! refused by name; `HTTPS_PROXY` is not followed.
 
+use std::fmt;
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,13 +16,20 @@ use serde_json::{Map, Value};
 
 use crate::credentials::{Credential, basic, bearer};
 use crate::exec::Exec;
+use crate::identity::{Identity, IdentityFiles};
 use crate::{Error, KubeconfigError};
 
 /// A kubeconfig that was read.
-#[derive(Debug)]
 pub struct Kubeconfig {
     path: PathBuf,
     tree: Value,
+}
+
+/// Its place alone: the rest is secrets.
+impl fmt::Debug for Kubeconfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kubeconfig").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// What one context says.
@@ -29,15 +39,30 @@ pub(crate) struct Access {
     pub(crate) authorities: Option<Vec<u8>>,
     pub(crate) server_name: Option<String>,
     pub(crate) insecure: bool,
-    pub(crate) identity: Option<Identity>,
+    pub(crate) certificate: ClientCertificate,
     pub(crate) credential: Credential,
     pub(crate) impersonate: HeaderMap,
 }
 
-/// A client certificate and its key, PEM.
-pub(crate) struct Identity {
-    pub(crate) certificate: Vec<u8>,
-    pub(crate) key: Vec<u8>,
+/// Where the client certificate comes from.
+pub(crate) enum ClientCertificate {
+    /// There is none, or a plugin gives it.
+    None,
+    /// It never changes.
+    Fixed(Arc<Identity>),
+    /// The files are read again now and then.
+    Files(IdentityFiles),
+}
+
+impl ClientCertificate {
+    /// What a connection that begins now shows; `plugged` where no certificate is named.
+    pub(crate) fn current(&self, plugged: Option<Arc<Identity>>) -> Option<Arc<Identity>> {
+        match self {
+            ClientCertificate::None => plugged,
+            ClientCertificate::Fixed(identity) => Some(identity.clone()),
+            ClientCertificate::Files(files) => Some(files.current()),
+        }
+    }
 }
 
 type Result<T> = std::result::Result<T, KubeconfigError>;
@@ -96,17 +121,23 @@ impl Kubeconfig {
             authorities: self.pem(cluster, "certificate-authority", "certificate-authority-data")?,
             server_name: text(cluster, "tls-server-name")?.map(str::to_owned),
             insecure: truth(cluster, "insecure-skip-tls-verify")?,
-            identity: self.identity(user)?,
+            certificate: self.certificate(user)?,
             credential: self.credential(user, cluster)?,
             impersonate: impersonation(user)?,
         })
     }
 
-    fn identity(&self, user: &Value) -> Result<Option<Identity>> {
+    fn certificate(&self, user: &Value) -> Result<ClientCertificate> {
+        let data = text(user, "client-certificate-data")?.is_some() || text(user, "client-key-data")?.is_some();
+        let files = (text(user, "client-certificate")?, text(user, "client-key")?);
+        if let ((Some(certificate), Some(key)), false) = (files, data) {
+            let files = IdentityFiles::new(self.beside(certificate), self.beside(key))?;
+            return Ok(ClientCertificate::Files(files));
+        }
         let certificate = self.pem(user, "client-certificate", "client-certificate-data")?;
         match (certificate, self.pem(user, "client-key", "client-key-data")?) {
-            (Some(certificate), Some(key)) => Ok(Some(Identity { certificate, key })),
-            (None, None) => Ok(None),
+            (Some(certificate), Some(key)) => Ok(ClientCertificate::Fixed(Arc::new(Identity { certificate, key }))),
+            (None, None) => Ok(ClientCertificate::None),
             _ => Err(KubeconfigError::HalfIdentity),
         }
     }
@@ -162,7 +193,17 @@ impl Kubeconfig {
             let value = text(variable, "value")?.unwrap_or_default().to_owned();
             environment.push((required("exec.env.name")(text(variable, "name")?)?, value));
         }
-        let interactive = text(exec, "interactiveMode")?.is_some_and(|mode| mode != "Never");
+        let terminal = std::io::stdin().is_terminal();
+        let interactive = match text(exec, "interactiveMode")? {
+            Some("Never") => false,
+            Some("IfAvailable") => terminal,
+            None if version.ends_with("/v1beta1") => terminal,
+            Some("Always") if terminal => true,
+            _ => {
+                let form = "Never, IfAvailable, or Always where standard input is a terminal";
+                return Err(KubeconfigError::Form { member: "exec.interactiveMode", form });
+            }
+        };
         let mut spec = Map::new();
         spec.insert("interactive".to_owned(), interactive.into());
         if truth(exec, "provideClusterInfo")? {

@@ -8,6 +8,7 @@ mod connect;
 mod credentials;
 mod error;
 mod exec;
+mod identity;
 mod kubeconfig;
 mod tls;
 
@@ -23,6 +24,7 @@ pub use kubeconfig::Kubeconfig;
 
 use credentials::Credential;
 use kube::client::Body;
+use kubeconfig::ClientCertificate;
 
 /// Makes ring the process-wide rustls provider. Safe to call any number of times; the first call wins.
 pub fn install_crypto_provider() {
@@ -56,7 +58,7 @@ pub async fn from_kubeconfig_context(path: impl AsRef<Path>, context: Option<&st
 /// As [`from_kubeconfig`].
 pub async fn anonymous_from_kubeconfig(path: impl AsRef<Path>) -> Result<Client, Error> {
     let mut access = Kubeconfig::read_from(path.as_ref())?.access(None)?;
-    access.identity = None;
+    access.certificate = ClientCertificate::None;
     access.credential = Credential::None;
     access.impersonate.clear();
     connect(path.as_ref(), access).await

@@ -2,40 +2,38 @@
 
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use crate::KubeconfigError;
-use crate::kubeconfig::Identity;
+use crate::identity::Shown;
 
-/// The configuration of a connection. Without authorities, the system's are believed.
+/// The configuration of connections. Without authorities, the system's are believed.
 pub(crate) fn config(
     authorities: Option<&[u8]>,
     insecure: bool,
-    identity: Option<&Identity>,
+    shown: Arc<Shown>,
 ) -> Result<ClientConfig, KubeconfigError> {
     let provider = Arc::new(ring::default_provider());
     let wrong = |member| move |source| KubeconfigError::Tls { member, source };
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
     let builder = builder.map_err(wrong("TLS"))?;
-    let builder = if insecure {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)))
-    } else {
-        builder.with_root_certificates(roots(authorities)?)
-    };
-    match identity {
-        None => Ok(builder.with_no_client_auth()),
-        Some(identity) => {
-            let chain = certificates("client-certificate", &identity.certificate)?;
-            let form = "a private key in PEM";
-            let key = PrivateKeyDer::from_pem_slice(&identity.key)
-                .map_err(|_| KubeconfigError::Form { member: "client-key", form })?;
-            builder.with_client_auth_cert(chain, key).map_err(wrong("client-key"))
+    let builder = match (insecure, authorities) {
+        (true, None) => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider))),
+        (true, Some(_)) => {
+            let form = "absent where a certificate authority is given";
+            return Err(KubeconfigError::Form { member: "insecure-skip-tls-verify", form });
         }
-    }
+        (false, authorities) => builder.with_root_certificates(roots(authorities)?),
+    };
+    let mut config = builder.with_client_cert_resolver(shown);
+    // A session that is resumed is its first connection's: the server would go on seeing a certificate that is gone.
+    config.resumption = Resumption::disabled();
+    Ok(config)
 }
 
 fn roots(authorities: Option<&[u8]>) -> Result<RootCertStore, KubeconfigError> {
@@ -54,7 +52,7 @@ fn roots(authorities: Option<&[u8]>) -> Result<RootCertStore, KubeconfigError> {
     Ok(roots)
 }
 
-fn certificates(member: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, KubeconfigError> {
+pub(crate) fn certificates(member: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, KubeconfigError> {
     let form = "certificates in PEM";
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     found.ok().filter(|found| !found.is_empty()).ok_or(KubeconfigError::Form { member, form })

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use ironkeel_client::{Error, Kubeconfig, KubeconfigError};
 use k8s_openapi::api::core::v1::ConfigMap;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use serde_json::{Value, json};
@@ -40,7 +40,7 @@ impl Authority {
     }
 }
 
-/// Answers every request with a ConfigMap that says what the request was.
+/// Answers every request with a ConfigMap that says what the request was; one with the token `old` is not taken.
 async fn serve(authority: &Authority, name: &str) -> SocketAddr {
     ironkeel_client::install_crypto_provider();
     let (certificate, key) = authority.issue(name);
@@ -55,25 +55,31 @@ async fn serve(authority: &Authority, name: &str) -> SocketAddr {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let Ok(stream) = acceptor.accept(stream).await else { continue };
-            let shown = stream.get_ref().1.peer_certificates().map_or(0, <[_]>::len);
-            let service = hyper::service::service_fn(move |request| async move { answer(&request, shown) });
+            let shown = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
+            let service = hyper::service::service_fn(move |request| {
+                let answer = answer(&request, &shown);
+                async move { answer }
+            });
             tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     });
     address
 }
 
-fn answer(request: &Request<Incoming>, shown: usize) -> http::Result<Response<Full<bytes::Bytes>>> {
+fn answer(request: &Request<Incoming>, shown: &[CertificateDer<'_>]) -> http::Result<Response<Full<bytes::Bytes>>> {
     let all = |name: &str| {
         let values = request.headers().get_all(name).iter().map(|v| v.to_str().unwrap());
         values.collect::<Vec<_>>().join(",")
     };
     let body = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "seen" }, "data": {
-        "path": request.uri().path(), "certificates": shown.to_string(), "authorization": all("authorization"),
+        "path": request.uri().path(), "certificates": shown.len().to_string(), "certificate": shown.first().map_or_else(String::new, |c| STANDARD.encode(c)),
+        "authorization": all("authorization"),
         "user": all("impersonate-user"), "groups": all("impersonate-group"),
         "extra": all("impersonate-extra-example.com%2fscope"),
     } });
-    Response::builder().status(StatusCode::OK).body(Full::new(body.to_string().into()))
+    let known = all("authorization") != "Bearer old";
+    let status = if known { StatusCode::OK } else { StatusCode::UNAUTHORIZED };
+    Response::builder().status(status).body(Full::new(body.to_string().into()))
 }
 
 fn write(dir: &Path, cluster: Value, user: Value) -> std::path::PathBuf {
@@ -200,6 +206,25 @@ async fn a_plugin_gives_tokens_until_they_expire_and_certificates() {
     let script = print(&status.to_string().replace("\\n", "\\\\n")).replacen("echo '", "printf '%b' '", 1);
     assert_eq!(seen(&write(dir.path(), cluster.clone(), user(&script))).await["certificates"], "1");
 
+    // What the plugin gives later counts for new connections; the old ones show what has expired.
+    let later = authority.issue("later");
+    for (name, (certificate, key)) in [("1", (certificate, key)), ("2", later)] {
+        let mut status = json!({ "clientCertificateData": certificate.pem(), "clientKeyData": key.serialize_pem() });
+        status["expirationTimestamp"] = "2001-01-01T00:00:00Z".into();
+        let answer =
+            json!({ "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status });
+        std::fs::write(dir.path().join(name), answer.to_string()).unwrap();
+    }
+    let given = dir.path().join("given");
+    std::fs::copy(dir.path().join("1"), &given).unwrap();
+    let path = write(dir.path(), cluster.clone(), user(&format!("cat {}", given.display())));
+    let client = ironkeel_client::from_kubeconfig(path).await.unwrap();
+    let first = ask(client.clone()).await.unwrap()["certificate"].clone();
+    assert_eq!(ask(client.clone()).await.unwrap()["certificate"], first);
+    std::fs::copy(dir.path().join("2"), &given).unwrap();
+    let second = ask(client).await.unwrap()["certificate"].clone();
+    assert!(!second.is_empty() && second != first);
+
     let told =
         r#"echo "$KUBERNETES_EXEC_INFO" > "$0.seen"; exit 3"#.replace("$0", &dir.path().join("info").to_string_lossy());
     let error = ironkeel_client::from_kubeconfig(write(dir.path(), cluster, user(&told))).await.err().unwrap();
@@ -207,6 +232,42 @@ async fn a_plugin_gives_tokens_until_they_expire_and_certificates() {
     let info: Value = serde_json::from_slice(&std::fs::read(dir.path().join("info.seen")).unwrap()).unwrap();
     assert_eq!(info["spec"]["cluster"]["server"], format!("https://{address}"));
     assert_eq!(info["spec"]["interactive"], false);
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_is_looked_up_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let address = serve(&authority, "127.0.0.1").await;
+    let cluster = json!({ "server": format!("https://{address}"), "certificate-authority-data": STANDARD.encode(authority.pem()) });
+    let token = dir.path().join("token");
+    let print = format!(
+        r#"echo '{{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{{"token":"'$(cat {})'"}}}}'"#,
+        token.display()
+    );
+    let exec = json!({ "apiVersion": "client.authentication.k8s.io/v1", "command": "sh", "args": ["-c", print],
+        "interactiveMode": "IfAvailable" });
+    for user in [json!({ "tokenFile": token }), json!({ "exec": exec })] {
+        std::fs::write(&token, "old").unwrap();
+        let client = ironkeel_client::from_kubeconfig(write(dir.path(), cluster.clone(), user)).await.unwrap();
+        std::fs::write(&token, "new").unwrap();
+        assert!(ask(client.clone()).await.is_err());
+        assert_eq!(ask(client).await.unwrap()["authorization"], "Bearer new");
+    }
+
+    let (old, new) = (authority.issue("somebody"), authority.issue("somebody"));
+    let put = |(certificate, key): &(rcgen::Certificate, KeyPair)| {
+        std::fs::write(dir.path().join("c.pem"), certificate.pem()).unwrap();
+        std::fs::write(dir.path().join("k.pem"), key.serialize_pem()).unwrap();
+    };
+    put(&old);
+    std::fs::write(&token, "old").unwrap();
+    let user = json!({ "client-certificate": "c.pem", "client-key": "k.pem", "tokenFile": token });
+    let client = ironkeel_client::from_kubeconfig(write(dir.path(), cluster, user)).await.unwrap();
+    assert!(ask(client.clone()).await.is_err());
+    put(&new);
+    std::fs::write(&token, "new").unwrap();
+    assert_eq!(ask(client).await.unwrap()["certificate"], STANDARD.encode(new.0.der()));
 }
 
 #[tokio::test]
@@ -227,6 +288,11 @@ async fn what_cannot_be_followed_is_refused_by_name() {
     check(server(), json!({ "client-certificate-data": "YQ==" }), "must be given together").await;
     check(server(), json!({ "client-key": "nowhere" }), "nowhere").await;
     check(server(), json!({ "exec": { "apiVersion": "v9", "command": "x" } }), "exec.apiVersion").await;
+    let modeless = json!({ "exec": { "apiVersion": "client.authentication.k8s.io/v1", "command": "true" } });
+    check(server(), modeless, "exec.interactiveMode: must be Never").await;
+    let both = json!({ "server": "https://192.0.2.1", "insecure-skip-tls-verify": true,
+        "certificate-authority-data": STANDARD.encode(Authority::new().pem()) });
+    check(both, json!({}), "insecure-skip-tls-verify: must be absent").await;
     let path = write(dir.path(), server(), json!({}));
     for (context, told) in
         [("nowhere", "context was not found for specified context: nowhere"), ("astray", "\"elsewhere\"")]
@@ -234,6 +300,8 @@ async fn what_cannot_be_followed_is_refused_by_name() {
         let error = ironkeel_client::from_kubeconfig_context(&path, Some(context)).await.err().unwrap();
         assert!(error.to_string().contains(told), "{error}");
     }
+    let secret = Kubeconfig::read_from(&write(dir.path(), server(), json!({ "token": "s3cret" }))).unwrap();
+    assert!(!format!("{secret:?}").contains("s3cret"));
     std::fs::write(&path, "a: [").unwrap();
     let error = Kubeconfig::read_from(&path).unwrap_err();
     assert!(matches!(error, Error::Kubeconfig { source: KubeconfigError::Yaml(_), .. }), "{error}");
