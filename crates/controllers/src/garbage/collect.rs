@@ -56,7 +56,11 @@ enum Live {
 impl Collector {
     pub(super) async fn work(&self, work: Work) -> Result<Option<Duration>, Error> {
         let (Work::Delete(uid) | Work::Orphan(uid)) = &work;
-        let Some(node) = self.graph.lock().get(uid).cloned() else { return Ok(None) };
+        let node = self.graph.lock().get(uid).cloned();
+        let Some(node) = node else {
+            self.unserved.lock().remove(&work);
+            return Ok(None);
+        };
         // Noted before it is looked at, so that no resource comes unnoticed in between.
         self.unserved.lock().insert(work.clone());
         let outcome = match &work {
