@@ -10,12 +10,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ironkeel_informer::{MetadataChange, WorkQueue, follow_metadata, run_workers};
+use ironkeel_informer::{MetadataChange, MetadataFeed, WorkQueue, follow_metadata, run_workers};
 use kube::Api;
-use kube::api::DynamicObject;
+use kube::api::{DynamicObject, ListParams};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::discovery::{Served, discover};
@@ -44,10 +43,10 @@ pub(crate) async fn run(context: Context) {
     let (changes, feed) = mpsc::unbounded_channel();
     let (rediscover, asked) = mpsc::unbounded_channel();
     tokio::spawn(build(graph.clone(), queue.clone(), feed, rediscover));
-    let monitors = Monitors {
+    let mut monitors = Monitors {
         context: context.clone(),
         kinds: kinds.clone(),
-        watched: Mutex::default(),
+        watched: HashMap::new(),
         changes,
         unserved: unserved.clone(),
         queue: queue.clone(),
@@ -73,14 +72,21 @@ struct Monitors {
     kinds: Kinds,
     unserved: Unserved,
     queue: WorkQueue<Work>,
-    /// What ends each watch, by `apiVersion` and plural.
-    watched: Mutex<HashMap<(String, String), CancellationToken>>,
+    /// By group and plural.
+    watched: HashMap<(String, String), Watched>,
     changes: mpsc::UnboundedSender<Change>,
+}
+
+/// A resource that is watched.
+struct Watched {
+    /// In which version.
+    api_version: String,
+    feed: MetadataFeed,
 }
 
 impl Monitors {
     /// Watches every resource that is served, and waits until they are all listed.
-    async fn start(&self) {
+    async fn start(&mut self) {
         let synced = loop {
             match self.discover().await {
                 Ok(Started { synced, .. }) => break synced,
@@ -97,7 +103,7 @@ impl Monitors {
     }
 
     /// Looks for new resources whenever it is asked to, and while some of them cannot be asked for.
-    async fn follow(self, mut asked: mpsc::UnboundedReceiver<()>) {
+    async fn follow(mut self, mut asked: mpsc::UnboundedReceiver<()>) {
         let mut complete = true;
         loop {
             tokio::select! {
@@ -121,12 +127,12 @@ impl Monitors {
     }
 
     /// Starts a watch for every resource that has none, and ends those of resources that are not served any more.
-    async fn discover(&self) -> kube::Result<Started> {
+    async fn discover(&mut self) -> kube::Result<Started> {
         let found = discover(self.context.factory.client()).await?;
         for failure in &found.failures {
-            tracing::debug!(failure, "not all resources are known");
+            tracing::debug!(%failure, "not all resources are known");
         }
-        let complete = found.failures.is_empty();
+        let mut complete = found.failures.is_empty();
         let kind = |served: &Served| (served.resource.api_version.clone(), served.resource.kind.clone());
         let kinds: HashMap<_, _> = found.resources.iter().map(|served| (kind(served), served.clone())).collect();
         let news = {
@@ -149,39 +155,60 @@ impl Monitors {
             served.preferred && !ignored && ["list", "watch", "delete"].iter().all(|verb| served.can(verb))
         });
         let wanted: Vec<Served> = wanted.collect();
-        let place = |served: &Served| (served.resource.api_version.clone(), served.resource.plural.clone());
+        let place = |served: &Served| (served.resource.group.clone(), served.resource.plural.clone());
         let places: HashSet<_> = wanted.iter().map(place).collect();
-        let mut watched = self.watched.lock();
         if complete {
-            watched.retain(|place, stop| {
+            self.watched.retain(|place, watched| {
                 let served = places.contains(place);
                 if !served {
-                    stop.cancel();
+                    watched.feed.stop();
                 }
                 served
             });
         }
         let mut synced = Vec::new();
         for served in wanted {
-            if watched.contains_key(&place(&served)) {
-                continue;
-            }
-            let stop = self.context.shutdown.child_token();
-            watched.insert(place(&served), stop.clone());
-            synced.push(self.watch(served, &stop));
+            let place = place(&served);
+            let before = match self.watched.remove(&place) {
+                Some(same) if same.api_version == served.resource.api_version => {
+                    self.watched.insert(place, same);
+                    continue;
+                }
+                Some(other) if !self.can_be_listed(&served).await => {
+                    // The version of before tells what happens until then.
+                    self.watched.insert(place, other);
+                    complete = false;
+                    continue;
+                }
+                before => before.map(|watched| watched.feed),
+            };
+            let api_version = served.resource.api_version.clone();
+            let (feed, listed) = self.watch(served, before).await;
+            self.watched.insert(place, Watched { api_version, feed });
+            synced.push(listed);
         }
         Ok(Started { synced, complete })
     }
 
-    /// Watches a resource; what comes back hears of its first list.
-    fn watch(&self, served: Served, stop: &CancellationToken) -> oneshot::Receiver<()> {
+    /// Whether the resource can be listed now, in the version that is preferred now.
+    async fn can_be_listed(&self, served: &Served) -> bool {
+        let api = Api::<DynamicObject>::all_with(self.context.factory.client().clone(), &served.resource);
+        let listed = api.list_metadata(&ListParams::default().limit(1)).await;
+        if let Err(error) = &listed {
+            tracing::debug!(%error, version = served.resource.api_version, "what is preferred cannot be listed yet");
+        }
+        listed.is_ok()
+    }
+
+    /// Watches a resource, from where the feed `before` ends; what comes back hears of its first list.
+    async fn watch(&self, served: Served, before: Option<MetadataFeed>) -> (MetadataFeed, oneshot::Receiver<()>) {
         let resource = served.resource;
         let api = Api::<DynamicObject>::all_with(self.context.factory.client().clone(), &resource);
         let kind = Arc::new(Kind { api_version: resource.api_version, kind: resource.kind });
         let changes = self.changes.clone();
         let (synced, listed) = oneshot::channel();
         let synced = Mutex::new(Some(synced));
-        follow_metadata(api, stop, move |change| {
+        let tell = move |change| {
             let change = match change {
                 MetadataChange::Applied(meta) => Change::Applied(kind.clone(), meta),
                 MetadataChange::Deleted(uid) => Change::Deleted(kind.clone(), uid),
@@ -192,8 +219,13 @@ impl Monitors {
             };
             // The receiver is gone on shutdown only.
             let _ = changes.send(change);
-        });
-        listed
+        };
+        let stop = &self.context.shutdown;
+        let feed = match before {
+            Some(before) => before.succeeded_by(api, stop, tell).await,
+            None => follow_metadata(api, stop, tell),
+        };
+        (feed, listed)
     }
 }
 

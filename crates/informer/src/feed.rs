@@ -12,6 +12,7 @@ use kube::api::PartialObjectMeta;
 use kube::{Api, Resource};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::WatchConfig;
@@ -34,13 +35,63 @@ pub fn follow_metadata<D>(
     api: Api<D>,
     shutdown: &CancellationToken,
     tell: impl Fn(MetadataChange) + Send + Sync + 'static,
-) where
+) -> MetadataFeed
+where
     D: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     D::DynamicType: Clone + Send + Sync,
 {
-    let feed = Arc::new(Feed { known: Mutex::default(), tell });
+    follow(api, shutdown, HashSet::new(), tell)
+}
+
+/// A feed that was started. It goes on when this is dropped.
+#[derive(Debug)]
+pub struct MetadataFeed {
+    stop: CancellationToken,
+    /// What it knew last.
+    ended: oneshot::Receiver<HashSet<Uid>>,
+}
+
+impl MetadataFeed {
+    /// Ends it, though not at once.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Ends it, and begins another one of the same objects, in another version for example. What goes while
+    /// nobody watches is told by that one.
+    pub async fn succeeded_by<D>(
+        self,
+        api: Api<D>,
+        shutdown: &CancellationToken,
+        tell: impl Fn(MetadataChange) + Send + Sync + 'static,
+    ) -> MetadataFeed
+    where
+        D: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        D::DynamicType: Clone + Send + Sync,
+    {
+        self.stop.cancel();
+        // Without a word it ended with the process.
+        let known = self.ended.await.unwrap_or_default();
+        follow(api, shutdown, known, tell)
+    }
+}
+
+fn follow<D>(
+    api: Api<D>,
+    shutdown: &CancellationToken,
+    uids: HashSet<Uid>,
+    tell: impl Fn(MetadataChange) + Send + Sync + 'static,
+) -> MetadataFeed
+where
+    D: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    D::DynamicType: Clone + Send + Sync,
+{
+    let (end, ended) = oneshot::channel();
+    let known = Mutex::new(Known { uids, synced: false, end: Some(end) });
+    let feed = Arc::new(Feed { known, tell });
     let stop = shutdown.child_token();
-    tokio::spawn(reflector::run(Source::metadata(api), WatchConfig::default(), feed, stop));
+    tokio::spawn(reflector::run(Source::metadata(api), WatchConfig::default(), feed, stop.clone()));
+    MetadataFeed { stop, ended }
 }
 
 /// A uid in sixteen bytes, where it is one of the API server's own.
@@ -85,10 +136,10 @@ struct Feed<F> {
     tell: F,
 }
 
-#[derive(Default)]
 struct Known {
     uids: HashSet<Uid>,
     synced: bool,
+    end: Option<oneshot::Sender<HashSet<Uid>>>,
 }
 
 impl<D, F> Sink<PartialObjectMeta<D>> for Feed<F>
@@ -125,7 +176,13 @@ where
         (self.tell)(MetadataChange::Deleted(uid));
     }
 
-    fn close(&self) {}
+    fn close(&self) {
+        let mut known = self.known.lock();
+        if let Some(end) = known.end.take() {
+            // Mostly nobody goes on from here.
+            let _ = end.send(std::mem::take(&mut known.uids));
+        }
+    }
 }
 
 #[cfg(test)]

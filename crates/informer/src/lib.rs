@@ -24,7 +24,7 @@ pub use compiled::compile_shared_types;
 pub use events::{EventKind, EventRecorder, reference_to};
 pub use expectations::{Expectations, slow_start_batch};
 pub use factory::InformerFactory;
-pub use feed::{MetadataChange, follow_metadata};
+pub use feed::{MetadataChange, MetadataFeed, follow_metadata};
 pub use lease::{LeaderElector, LeaderElectorConfig};
 pub use ownership::{ControllerRefManager, controller_of, controller_reference};
 pub use queue::{WorkQueue, run_workers};

@@ -228,6 +228,42 @@ async fn a_feed_of_metadata_tells_what_went_while_nobody_watched() {
 }
 
 #[tokio::test]
+async fn a_feed_of_metadata_goes_on_where_another_ended() {
+    let server = Arc::new(Server::default());
+    for name in ["a", "b"] {
+        server.put(name, "1");
+    }
+    let (sender, mut told) = mpsc::unbounded_channel();
+    let tell = move |change| {
+        let text = match change {
+            MetadataChange::Applied(meta) => meta.name.unwrap(),
+            MetadataChange::Deleted(uid) => format!("-{uid}"),
+            MetadataChange::Synced => "synced".to_owned(),
+        };
+        let _ = sender.send(text);
+    };
+    let mut take = async |count: usize| {
+        let mut all = Vec::new();
+        for _ in 0..count {
+            all.push(tokio::time::timeout(Duration::from_secs(5), told.recv()).await.unwrap().unwrap());
+        }
+        all
+    };
+    let shutdown = CancellationToken::new();
+    let first = follow_metadata(api(&server), &shutdown, tell.clone());
+    assert_eq!(take(3).await, ["a", "b", "synced"]);
+    watching(&server).await;
+    // The one is over without having seen this, and the other has not begun.
+    first.stop();
+    server.state.lock().watchers.clear();
+    server.remove("a");
+    server.put("c", "1");
+    let _second = first.succeeded_by(api(&server), &shutdown, tell).await;
+    assert_eq!(take(4).await, ["b", "c", "-a", "synced"]);
+    shutdown.cancel();
+}
+
+#[tokio::test]
 async fn an_index_follows_the_objects() {
     let server = Arc::new(Server::default());
     server.put("a", "x");

@@ -261,6 +261,11 @@ impl Graph {
                 }
             };
             let new = known.dependents.insert(&uid);
+            if new && known.is_virtual && known.item.namespace.is_empty() && !namespace.is_empty() {
+                // Named so far by what is in no namespace, which tells nothing of an owner that is in one.
+                known.item = Item { uid: known.item.uid.clone(), ..Item::owner(owner, &namespace) };
+                work.push(Work::Delete(known.item.uid.clone()));
+            }
             // A reference to another place than the owner's may be one to nothing.
             if new && (known.deleting_dependents || !known.item.is_named_by(owner, &namespace)) {
                 work.push(Work::Delete(uid.clone()));
