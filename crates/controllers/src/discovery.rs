@@ -33,14 +33,21 @@ pub(crate) struct Discovered {
     /// Every version of every resource.
     pub(crate) resources: Vec<Served>,
     /// The groups' versions that could not be asked for, and why.
-    pub(crate) failures: Vec<String>,
+    pub(crate) failures: Vec<Failure>,
 }
 
-/// Every resource that can be asked for now, one version each.
-pub(crate) async fn served(client: &Client) -> kube::Result<Vec<Served>> {
-    let mut resources = discover(client).await?.resources;
-    resources.retain(|served| served.preferred);
-    Ok(resources)
+/// A version of a group that could not be asked for.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) group: String,
+    version: String,
+    error: kube::Error,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}: {}", self.group, self.version, self.error)
+    }
 }
 
 /// Every version of every resource. One extension server that does not answer hides its own only.
@@ -72,7 +79,7 @@ pub(crate) async fn discover(client: &Client) -> kube::Result<Discovered> {
             // It went in between.
             Err(error) if is_not_found(&error) => continue,
             Err(error) => {
-                found.failures.push(format!("{group}/{version}: {error}"));
+                found.failures.push(Failure { group: group.clone(), version: version.clone(), error });
                 continue;
             }
         };

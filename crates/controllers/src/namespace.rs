@@ -130,7 +130,8 @@ impl Deleter {
         let all = match discover(&self.client).await {
             Ok(found) => {
                 // What is known goes all the same.
-                left.discovery = (!found.failures.is_empty()).then(|| found.failures.join(", "));
+                let failures: Vec<String> = found.failures.iter().map(ToString::to_string).collect();
+                left.discovery = (!failures.is_empty()).then(|| failures.join(", "));
                 found.resources
             }
             Err(error) => {

@@ -17,6 +17,7 @@ use ironkeel_semantics::resources::{ResourceList, add, amounts, quantities};
 use k8s_openapi::api::core::v1::{
     ConfigMap, PersistentVolumeClaim, Pod, ReplicationController, ResourceQuota, Secret, Service,
 };
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::api::{Api, DynamicObject, PartialObjectMeta, PostParams};
 use kube::core::ApiResource;
@@ -24,7 +25,7 @@ use kube::{Client, Resource};
 use parking_lot::Mutex;
 
 use crate::context::{Context, key_of, split};
-use crate::discovery::served;
+use crate::discovery::discover;
 use crate::error::{Error, is_conflict, unless_gone};
 use ledger::Ledger;
 
@@ -32,6 +33,10 @@ use ledger::Ledger;
 const GATHER: Duration = Duration::from_millis(20);
 /// How often every quota is counted anew, whatever happens.
 const RESYNC: Duration = Duration::from_secs(5 * 60);
+/// How soon a quota is counted anew of which something cannot be counted now.
+const UNCOUNTED_RETRY: Duration = Duration::from_secs(30);
+/// How long the first list of a resource may take before the rest is told without it.
+const FIRST_LIST_PATIENCE: Duration = Duration::from_secs(10);
 
 type Metadata = Informer<PartialObjectMeta<DynamicObject>>;
 
@@ -43,6 +48,7 @@ pub(crate) async fn run(context: Context) {
         services: context.factory.informer::<Service>(),
         claims: context.factory.informer::<PersistentVolumeClaim>(),
         counted: Mutex::default(),
+        device_claims: Mutex::default(),
         ledger: Arc::default(),
         client: context.client("resourcequota-controller"),
         context: context.clone(),
@@ -89,6 +95,8 @@ struct Controller {
     claims: Informer<PersistentVolumeClaim>,
     /// Resources of which only the number counts, by `plural.group`.
     counted: Mutex<HashMap<String, Metadata>>,
+    /// Watched once a quota limits devices.
+    device_claims: Mutex<Option<Informer<ResourceClaim>>>,
     ledger: Arc<Ledger>,
     client: Client,
     context: Context,
@@ -128,7 +136,7 @@ impl Controller {
         let freed = self.ledger.take(key);
         // What is freed from here on is counted, and taken off in the next turn: that lowers nothing below the count.
         let told = amounts(before.used.as_ref());
-        let counted = match self.used(namespace, &quota, &hard).await {
+        let Counted { amounts: counted, complete } = match self.used(namespace, &quota, &hard, &told).await {
             Ok(counted) => counted,
             Err(error) => {
                 self.ledger.freed(key, &freed, &ResourceList::new());
@@ -149,17 +157,23 @@ impl Controller {
                 return Err(error.into());
             }
         }
-        Ok(Some(if settled { RESYNC } else { ledger::LINGER }))
+        Ok(Some(match (settled, complete) {
+            (false, _) => ledger::LINGER,
+            (true, false) => UNCOUNTED_RETRY,
+            (true, true) => RESYNC,
+        }))
     }
 
-    /// What is used of each of `hard`.
+    /// What is used of each of `hard`; `told` of what cannot be counted now.
     async fn used(
         &self,
         namespace: &str,
         quota: &ResourceQuota,
         hard: &BTreeMap<String, Quantity>,
-    ) -> Result<ResourceList, Error> {
+        told: &ResourceList,
+    ) -> Result<Counted, Error> {
         let mut total = ResourceList::new();
+        let mut uncounted = Vec::new();
         for pod in self.pods.list_namespace(namespace) {
             if usage::in_scope(quota, &pod) {
                 add(&mut total, &usage::of_pod(&pod));
@@ -174,23 +188,60 @@ impl Controller {
             for service in self.services.list_namespace(namespace) {
                 add(&mut total, &usage::of_service(&service));
             }
-            for name in hard.keys() {
+            if hard.keys().any(|name| usage::is_of_devices(name)) {
+                let claims = self.device_claims();
+                match self.listed(&claims).await {
+                    true => {
+                        for claim in claims.list_namespace(namespace) {
+                            add(&mut total, &usage::of_device_claim(&claim));
+                        }
+                    }
+                    false => uncounted.extend(hard.keys().filter(|name| usage::is_of_devices(name))),
+                }
+            }
+            for name in hard.keys().filter(|name| !usage::is_of_devices(name)) {
                 if total.contains_key(name) {
                     continue;
                 }
-                if let Some(informer) = self.metadata(name).await? {
-                    // An informer that is stopped never has its first list.
-                    let _ = self.context.shutdown.run_until_cancelled(informer.synced()).await;
-                    total.insert(name.clone(), usage::number(informer.list_namespace(namespace).len()));
+                match self.metadata(name).await? {
+                    Source::Listed(informer) if self.listed(&informer).await => {
+                        total.insert(name.clone(), usage::number(informer.list_namespace(namespace).len()));
+                    }
+                    Source::Listed(_) | Source::Unreachable => uncounted.push(name),
+                    Source::Nothing => {}
                 }
             }
         }
-        let used = hard.keys().map(|name| (name.clone(), total.get(name).copied().unwrap_or_default()));
-        Ok(used.collect())
+        let used = hard.keys().filter_map(|name| match uncounted.contains(&name) {
+            // Nothing is said of what nobody has counted yet.
+            true => Some((name.clone(), *told.get(name)?)),
+            false => Some((name.clone(), total.get(name).copied().unwrap_or_default())),
+        });
+        Ok(Counted { amounts: used.collect(), complete: uncounted.is_empty() })
     }
 
-    /// The objects that the quota resource `name` counts; none when it is not a count, or of nothing that is served.
-    async fn metadata(&self, name: &str) -> Result<Option<Metadata>, Error> {
+    /// Whether the first list is there, soon. An informer that is stopped never has it.
+    async fn listed<K: Resource>(&self, informer: &Informer<K>) -> bool {
+        let listed = tokio::time::timeout(FIRST_LIST_PATIENCE, informer.synced());
+        matches!(self.context.shutdown.run_until_cancelled(listed).await, Some(Ok(())))
+    }
+
+    /// Claims of devices, and counts quotas anew as they change.
+    fn device_claims(&self) -> Informer<ResourceClaim> {
+        let mut known = self.device_claims.lock();
+        if let Some(known) = &*known {
+            return known.clone();
+        }
+        let claims = known.insert(self.context.factory.informer::<ResourceClaim>()).clone();
+        self.watch(&claims, |quota, claim| match usage::is_scoped(quota) {
+            false => usage::of_device_claim(claim),
+            true => ResourceList::new(),
+        });
+        claims
+    }
+
+    /// The objects that the quota resource `name` counts.
+    async fn metadata(&self, name: &str) -> Result<Source, Error> {
         let core = match name {
             "configmaps" => Some(ApiResource::erase::<ConfigMap>(&())),
             "secrets" => Some(ApiResource::erase::<Secret>(&())),
@@ -201,24 +252,31 @@ impl Controller {
         let counted = name.strip_prefix("count/");
         let resource_name = counted.unwrap_or(name);
         if core.is_none() && counted.is_none() {
-            return Ok(None);
+            return Ok(Source::Nothing);
         }
         if let Some(known) = self.counted.lock().get(resource_name) {
-            return Ok(Some(known.clone()));
+            return Ok(Source::Listed(known.clone()));
         }
         let resource = match core {
             Some(resource) => resource,
             None => {
                 let (plural, group) = resource_name.split_once('.').unwrap_or((resource_name, ""));
-                let all = served(self.context.factory.client()).await?;
-                let found = all.into_iter().find(|served| {
-                    served.namespaced
+                let all = discover(self.context.factory.client()).await?;
+                let found = all.resources.into_iter().find(|served| {
+                    served.preferred
+                        && served.namespaced
                         && served.can("watch")
                         && served.resource.plural == plural
                         && served.resource.group == group
                 });
-                let Some(found) = found else { return Ok(None) };
-                found.resource
+                match found {
+                    Some(found) => found.resource,
+                    // Of its objects nothing is known, not that there are none.
+                    None if all.failures.iter().any(|failure| failure.group == group) => {
+                        return Ok(Source::Unreachable);
+                    }
+                    None => return Ok(Source::Nothing),
+                }
             }
         };
         let informer = self.context.factory.metadata(&resource);
@@ -229,6 +287,22 @@ impl Controller {
                 true => ResourceList::new(),
             });
         }
-        Ok(Some(informer))
+        Ok(Source::Listed(informer))
     }
+}
+
+/// What was counted of a quota.
+struct Counted {
+    amounts: ResourceList,
+    /// Whether all of it could be counted.
+    complete: bool,
+}
+
+/// Where the objects are of which a quota limits the number.
+enum Source {
+    Listed(Metadata),
+    /// Their API server does not say what it serves.
+    Unreachable,
+    /// The name is no count, or of nothing that is served.
+    Nothing,
 }

@@ -1,10 +1,16 @@
 //! What one object counts as, by the names that a quota limits, and which pods a quota with scopes sees.
 
-use ironkeel_semantics::resources::{ResourceList, spec_limits, spec_requests};
+use ironkeel_semantics::resources::{ResourceList, add, raise, spec_limits, spec_requests};
 use ironkeel_semantics::{Amount, QosClass, pods, qos_class};
 use k8s_openapi::api::core::v1::{
     PersistentVolumeClaim, Pod, ResourceQuota, ScopedResourceSelectorRequirement, Service,
 };
+use k8s_openapi::api::resource::v1::{DeviceRequest, ResourceClaim};
+
+/// Ends the name of what is limited of a class of devices.
+const DEVICES_OF_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
+/// Most devices of one allocation; what "All" may come to.
+const ALLOCATION_MAX_DEVICES: i64 = 32;
 
 /// A number of objects.
 pub(super) fn number(count: usize) -> Amount {
@@ -76,6 +82,41 @@ pub(super) fn of_claim(claim: &PersistentVolumeClaim) -> ResourceList {
         if let Some(storage) = storage {
             usage.insert(format!("{prefix}/requests.storage"), storage);
         }
+    }
+    usage
+}
+
+/// Whether the name limits devices of a class, as claims ask for them.
+pub(super) fn is_of_devices(name: &str) -> bool {
+    name.ends_with(DEVICES_OF_CLASS)
+}
+
+/// The devices that a claim may come to hold, by class. The claim's number is counted like other resources'.
+pub(super) fn of_device_claim(claim: &ResourceClaim) -> ResourceList {
+    let requests = claim.spec.devices.iter().flat_map(|devices| devices.requests.iter().flatten());
+    let mut usage = ResourceList::new();
+    requests.for_each(|request| add(&mut usage, &of_device_request(request)));
+    usage
+}
+
+/// Of alternatives the most of each class.
+fn of_device_request(request: &DeviceRequest) -> ResourceList {
+    let asked = |class: &str, mode: Option<&str>, count: Option<i64>| {
+        let count = match mode {
+            Some("ExactCount") => count.unwrap_or(0),
+            Some("All") => ALLOCATION_MAX_DEVICES,
+            _ => 0,
+        };
+        ResourceList::from([(format!("{class}{DEVICES_OF_CLASS}"), Amount::from_units(count))])
+    };
+    let mut usage = ResourceList::new();
+    match &request.exactly {
+        Some(exactly) => {
+            usage = asked(&exactly.device_class_name, exactly.allocation_mode.as_deref(), exactly.count);
+        }
+        None => request.first_available.iter().flatten().for_each(|one| {
+            raise(&mut usage, &asked(&one.device_class_name, one.allocation_mode.as_deref(), one.count));
+        }),
     }
     usage
 }

@@ -3,8 +3,9 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use kube::ResourceExt as _;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::support::{Cluster, condition, deployment, template};
@@ -140,4 +141,67 @@ async fn a_quota_tells_what_is_used() {
         used["services"] == "1" && used["count/deployments.apps"] == "0"
     };
     cluster.becomes::<ResourceQuota>("all", less).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_tells_the_devices_that_claims_ask_for() {
+    let cluster = Cluster::start().await;
+    let hard = json!({"gpu.deviceclass.resource.k8s.io/devices": "40", "nic.deviceclass.resource.k8s.io/devices": "9",
+        "count/resourceclaims.resource.k8s.io": "9"});
+    cluster.make::<ResourceQuota>(json!({"metadata": {"name": "devices"}, "spec": {"hard": hard}})).await;
+    let told = |gpus: &str, nics: &str, claims: &str| {
+        json!({"gpu.deviceclass.resource.k8s.io/devices": gpus, "nic.deviceclass.resource.k8s.io/devices": nics,
+            "count/resourceclaims.resource.k8s.io": claims})
+    };
+    cluster.becomes::<ResourceQuota>("devices", |quota| used(quota) == told("0", "0", "0")).await;
+    let claim =
+        |name: &str, requests: Value| json!({"metadata": {"name": name}, "spec": {"devices": {"requests": requests}}});
+    let of = |name: &str, class: &str, count: i64| json!({"name": name, "deviceClassName": class, "count": count});
+    let exactly = |name: &str, class: &str, count: i64| json!({"name": name, "exactly": {"deviceClassName": class, "count": count}});
+    let either = json!({"name": "e", "firstAvailable": [of("a", "gpu", 3), of("b", "gpu", 1), of("c", "nic", 2)]});
+    cluster.make::<ResourceClaim>(claim("a", json!([exactly("r", "gpu", 2), either]))).await;
+    cluster.becomes::<ResourceQuota>("devices", |quota| used(quota) == told("5", "2", "1")).await;
+    let all = json!({"name": "r", "exactly": {"deviceClassName": "gpu", "allocationMode": "All"}});
+    cluster.make::<ResourceClaim>(claim("b", json!([all]))).await;
+    cluster.becomes::<ResourceQuota>("devices", |quota| used(quota) == told("37", "2", "2")).await;
+    cluster.api::<ResourceClaim>("default").delete("a", &DeleteParams::default()).await.unwrap();
+    cluster.becomes::<ResourceQuota>("devices", |quota| used(quota) == told("32", "0", "1")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quota_keeps_what_it_told_of_a_resource_whose_server_does_not_answer() {
+    let cluster = Cluster::start().await;
+    let resource = ApiResource {
+        group: "apiregistration.k8s.io".into(),
+        version: "v1".into(),
+        api_version: "apiregistration.k8s.io/v1".into(),
+        kind: "APIService".into(),
+        plural: "apiservices".into(),
+    };
+    let services = Api::<DynamicObject>::all_with(cluster.client.clone(), &resource);
+    let mut service = DynamicObject::new("v1.example.com", &resource);
+    service.data = json!({"spec": {"group": "example.com", "version": "v1", "groupPriorityMinimum": 1000,
+        "versionPriority": 1, "insecureSkipTLSVerify": true, "service": {"namespace": "default", "name": "nobody"}}});
+    services.create(&PostParams::default(), &service).await.unwrap();
+    let hidden = async || {
+        let groups = cluster.client.list_api_groups().await.unwrap().groups;
+        let known = groups.iter().any(|group| group.name == "example.com");
+        known && cluster.client.list_api_group_resources("example.com/v1").await.is_err()
+    };
+    while !hidden().await {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let hard = json!({"count/widgets.example.com": "9", "count/gadgets.example.org": "9", "configmaps": "9"});
+    cluster.make::<ResourceQuota>(json!({"metadata": {"name": "q"}, "spec": {"hard": hard}})).await;
+    // Of the one nobody can say how many there are; the other is not served at all.
+    let known = |maps: &str| json!({"count/gadgets.example.org": "0", "configmaps": maps});
+    cluster.becomes::<ResourceQuota>("q", |quota| used(quota) == known("1")).await;
+    let quotas = cluster.api::<ResourceQuota>("default");
+    let told = Patch::Merge(json!({"status": {"used": {"count/widgets.example.com": "3"}}}));
+    quotas.patch_status("q", &PatchParams::default(), &told).await.unwrap();
+    cluster.make::<ConfigMap>(json!({"metadata": {"name": "c"}})).await;
+    let mut kept = known("2");
+    kept["count/widgets.example.com"] = json!("3");
+    let quota = cluster.becomes::<ResourceQuota>("q", |quota| used(quota)["configmaps"] == "2").await;
+    assert_eq!(used(&quota), kept);
 }
