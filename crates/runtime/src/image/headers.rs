@@ -88,13 +88,22 @@ impl<'a, R: Read> Entries<'a, R> {
     pub(super) fn next(&mut self) -> Result<Option<tar::Entry<'a, Bounded<R>>>> {
         let from = self.position.at.get().max(self.data_end);
         self.position.end.set(from.saturating_add(MAX_HEADER_BYTES));
-        let Some(entry) = self.entries.next().transpose()? else { return Ok(None) };
-        // A sparse file is smaller in the archive than it says it is.
+        let Some(mut entry) = self.entries.next().transpose()? else { return Ok(None) };
+        // A sparse file is smaller in the archive than it says it is: its header tells, unless a record before it does.
         let sparse = entry.header().entry_type().is_gnu_sparse();
+        if sparse && has_record(&mut entry, b"size")? {
+            return Err(Error::new(ErrorKind::InvalidData, "a sparse file has a record of its size"));
+        }
         let bytes = if sparse { entry.header().entry_size()? } else { entry.size() };
         self.data_end =
             self.position.at.get().saturating_add(bytes.checked_next_multiple_of(BLOCK_BYTES).unwrap_or(bytes));
         self.position.end.set(u64::MAX);
         Ok(Some(entry))
     }
+}
+
+/// Whether the entry has a PAX record of that name.
+fn has_record(entry: &mut tar::Entry<'_, impl Read>, name: &[u8]) -> Result<bool> {
+    let Some(mut records) = entry.pax_extensions()? else { return Ok(false) };
+    Ok(records.any(|record| record.is_ok_and(|record| record.key_bytes() == name)))
 }

@@ -17,7 +17,7 @@ use super::{headers::Archive, whiteout};
 use crate::error::Error;
 use crate::rootfs;
 
-/// Largest size of a sparse file, in bytes: its holes cost the archive nothing.
+/// Largest size of a layer's sparse files together, in bytes: their holes cost the archive nothing.
 const MAX_SPARSE_BYTES: u64 = 64 << 30;
 /// How much of a sparse file is looked at for being a hole, in bytes.
 const HOLE_BYTES: usize = 64 * 1024;
@@ -82,15 +82,21 @@ pub(super) fn decompress<'a>(mut source: impl Read + Send + 'a) -> std::io::Resu
 pub(super) fn unpack(source: impl Read + Send, into: &Path) -> Result<(String, u64), Error> {
     let failed = || Error::path("unpacking a layer into", into);
     let mut reader = HashingReader::new(decompress(source).map_err(failed())?);
-    let mut size = 0;
+    let (mut size, mut sparse_bytes) = (0, 0_u64);
     let mut directories = Vec::new();
     let mut archive = Archive::new(&mut reader);
     let mut entries = archive.entries().map_err(failed())?;
     while let Some(mut entry) = entries.next().map_err(failed())? {
         let name = entry.path_bytes().into_owned();
         size = entry.size().saturating_add(size);
-        place(&mut entry, into, &mut directories)
-            .map_err(Error::io(format!("unpacking {}", String::from_utf8_lossy(&name))))?;
+        let in_entry = || Error::io(format!("unpacking {}", String::from_utf8_lossy(&name)));
+        if entry.header().entry_type().is_gnu_sparse() {
+            sparse_bytes = sparse_bytes.saturating_add(entry.size());
+            if sparse_bytes > MAX_SPARSE_BYTES {
+                return Err(in_entry()(invalid("the layer's sparse files are too large")));
+            }
+        }
+        place(&mut entry, into, &mut directories).map_err(in_entry())?;
     }
     // Children change a directory's time, so directories get theirs last.
     for (path, time) in directories.into_iter().rev() {
@@ -157,9 +163,6 @@ fn make<R: Read>(entry: &mut tar::Entry<'_, R>, root: &Path, path: &Path, kind: 
         }
         EntryType::GNUSparse => {
             let size = entry.size();
-            if size > MAX_SPARSE_BYTES {
-                return Err(invalid("the sparse file is too large"));
-            }
             copy_with_holes(entry, size, &File::create_new(path)?)
         }
         EntryType::Symlink => {
@@ -348,9 +351,9 @@ mod tests {
         assert_eq!(std::fs::read(dir.path().join("b")).unwrap(), b"x");
     }
 
-    /// A sparse file of that size with one byte at its beginning.
-    fn sparse(size: u64) -> Vec<u8> {
-        let mut header = header(EntryType::GNUSparse, 512);
+    /// A sparse file of that size with one byte at its beginning, and as many bytes in the archive as it says.
+    fn sparse_file(size: u64, said: u64) -> Vec<u8> {
+        let mut header = header(EntryType::GNUSparse, said);
         header.set_path("sparse").unwrap();
         let gnu = header.as_gnu_mut().unwrap();
         // GNU's form of numbers that are too large for octal digits.
@@ -366,19 +369,42 @@ mod tests {
         header.set_cksum();
         let mut bytes = header.as_bytes().to_vec();
         bytes.push(b'x');
-        bytes.resize(512 * 4, 0);
+        bytes.resize(512 * 2, 0);
         bytes
+    }
+
+    /// An archive of sparse files.
+    fn sparse(sizes: &[u64]) -> Vec<u8> {
+        let files = sizes.iter().flat_map(|size| sparse_file(*size, 512));
+        files.chain([0; 512 * 2]).collect()
+    }
+
+    #[test]
+    fn a_sparse_file_has_one_size() {
+        let mut bytes = archive(|b| b.append_pax_extensions([("size", &b"512"[..])]).unwrap());
+        bytes.truncate(512 * 2);
+        bytes.extend(sparse_file(512, 8 << 30));
+        // What follows would be taken for the file's data, and need no bound.
+        let mut name = header(EntryType::GNULongName, 4 << 30);
+        name.set_cksum();
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.resize(bytes.len() + (4 << 20), b'n');
+        let (_dir, outcome) = unpacked(&bytes);
+        assert!(outcome.clone().unwrap_err().contains("record of its size"), "{outcome:?}");
     }
 
     #[test]
     fn holes_take_no_room() {
         use std::os::unix::fs::MetadataExt;
-        let (dir, outcome) = unpacked(&sparse(256 << 20));
+        let (dir, outcome) = unpacked(&sparse(&[256 << 20]));
         outcome.unwrap();
         let file = std::fs::metadata(dir.path().join("sparse")).unwrap();
         assert_eq!(file.len(), 256 << 20);
         assert!(file.blocks() * 512 < 1 << 20, "{} blocks", file.blocks());
-        let (_dir, outcome) = unpacked(&sparse(MAX_SPARSE_BYTES + 512));
-        assert!(outcome.clone().unwrap_err().contains("sparse file is too large"), "{outcome:?}");
+        // They are bounded together.
+        for sizes in [&[MAX_SPARSE_BYTES + 512][..], &[1 << 20, MAX_SPARSE_BYTES - (1 << 19)]] {
+            let (_dir, outcome) = unpacked(&sparse(sizes));
+            assert!(outcome.clone().unwrap_err().contains("sparse files are too large"), "{outcome:?}");
+        }
     }
 }
