@@ -111,6 +111,36 @@ async fn an_eviction_is_admitted_as_itself_and_not_as_a_delete() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_policy_changes_an_eviction_by_what_evictions_have() {
+    let (_c, http) = with_namespace().await;
+    let group = "/apis/admissionregistration.k8s.io/v1";
+    let policy = |expression: &str| {
+        json!({"metadata": {"name": "slow"}, "spec": {
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods/eviction"],
+            }]},
+            "reinvocationPolicy": "Never",
+            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}],
+        }})
+    };
+    let slow = policy("Object{deleteOptions: Object.deleteOptions{gracePeriodSeconds: 7}}");
+    http.post(&format!("{group}/mutatingadmissionpolicies"), &slow).await.expect(201);
+    let bound = json!({"metadata": {"name": "slow"}, "spec": {"policyName": "slow"}});
+    http.post(&format!("{group}/mutatingadmissionpolicybindings"), &bound).await.expect(201);
+    http.post(PODS, &pod("p")).await.expect(201);
+    http.post(&format!("{PODS}/p/binding"), &binding("p")).await.expect(201);
+    http.post(&format!("{PODS}/p/eviction"), &eviction("p")).await.expect(201);
+    let leaving = http.get(&format!("{PODS}/p")).await.expect(200);
+    assert_eq!(leaving["metadata"]["deletionGracePeriodSeconds"], 7);
+
+    let spec = json!({"spec": policy("Object{spec: Object.spec{nodeName: 'n2'}}")["spec"]});
+    http.patch(&format!("{group}/mutatingadmissionpolicies/slow"), MERGE, &spec).await.expect(200);
+    http.post(PODS, &pod("q")).await.expect(201);
+    let refused = http.post(&format!("{PODS}/q/eviction"), &eviction("q")).await;
+    refused.refused(403, "Invalid", ".spec: field not declared in schema");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_generated_name_stands_wherever_the_name_is_repeated() {
     let (_c, http) = with_namespace().await;
     let template = json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}});

@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use ironkeel_object::{ObjectMeta, Value};
+use ironkeel_patch::apply::Schema;
 use ironkeel_registry::{ApiError, Attributes, Cause, Row};
+use ironkeel_schema::{TypeId, type_id_for_kind};
 
 use super::compiled::{Mutation, Sort};
 use super::evaluate::{self, Data};
@@ -117,13 +119,14 @@ fn mutated(
                 let mut config = made;
                 let gvk = object.gvk();
                 config.set_gvk(&gvk.api_version(), &gvk.kind);
-                if let Err(why) = typed(row, &config) {
+                let sent = type_of(row, &config);
+                if let Err(why) = typed(sent, &config) {
                     return Ok(Err(format!(
                         "error applying patch: failed to convert patch object to typed object: {why}"
                     )));
                 }
                 let structure = ironkeel_registry::structure_of(row);
-                let schema = ironkeel_registry::schema_of(row, structure.as_ref());
+                let schema = sent.map_or_else(|| ironkeel_registry::schema_of(row, structure.as_ref()), Schema::Table);
                 if let Err(atomics) = ironkeel_patch::apply::merge_configuration(&mut after, &config, schema) {
                     let paths = atomics.join(", ");
                     return Ok(Err(format!(
@@ -145,14 +148,22 @@ fn mutated(
     Ok(Ok(object))
 }
 
+/// The type of an object, where it is of the API's own: what is sent to a subresource may be of another kind
+/// than the resource.
+fn type_of(row: &Row, object: &Value) -> Option<TypeId> {
+    let gvk = object.gvk();
+    if gvk.kind == row.kind_name() && gvk.group == row.group() {
+        return row.kind.custom.is_none().then_some(row.kind.resource.type_id);
+    }
+    type_id_for_kind(&gvk.group, &gvk.version, &gvk.kind)
+}
+
 /// Refuses what the kind does not have: patches are decoded strictly.
 fn strict(row: &Row, object: &Value) -> Result<(), ApiError> {
-    if row.kind.custom.is_some() || object.gvk().kind != row.kind_name() {
-        return Ok(());
-    }
+    let Some(type_id) = type_of(row, object) else { return Ok(()) };
     let mut unknown = Vec::new();
     // Wrong types are told where the object is settled.
-    let _ = ironkeel_codec::conform(&mut object.clone(), row.kind.resource.type_id, &mut unknown);
+    let _ = ironkeel_codec::conform(&mut object.clone(), type_id, &mut unknown);
     match unknown.is_empty() {
         true => Ok(()),
         false => {
@@ -163,12 +174,10 @@ fn strict(row: &Row, object: &Value) -> Result<(), ApiError> {
 }
 
 /// Whether a configuration has the fields and types of its kind.
-fn typed(row: &Row, config: &Value) -> Result<(), String> {
-    if row.kind.custom.is_some() {
-        return Ok(());
-    }
+fn typed(type_id: Option<TypeId>, config: &Value) -> Result<(), String> {
+    let Some(type_id) = type_id else { return Ok(()) };
     let mut unknown = Vec::new();
-    ironkeel_codec::conform(&mut config.clone(), row.kind.resource.type_id, &mut unknown).map_err(|e| e.to_string())?;
+    ironkeel_codec::conform(&mut config.clone(), type_id, &mut unknown).map_err(|e| e.to_string())?;
     match unknown.first() {
         Some(field) => Err(format!(".{}: field not declared in schema", field.path)),
         None => Ok(()),
