@@ -12,6 +12,8 @@ use crate::Cluster;
 
 /// Parameters that are kept decoded; past it all are decoded anew.
 const DECODED: usize = 4_096;
+/// The same of what they are together as JSON, in bytes. A tree is some times as large.
+const DECODED_MAX_BYTES: usize = 16 << 20;
 
 /// The row of a policy's parameters; none where it has none.
 pub(super) fn kind(c: &Cluster, policy: &Policy) -> Result<Option<Arc<Row>>, String> {
@@ -78,23 +80,73 @@ pub(super) async fn collect(
 /// The id of a row, and the key of an object of it.
 type ParamKey = (usize, String);
 
-/// Parameters as they were decoded last, each of one revision.
+/// Parameters as they were decoded last.
 #[derive(Default)]
-pub(super) struct Decoded(Mutex<HashMap<ParamKey, (u64, Arc<Value>)>>);
+pub(super) struct Decoded(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    all: HashMap<ParamKey, Param>,
+    /// What all are together as JSON, in bytes.
+    size: usize,
+}
+
+/// A parameter of one revision.
+struct Param {
+    revision: u64,
+    tree: Arc<Value>,
+    size: usize,
+}
+
+impl Kept {
+    fn get(&self, key: &ParamKey, revision: u64) -> Option<Arc<Value>> {
+        self.all.get(key).filter(|param| param.revision == revision).map(|param| param.tree.clone())
+    }
+
+    fn insert(&mut self, key: ParamKey, param: Param) {
+        if let Some(before) = self.all.remove(&key) {
+            self.size -= before.size;
+        }
+        if self.all.len() >= DECODED || self.size + param.size > DECODED_MAX_BYTES {
+            self.all.clear();
+            self.size = 0;
+        }
+        self.size += param.size;
+        self.all.insert(key, param);
+    }
+}
 
 impl Decoded {
     async fn get(&self, registry: &Registry, row: &Row, entry: &Arc<Entry>) -> Result<Arc<Value>, String> {
         let key = (row.id, entry.key().to_owned());
-        let known = self.0.lock().get(&key).filter(|(revision, _)| *revision == entry.revision).map(|(_, v)| v.clone());
+        let known = self.0.lock().get(&key, entry.revision);
         if let Some(known) = known {
             return Ok(known);
         }
         let tree = Arc::new(registry.current(row, entry).await.map_err(|e| e.message)?);
-        let mut kept = self.0.lock();
-        if kept.len() >= DECODED {
-            kept.clear();
-        }
-        kept.insert(key, (entry.revision, tree.clone()));
+        let param = Param { revision: entry.revision, tree: tree.clone(), size: entry.json_len() };
+        self.0.lock().insert(key, param);
         Ok(tree)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decoded_parameters_are_bounded_by_their_number_and_their_size() {
+        let mut kept = Kept::default();
+        let mut keep = |name: String, revision: u64, size: usize| {
+            kept.insert((1, name), Param { revision, tree: Arc::default(), size });
+            assert_eq!(kept.size, kept.all.values().map(|param| param.size).sum::<usize>());
+            assert!(kept.size <= DECODED_MAX_BYTES && kept.all.len() <= DECODED);
+            kept.all.len()
+        };
+        // Revisions of one take each other's place.
+        assert_eq!((0..100).map(|revision| keep("a".to_owned(), revision, DECODED_MAX_BYTES / 2)).max(), Some(1));
+        assert_eq!(keep("b".to_owned(), 1, DECODED_MAX_BYTES / 4), 2);
+        assert_eq!(keep("c".to_owned(), 1, DECODED_MAX_BYTES / 2), 1, "too much together");
+        assert_eq!((0..=DECODED).map(|i| keep(format!("d{i}"), 1, 1)).max(), Some(DECODED));
     }
 }
