@@ -115,15 +115,13 @@ fn binding(c: &Cluster, a: &Attributes<'_>, object: &Value, old: &Value) -> Opti
         return None;
     }
     let user = caller(a);
-    let ask = |verb| refused(c, a, &user, &Question { verb, subresource: "binding", namespace: "", name: "" });
-    // Admission does not see whether an update came as a patch.
-    let why = ask("update")?;
-    ask("patch")?;
+    let verb = a.verb;
+    let why = refused(c, a, &user, &Question { verb, subresource: "binding", namespace: "", name: "" })?;
     let path = Path::new("status").child("allocation");
     Some(forbidden(
         path,
         &format!(
-            "changing status.allocation or status.reservedFor requires resource=\"resourceclaims/binding\", verb=\"update\" permission: {why}"
+            "changing status.allocation or status.reservedFor requires resource=\"resourceclaims/binding\", verb=\"{verb}\" permission: {why}"
         ),
     ))
 }
@@ -137,17 +135,15 @@ fn driver_status(c: &Cluster, a: &Attributes<'_>, object: &Value, old: &Value) -
     let node = allocated_node(object);
     let its_node = user.name.starts_with("system:serviceaccount:")
         && matches!(user.extra.get(NODE_NAME_KEY).map(Vec::as_slice), Some([one]) if !node.is_empty() && one == node);
-    let verbs: &[&str] =
-        if its_node { &["associated-node:update", "arbitrary-node:update"] } else { &["arbitrary-node:update"] };
-    let patches: &[&str] =
-        if its_node { &["associated-node:patch", "arbitrary-node:patch"] } else { &["arbitrary-node:patch"] };
+    let places: &[&str] = if its_node { &["associated-node", "arbitrary-node"] } else { &["arbitrary-node"] };
+    let verbs: Vec<String> = places.iter().map(|place| format!("{place}:{}", a.verb)).collect();
     let mut errors = Vec::new();
     for driver in changed_drivers(object, old) {
-        let ask = |verb: &&str| {
+        let ask = |verb: &String| {
             refused(c, a, &user, &Question { verb, subresource: "driver", namespace: a.namespace, name: driver })
         };
         let reasons: Vec<Option<String>> = verbs.iter().map(ask).collect();
-        if reasons.iter().any(Option::is_none) || patches.iter().any(|v| ask(v).is_none()) {
+        if reasons.iter().any(Option::is_none) {
             continue;
         }
         let why = reasons.into_iter().flatten().next().unwrap_or_default();

@@ -64,6 +64,7 @@ pub(crate) async fn provide(c: &Cluster, a: &Attributes<'_>) -> Result<(), ApiEr
             groups: vec!["system:masters".to_owned()],
             ..User::default()
         }),
+        verb: "create",
         dry_run: false,
         field_manager: "kube-apiserver".to_owned(),
         admission: Arc::new(AdmitAll),

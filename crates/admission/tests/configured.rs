@@ -101,6 +101,7 @@ impl World {
             name: &name,
             shown_name: &name,
             user: &user,
+            verb: "update",
             dry_run: false,
             options: &options,
             warnings: &warnings,

@@ -84,6 +84,7 @@ pub(crate) fn request(row: &Arc<Row>, object: &Value) -> WriteRequest {
             groups: vec!["system:masters".to_owned()],
             ..User::default()
         }),
+        verb: "update",
         dry_run: false,
         field_manager: "kube-apiserver".to_owned(),
         admission: Arc::new(AdmitAll),

@@ -185,6 +185,7 @@ impl Context {
             name: self.info.name.clone(),
             subresource: self.info.subresource.clone(),
             user: Arc::new(registry_user(&self.user)),
+            verb: self.info.verb,
             dry_run: self.dry_run()?,
             field_manager: self.field_manager()?,
             admission: self.server.admission.clone(),

@@ -661,19 +661,33 @@ async fn a_claims_status_is_for_who_may_bind_and_for_its_drivers() {
     ann.patch(&status, MERGE, &allocation).await.refused(
         422,
         "Invalid",
-        "status.allocation: Forbidden: changing status.allocation or status.reservedFor requires resource=\"resourceclaims/binding\", verb=\"update\" permission: resourceclaims.resource.k8s.io is forbidden: User \"ann\" cannot update resource \"resourceclaims/binding\" in API group \"resource.k8s.io\" at the cluster scope",
+        "status.allocation: Forbidden: changing status.allocation or status.reservedFor requires resource=\"resourceclaims/binding\", verb=\"patch\" permission: resourceclaims.resource.k8s.io is forbidden: User \"ann\" cannot patch resource \"resourceclaims/binding\" in API group \"resource.k8s.io\" at the cluster scope",
     );
-    let bind = json!({"apiGroups": ["resource.k8s.io"], "resources": ["resourceclaims/binding"], "verbs": ["update", "patch"]});
-    http.put(&format!("{rbac}/clusterroles/r"), &role(json!([update, bind]))).await.expect(200);
-    ann.patch(&status, MERGE, &allocation).await.expect(200);
+    // It is the verb of the request that must be allowed.
+    let bind = |verb: &str| json!({"apiGroups": ["resource.k8s.io"], "resources": ["resourceclaims/binding"], "verbs": [verb]});
+    http.put(&format!("{rbac}/clusterroles/r"), &role(json!([update, bind("patch")]))).await.expect(200);
+    let mut whole = http.get(&format!("{claims}/c")).await.expect(200);
+    whole["status"] = allocation["status"].clone();
+    ann.put(&status, &whole).await.refused(422, "Invalid", "verb=\"update\" permission: resourceclaims.resource.k8s.io is forbidden");
+    http.put(&format!("{rbac}/clusterroles/r"), &role(json!([update, bind("update")]))).await.expect(200);
+    ann.patch(&status, MERGE, &allocation).await.refused(422, "Invalid", "verb=\"patch\" permission");
+    ann.put(&status, &whole).await.expect(200);
+    let bind = bind("update");
     let device = json!({"status": {"devices": [{"driver": "d.example.com", "pool": "p", "device": "x"}]}});
     ann.patch(&status, MERGE, &device).await.refused(
         422,
         "Invalid",
-        "status.devices: Forbidden: changing status.devices requires resource=\"resourceclaims/driver\", verb=\"[arbitrary-node:update]\" permission: resourceclaims.resource.k8s.io \"d.example.com\" is forbidden: User \"ann\" cannot arbitrary-node:update resource \"resourceclaims/driver\" in API group \"resource.k8s.io\" in the namespace \"default\"",
+        "status.devices: Forbidden: changing status.devices requires resource=\"resourceclaims/driver\", verb=\"[arbitrary-node:patch]\" permission: resourceclaims.resource.k8s.io \"d.example.com\" is forbidden: User \"ann\" cannot arbitrary-node:patch resource \"resourceclaims/driver\" in API group \"resource.k8s.io\" in the namespace \"default\"",
     );
-    let drive = json!({"apiGroups": ["resource.k8s.io"], "resources": ["resourceclaims/driver"], "resourceNames": ["d.example.com"],
-        "verbs": ["arbitrary-node:update", "arbitrary-node:patch"]});
-    http.put(&format!("{rbac}/clusterroles/r"), &role(json!([update, bind, drive]))).await.expect(200);
+    let drive = |verb: &str| {
+        json!({"apiGroups": ["resource.k8s.io"], "resources": ["resourceclaims/driver"], "resourceNames": ["d.example.com"],
+            "verbs": [verb]})
+    };
+    let may = async |verb: &str| {
+        http.put(&format!("{rbac}/clusterroles/r"), &role(json!([update, bind, drive(verb)]))).await.expect(200);
+    };
+    may("arbitrary-node:update").await;
+    ann.patch(&status, MERGE, &device).await.refused(422, "Invalid", "verb=\"[arbitrary-node:patch]\" permission");
+    may("arbitrary-node:patch").await;
     ann.patch(&status, MERGE, &device).await.expect(200);
 }

@@ -70,6 +70,8 @@ pub struct Attributes<'a> {
     pub shown_name: &'a str,
     /// By whom.
     pub user: &'a User,
+    /// The verb of the request: an update may be asked for as a `patch`.
+    pub verb: &'static str,
     /// Nothing will be stored.
     pub dry_run: bool,
     /// `CreateOptions`, `UpdateOptions` or `DeleteOptions` as the client gave them, without

@@ -24,6 +24,8 @@ pub struct WriteRequest {
     pub subresource: String,
     /// Who writes.
     pub user: Arc<User>,
+    /// The verb of the request, as authorizers know it.
+    pub verb: &'static str,
     /// Everything but the storing.
     pub dry_run: bool,
     /// Name in `managedFields`.
@@ -49,6 +51,7 @@ impl WriteRequest {
             name,
             shown_name: name,
             user: &self.user,
+            verb: self.verb,
             dry_run: self.dry_run,
             options: &self.options,
             warnings: &self.warnings,

@@ -46,6 +46,7 @@ fn request(registry: &Registry, plural: &str, name: &str) -> WriteRequest {
         name: name.into(),
         subresource: String::new(),
         user: Arc::new(User { name: "somebody".into(), ..User::default() }),
+        verb: "update",
         dry_run: false,
         field_manager: "test".into(),
         admission: Arc::new(AdmitAll),

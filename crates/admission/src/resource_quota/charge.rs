@@ -37,6 +37,7 @@ pub(super) async fn charge(
         name: String::new(),
         subresource: "status".to_owned(),
         user: Arc::new(user),
+        verb: "update",
         dry_run: false,
         field_manager: FIELD_MANAGER.to_owned(),
         admission: Arc::new(AdmitAll),
