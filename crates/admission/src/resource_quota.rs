@@ -19,13 +19,14 @@ use parking_lot::Mutex;
 
 use crate::Cluster;
 use crate::usage::Amounts;
-use book::{Book, Charge};
+use book::{Book, Charge, Share};
 use evaluate::{in_scope, usage_of};
 
 /// Computing resources of which every container must say how much, where a quota limits them.
 const COMPUTE: &[&str] = &["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
-/// Books that are kept before those of namespaces without quotas are put away.
-const BOOKS: usize = 256;
+/// Books that are kept before half of the idle ones are put away, those first that nobody has asked for longest. Such a
+/// book is only a cache: what it says is counted anew when it is asked for again.
+const BOOKS: usize = 4_096;
 
 fn request_of(a: &Attributes<'_>) -> usize {
     std::ptr::from_ref(a.annotations).addr()
@@ -33,7 +34,36 @@ fn request_of(a: &Attributes<'_>) -> usize {
 
 /// The plugin: a book for each resource of each namespace that has a quota.
 #[derive(Default)]
-pub(crate) struct ResourceQuota(Mutex<HashMap<String, Arc<Book>>>);
+pub(crate) struct ResourceQuota(Mutex<Books>);
+
+#[derive(Default)]
+struct Books {
+    all: HashMap<String, (Arc<Book>, u64)>,
+    /// Counts how often books were asked for.
+    asked: u64,
+}
+
+impl Books {
+    /// The book of that name, made where there is none.
+    fn open(&mut self, name: String) -> Arc<Book> {
+        self.asked += 1;
+        if self.all.len() >= BOOKS && !self.all.contains_key(&name) {
+            self.put_away();
+        }
+        let (book, last) = self.all.entry(name).or_default();
+        *last = self.asked;
+        book.clone()
+    }
+
+    /// Forgets half of the books that nobody uses now.
+    fn put_away(&mut self) {
+        let idle = |book: &Arc<Book>| Arc::strong_count(book) == 1 && book.is_idle();
+        let mut times: Vec<u64> = self.all.values().filter(|(book, _)| idle(book)).map(|(_, last)| *last).collect();
+        times.sort_unstable();
+        let Some(until) = times.get(times.len() / 2).copied() else { return };
+        self.all.retain(|_, (book, last)| *last > until || !idle(book));
+    }
+}
 
 fn name_of(a: &Attributes<'_>) -> String {
     format!("{}/{}/{}", a.row.group(), a.row.plural(), a.namespace)
@@ -60,18 +90,13 @@ struct Asked {
     more: Amounts,
 }
 
-impl ResourceQuota {
-    fn book(&self, c: &Cluster, a: &Attributes<'_>) -> Arc<Book> {
-        let mut books = self.0.lock();
-        if books.len() >= BOOKS {
-            let quotas = |of: &str| !c.list("", "resourcequotas", of).is_empty();
-            books.retain(|name, book| {
-                Arc::strong_count(book) > 1 || name.rsplit('/').next().is_some_and(quotas) || !book.is_idle()
-            });
-        }
-        books.entry(name_of(a)).or_default().clone()
+impl Asked {
+    fn untold(&self) -> Share {
+        Share { quota: self.name.clone(), more: self.more.clone(), told: false }
     }
+}
 
+impl ResourceQuota {
     pub(crate) async fn validate(
         &self,
         c: &Cluster,
@@ -89,7 +114,7 @@ impl ResourceQuota {
         }
         let (object, old) = (as_counted(c, a, object).await?, as_counted_before(c, a, old).await?);
         let (object, old) = (object.as_ref(), old.as_ref());
-        let book = self.book(c, a);
+        let book = self.0.lock().open(name_of(a));
         let asked = reserve(c, a, &book, &quotas, object, old)?;
         if asked.is_empty() || a.dry_run {
             return Ok(());
@@ -108,7 +133,7 @@ impl ResourceQuota {
 
     /// The caches show what the request wrote, or it wrote nothing.
     pub(crate) fn rolled_back(&self, a: &Attributes<'_>, object: &Value) {
-        let book = self.0.lock().get(&name_of(a)).cloned();
+        let book = self.0.lock().all.get(&name_of(a)).map(|(book, _)| book.clone());
         if let Some(book) = book {
             book.give_back(&key(a, object), request_of(a));
         }
@@ -192,8 +217,7 @@ fn reserve(
             Charge {
                 request: request_of(a),
                 base: old.map(|o| o.resource_version().parse().unwrap_or(0)),
-                quotas: asked.iter().map(|q| (q.name.clone(), q.more.clone())).collect(),
-                told: false,
+                shares: asked.iter().map(Asked::untold).collect(),
             },
         );
     }
@@ -265,4 +289,25 @@ fn fits(
         have.join(","),
         limits.join(",")
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn books_are_put_away_when_they_are_many_but_not_those_in_use() {
+        let mut books = Books::default();
+        let held = books.open("held".to_owned());
+        for i in 0..BOOKS {
+            books.open(format!("b{i}"));
+            books.open("often".to_owned());
+        }
+        assert!(books.all.len() <= BOOKS / 2 + 3, "{} books", books.all.len());
+        assert!(Arc::ptr_eq(&held, &books.open("held".to_owned())));
+        assert!(books.all.contains_key("often") && !books.all.contains_key("b0"));
+        // With those that are in use alone nothing goes, and more can be opened.
+        let all: Vec<_> = (0..2 * BOOKS).map(|i| books.open(format!("c{i}"))).collect();
+        assert!(all.iter().enumerate().all(|(i, book)| Arc::ptr_eq(book, &books.open(format!("c{i}")))));
+    }
 }

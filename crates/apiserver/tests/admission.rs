@@ -223,6 +223,41 @@ async fn quotas_hold_over_servers_side_by_side() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_quota_is_told_of_a_write_once_though_another_quota_refuses_it() {
+    const WRITES: usize = 24;
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let store = Embedded::open(dir.path().join("store"), Options::default()).unwrap();
+    let server = start_over(dir, Arc::new(Several(store)), |_| {}).await;
+    let http = server.admin();
+    let quotas = "/api/v1/namespaces/default/resourcequotas";
+    let limit = WRITES.to_string();
+    for (name, hard) in [("q", "1000"), ("r", limit.as_str())] {
+        let quota = json!({"metadata": {"name": name}, "spec": {"hard": {"configmaps": hard}}});
+        http.post(quotas, &quota).await.expect(201);
+    }
+    // Another server has charged all but one of what the second allows; this one does not see its writes.
+    let charged = json!({"status": {"used": {"configmaps": (WRITES - 1).to_string()}}});
+    http.patch(&format!("{quotas}/r/status"), MERGE, &charged).await.expect(200);
+    let posts = (0..WRITES).map(|i| {
+        let http = http.clone();
+        tokio::spawn(async move {
+            let map = json!({"metadata": {"name": format!("m{i}")}});
+            http.post("/api/v1/namespaces/default/configmaps", &map).await.status.as_u16()
+        })
+    });
+    let codes = futures::future::join_all(posts).await;
+    assert_eq!(codes.into_iter().filter(|c| *c.as_ref().unwrap() == 201).count(), 1);
+    let used = async |name: &str| {
+        let quota = http.get(&format!("{quotas}/{name}")).await.expect(200);
+        quota["status"]["used"]["configmaps"].as_str().unwrap().parse::<usize>().unwrap()
+    };
+    assert_eq!(used("r").await, WRITES);
+    // What was refused is the controller's to take off, once.
+    let first = used("q").await;
+    assert!((1..=WRITES).contains(&first), "{first} of {WRITES} writes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pod_security_levels_are_enforced_and_warned_of() {
     let (_c, http) = with_account().await;
     let label = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/warn": "restricted"}}});

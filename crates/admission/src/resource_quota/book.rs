@@ -17,16 +17,23 @@ pub(super) struct Charge {
     pub(super) request: usize,
     /// The revision that an update starts from; none of a create.
     pub(super) base: Option<u64>,
-    /// Names of the quotas whose scopes see the object, and what of each it uses more than before.
-    pub(super) quotas: Vec<(String, Amounts)>,
+    /// Of the quotas whose scopes see the object.
+    pub(super) shares: Vec<Share>,
+}
+
+/// What a write uses more than before of one quota.
+pub(super) struct Share {
+    /// The quota's name.
+    pub(super) quota: String,
+    pub(super) more: Amounts,
     /// Whether `status.used` has it.
     pub(super) told: bool,
 }
 
-/// A charge that `status.used` does not have yet.
+/// A share that `status.used` of its quota does not have yet.
 pub(super) struct Waiting {
     pub(super) request: usize,
-    pub(super) quotas: Vec<(String, Amounts)>,
+    pub(super) more: Amounts,
 }
 
 /// What the objects use that one set of scopes sees. Quotas of the same scopes share it.
@@ -72,25 +79,21 @@ impl Book {
         self.state.lock().keep(key, |c| c.request != request);
     }
 
-    /// What waits to be told together with a request: charges of the same quotas. `None` where the request's own
-    /// is told already.
-    pub(super) fn waiting(&self, key: &str, request: usize) -> Option<Vec<Waiting>> {
+    /// What waits to be told of a quota together with a request. `None` where the request's own is told already.
+    pub(super) fn waiting(&self, key: &str, request: usize, quota: &str) -> Option<Vec<Waiting>> {
         let state = self.state.lock();
-        let own = state.pending.get(key)?.iter().find(|c| c.request == request && !c.told)?;
-        let same = |c: &&Charge| {
-            !c.told
-                && c.request != request
-                && c.quotas.len() == own.quotas.len()
-                && c.quotas.iter().zip(&own.quotas).all(|(one, other)| one.0 == other.0)
-        };
-        let others = state.pending.values().flatten().filter(same);
-        Some(others.map(|c| Waiting { request: c.request, quotas: c.quotas.clone() }).collect())
+        let untold = |c: &Charge| c.shares.iter().find(|s| s.quota == quota && !s.told).map(|s| s.more.clone());
+        state.pending.get(key)?.iter().find(|c| c.request == request).and_then(untold)?;
+        let others = state.pending.values().flatten().filter(|c| c.request != request);
+        Some(others.filter_map(|c| Some(Waiting { request: c.request, more: untold(c)? })).collect())
     }
 
-    /// `status.used` has the charges of these requests.
-    pub(super) fn told(&self, requests: &[usize]) {
-        for charge in self.state.lock().pending.values_mut().flatten() {
-            charge.told |= requests.contains(&charge.request);
+    /// `status.used` of a quota has what these requests use of it.
+    pub(super) fn told(&self, requests: &[usize], quota: &str) {
+        let mut state = self.state.lock();
+        let charges = state.pending.values_mut().flatten().filter(|c| requests.contains(&c.request));
+        for share in charges.flat_map(|c| &mut c.shares).filter(|s| s.quota == quota) {
+            share.told = true;
         }
     }
 
@@ -104,16 +107,16 @@ impl Book {
 pub(super) struct Sums<'b>(MutexGuard<'b, State>);
 
 impl Sums<'_> {
-    /// What is used of a quota: by stored objects, and by those of the pending writes that `which` means.
+    /// What is used of a quota: by stored objects, and by those of the pending writes whose share `which` means.
     /// Writes of `own` object apart, since of those one alone is stored.
-    pub(super) fn used(&self, quota: &Value, own: &str, which: impl Fn(&Charge) -> bool) -> Amounts {
+    pub(super) fn used(&self, quota: &Value, own: &str, which: impl Fn(&Share) -> bool) -> Amounts {
         let view = self.0.views.iter().find(|v| same_scopes(&v.quota, quota));
         let mut total = view.map(|v| v.total.clone()).unwrap_or_default();
         for (_, charges) in self.0.pending.iter().filter(|(key, _)| *key != own) {
             let mut most = Amounts::new();
-            for (name, usage) in charges.iter().filter(|c| which(c)).flat_map(|c| &c.quotas) {
-                if name == quota.name() {
-                    raise(&mut most, usage);
+            for share in charges.iter().flat_map(|c| &c.shares) {
+                if share.quota == quota.name() && which(share) {
+                    raise(&mut most, &share.more);
                 }
             }
             add(&mut total, &most);

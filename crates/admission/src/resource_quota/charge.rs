@@ -1,7 +1,8 @@
 //! `status.used` is raised before an object is written, on a store that other servers write too.
 //!
 //! Each server knows its own pending writes; those of the others it sees in `status.used`, which is written
-//! on the condition that nobody else wrote it meanwhile. Requests that wait for their turn are told together.
+//! on the condition that nobody else wrote it meanwhile. Requests that wait for their turn are told together,
+//! each of them once of each quota.
 
 use std::sync::Arc;
 
@@ -28,7 +29,6 @@ pub(super) async fn charge(
     asked: &[Asked],
 ) -> Result<(), ApiError> {
     let _turn = book.telling.lock().await;
-    let Some(mut group) = book.waiting(key, request_of(a)) else { return Ok(()) };
     let row = registry.row("", "v1", "resourcequotas").ok_or_else(|| ApiError::internal("quotas are not served"))?;
     let user = User { name: USER.to_owned(), groups: vec!["system:masters".to_owned()], ..User::default() };
     let request = WriteRequest {
@@ -46,18 +46,18 @@ pub(super) async fn charge(
         annotations: Arc::default(),
     };
     for one in asked {
+        let Some(group) = book.waiting(key, request_of(a), &one.name) else { continue };
         let raise = Raise { c, a, book, key, one, group: Mutex::new(group) };
-        let done = registry.update(&WriteRequest { name: one.name.clone(), ..request.clone() }, &raise).await;
-        group = raise.group.into_inner();
-        match done {
+        match registry.update(&WriteRequest { name: one.name.clone(), ..request.clone() }, &raise).await {
             Ok(_) => {}
             // A quota that is gone limits nothing any more.
             Err(e) if e.reason == Reason::NotFound => {}
             Err(e) => return Err(e),
         }
+        let group = raise.group.into_inner();
+        let told: Vec<usize> = group.iter().map(|w| w.request).chain([request_of(a)]).collect();
+        book.told(&told, &one.name);
     }
-    let told: Vec<usize> = group.iter().map(|w| w.request).chain([request_of(a)]).collect();
-    book.told(&told);
     Ok(())
 }
 
@@ -81,14 +81,12 @@ fn amounts(quota: &Value) -> Amounts {
 impl Change for Raise<'_> {
     fn apply(&self, current: &Value) -> Result<Value, ApiError> {
         let known = self.c.list("", "resourcequotas", self.a.namespace);
-        let mut used = self.book.look(self.c, self.a, &known).used(current, self.key, |c| c.told);
+        let mut used = self.book.look(self.c, self.a, &known).used(current, self.key, |share| share.told);
         raise(&mut used, &amounts(current));
         let hard = hard(current);
         let mut group = self.group.lock();
         let mut more = self.one.more.clone();
-        for (_, usage) in group.iter().flat_map(|w| &w.quotas).filter(|(name, _)| *name == self.one.name) {
-            add(&mut more, usage);
-        }
+        group.iter().for_each(|waiting| add(&mut more, &waiting.more));
         if fits(self.a, current, &hard, &more, &used).is_err() {
             group.clear();
             more = self.one.more.clone();
