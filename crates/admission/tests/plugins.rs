@@ -376,3 +376,29 @@ async fn devices_of_claims_are_charged_by_class() {
     assert_eq!(e.message, want);
     w.create(of("ExactCount", 3)).await.unwrap();
 }
+
+#[tokio::test]
+async fn what_pods_ask_for_of_devices_is_told_apart_from_what_claims_do() {
+    const OF_PODS: &str = "requests.deviceclass.resource.kubernetes.io/gpu";
+    let w = world();
+    let mut hard = object!({ "gpu.deviceclass.resource.k8s.io/devices": "2" });
+    *hard.slot(&[OF_PODS]) = "2".into();
+    w.objects.put(quota(hard));
+    let two =
+        object!({ "name": "a", "exactly": { "deviceClassName": "gpu", "allocationMode": "ExactCount", "count": 2 } });
+    let asking = |name: &str| {
+        let mut requests = Value::object();
+        *requests.slot(&["deviceclass.resource.kubernetes.io/gpu"]) = "2".into();
+        let resources = object!({ "requests": (requests.clone()), "limits": requests });
+        pod(name, object!({ "containers": [{ "name": "c", "image": "i", "resources": resources }] }))
+    };
+    w.create(claim("n", "v1", two.clone())).await.unwrap();
+    w.create(asking("p")).await.unwrap();
+    let e = w.create(asking("q")).await.unwrap_err();
+    assert!(e.message.contains(&format!("requested: {OF_PODS}=2, used: {OF_PODS}=2, limited: {OF_PODS}=2")), "{e}");
+    let mut other = claim("n", "v1", two);
+    other.meta_mut().insert("name", "d");
+    let e = w.create(other).await.unwrap_err();
+    let devices = "gpu.deviceclass.resource.k8s.io/devices";
+    assert!(e.message.contains(&format!("requested: {devices}=2, used: {devices}=2, limited: {devices}=2")), "{e}");
+}

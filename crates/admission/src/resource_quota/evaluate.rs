@@ -1,5 +1,10 @@
 //! What one object counts as, by the names that a quota limits, and which objects a quota with scopes
 //! sees. Answers to upstream's `pkg/quota/v1/evaluator/core`.
+//!
+//! A name is counted from objects of one resource. Devices that claims ask for are limited by
+//! `<class>.deviceclass.resource.k8s.io/devices` alone; `requests.deviceclass.resource.kubernetes.io/<class>`, and
+//! `requests.` with the extended resource of a class, limit what Pods ask for. Upstream adds to the latter two the
+//! claims that no Pod's request stands for, where the class has an extended resource; we do not.
 
 use ironkeel_object::{ObjectMeta, Quantity, Value};
 use ironkeel_registry::qualified;
@@ -112,11 +117,7 @@ fn devices(request: &Value) -> Amounts {
             _ => 0,
         };
         let class = of.str_at(&["deviceClassName"]).unwrap_or_default();
-        let names = [
-            format!("{class}.deviceclass.resource.k8s.io/devices"),
-            format!("requests.deviceclass.resource.kubernetes.io/{class}"),
-        ];
-        Amounts::from(names.map(|name| (name, Quantity::from_value(count))))
+        Amounts::from([(format!("{class}.deviceclass.resource.k8s.io/devices"), Quantity::from_value(count))])
     };
     let mut out = Amounts::new();
     match request.get("exactly").filter(|e| !e.is_null()) {
