@@ -5,14 +5,9 @@ mod support;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use ironkeel_embedded::{Embedded, Options};
-use ironkeel_store::{
-    Condition, KeyValue, LeaseId, Range, RangeAnswer, Store, StoreError, StoreStatus, WatchRange, WatchStream,
-    WriteAnswer,
-};
 use serde_json::{Value, json};
-use support::{Cluster, Http, cluster, start_over, start_tuned, start_with};
+use support::{Cluster, Http, Several, cluster, start_over, start_tuned, start_with};
 
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const MERGE: &str = "application/merge-patch+json";
@@ -145,47 +140,6 @@ async fn a_quota_looks_at_each_change_once() {
     http.delete(&format!("{maps}/m0-0")).await.expect(200);
     http.post(maps, &more).await.expect(201);
     http.post(maps, &json!({"metadata": {"name": "y"}})).await.refused(403, "Forbidden", "exceeded quota: q");
-}
-
-/// A store that several servers write.
-#[derive(Debug)]
-struct Several(Arc<Embedded>);
-
-#[async_trait::async_trait]
-impl Store for Several {
-    async fn get(&self, key: &[u8], revision: u64) -> Result<(Option<KeyValue>, u64), StoreError> {
-        self.0.get(key, revision).await
-    }
-    async fn range(&self, range: Range) -> Result<RangeAnswer, StoreError> {
-        self.0.range(range).await
-    }
-    async fn put(&self, key: Bytes, value: Bytes, c: Condition, lease: LeaseId) -> Result<WriteAnswer, StoreError> {
-        self.0.put(key, value, c, lease).await
-    }
-    async fn delete(&self, key: Bytes, condition: Condition) -> Result<WriteAnswer, StoreError> {
-        self.0.delete(key, condition).await
-    }
-    async fn watch(&self, range: WatchRange) -> Result<(u64, WatchStream), StoreError> {
-        self.0.watch(range).await
-    }
-    async fn compact(&self, revision: u64) -> Result<(), StoreError> {
-        self.0.compact(revision).await
-    }
-    async fn lease_grant(&self, ttl_seconds: i64) -> Result<LeaseId, StoreError> {
-        self.0.lease_grant(ttl_seconds).await
-    }
-    async fn lease_keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
-        self.0.lease_keep_alive(lease).await
-    }
-    async fn lease_revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
-        self.0.lease_revoke(lease).await
-    }
-    async fn status(&self) -> Result<StoreStatus, StoreError> {
-        self.0.status().await
-    }
-    fn shared(&self) -> bool {
-        true
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

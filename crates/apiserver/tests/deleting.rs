@@ -10,10 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
 use ironkeel_embedded::{Embedded, Options};
-use ironkeel_store::{
-    Condition, KeyValue, LeaseId, Range, RangeAnswer, Revision, Store, StoreError, StoreStatus, WatchRange,
-    WatchStream, WriteAnswer,
-};
+use ironkeel_store::{Condition, Layer, Store, StoreError, WriteAnswer};
 use serde_json::{Value, json};
 use support::{Answer, Http, cluster, start_over};
 use tokio::sync::Notify;
@@ -237,40 +234,17 @@ struct Held {
 }
 
 #[async_trait]
-impl Store for Held {
-    async fn get(&self, key: &[u8], revision: Revision) -> Result<(Option<KeyValue>, Revision), StoreError> {
-        self.inner.get(key, revision).await
+impl Layer for Held {
+    fn beneath(&self) -> &dyn Store {
+        &*self.inner
     }
-    async fn range(&self, range: Range) -> Result<RangeAnswer, StoreError> {
-        self.inner.range(range).await
-    }
-    async fn put(&self, key: Bytes, value: Bytes, c: Condition, lease: LeaseId) -> Result<WriteAnswer, StoreError> {
-        self.inner.put(key, value, c, lease).await
-    }
+
     async fn delete(&self, key: Bytes, condition: Condition) -> Result<WriteAnswer, StoreError> {
         if key.ends_with(b"/again") && !self.held.swap(true, Ordering::AcqRel) {
             self.asked.notify_one();
             self.go_on.notified().await;
         }
         self.inner.delete(key, condition).await
-    }
-    async fn watch(&self, range: WatchRange) -> Result<(Revision, WatchStream), StoreError> {
-        self.inner.watch(range).await
-    }
-    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
-        self.inner.compact(revision).await
-    }
-    async fn lease_grant(&self, ttl_seconds: i64) -> Result<LeaseId, StoreError> {
-        self.inner.lease_grant(ttl_seconds).await
-    }
-    async fn lease_keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
-        self.inner.lease_keep_alive(lease).await
-    }
-    async fn lease_revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
-        self.inner.lease_revoke(lease).await
-    }
-    async fn status(&self) -> Result<StoreStatus, StoreError> {
-        self.inner.status().await
     }
 }
 

@@ -10,12 +10,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ironkeel_embedded::{Embedded, Options};
 use ironkeel_encryption::{Encrypted, Provider, Rule};
-use ironkeel_store::{
-    Condition, KeyValue, LeaseId, Range, RangeAnswer, Store, StoreError, StoreStatus, WatchRange, WatchStream,
-    WriteAnswer,
-};
+use ironkeel_store::{Condition, Store};
 use serde_json::{Value, json};
-use support::{Cluster, Http, start_over};
+use support::{Cluster, Http, Several, start_over};
 
 const APPLY: &str = "application/apply-patch+yaml";
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
@@ -144,47 +141,6 @@ async fn a_custom_resource_comes_to_the_version_that_is_stored_now() {
     assert_eq!(written(&http, &first).await, (true, false));
     assert_eq!(stored_as("a").await, "shop.example.com/v2");
     assert_eq!(written(&http, &first.replace("/v1/", "/v2/")).await, (false, false));
-}
-
-/// A store that several servers write: built-in kinds are stored as protobuf.
-#[derive(Debug)]
-struct Several(Arc<Embedded>);
-
-#[async_trait::async_trait]
-impl Store for Several {
-    async fn get(&self, key: &[u8], revision: u64) -> Result<(Option<KeyValue>, u64), StoreError> {
-        self.0.get(key, revision).await
-    }
-    async fn range(&self, range: Range) -> Result<RangeAnswer, StoreError> {
-        self.0.range(range).await
-    }
-    async fn put(&self, key: Bytes, value: Bytes, c: Condition, lease: LeaseId) -> Result<WriteAnswer, StoreError> {
-        self.0.put(key, value, c, lease).await
-    }
-    async fn delete(&self, key: Bytes, condition: Condition) -> Result<WriteAnswer, StoreError> {
-        self.0.delete(key, condition).await
-    }
-    async fn watch(&self, range: WatchRange) -> Result<(u64, WatchStream), StoreError> {
-        self.0.watch(range).await
-    }
-    async fn compact(&self, revision: u64) -> Result<(), StoreError> {
-        self.0.compact(revision).await
-    }
-    async fn lease_grant(&self, ttl_seconds: i64) -> Result<LeaseId, StoreError> {
-        self.0.lease_grant(ttl_seconds).await
-    }
-    async fn lease_keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
-        self.0.lease_keep_alive(lease).await
-    }
-    async fn lease_revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
-        self.0.lease_revoke(lease).await
-    }
-    async fn status(&self) -> Result<StoreStatus, StoreError> {
-        self.0.status().await
-    }
-    fn shared(&self) -> bool {
-        true
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,15 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::StreamExt;
 use ironkeel_embedded::{Embedded, Options};
 use ironkeel_kinds::custom;
 use ironkeel_object::Value;
 use ironkeel_registry::{CustomRows, ListRequest, Registry, ServiceAddresses, SystemClock};
 use ironkeel_store::{
-    Condition, KeyValue, LeaseId, Range, RangeAnswer, Revision, Store, StoreError, StoreStatus, WatchRange,
-    WatchStream, WriteAnswer,
+    Condition, Layer, Range, RangeAnswer, Revision, Store, StoreError, WatchRange, WatchStream, WriteAnswer,
 };
 use serde_json::json;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -56,10 +54,11 @@ impl Breaking {
 }
 
 #[async_trait]
-impl Store for Breaking {
-    async fn get(&self, key: &[u8], revision: Revision) -> Result<(Option<KeyValue>, Revision), StoreError> {
-        self.inner.get(key, revision).await
+impl Layer for Breaking {
+    fn beneath(&self) -> &dyn Store {
+        &*self.inner
     }
+
     async fn range(&self, range: Range) -> Result<RangeAnswer, StoreError> {
         if range.start == "/registry/" {
             if self.gated.load(Ordering::Acquire) {
@@ -77,12 +76,7 @@ impl Store for Breaking {
         }
         self.inner.range(range).await
     }
-    async fn put(&self, key: Bytes, value: Bytes, c: Condition, lease: LeaseId) -> Result<WriteAnswer, StoreError> {
-        self.inner.put(key, value, c, lease).await
-    }
-    async fn delete(&self, key: Bytes, condition: Condition) -> Result<WriteAnswer, StoreError> {
-        self.inner.delete(key, condition).await
-    }
+
     async fn watch(&self, range: WatchRange) -> Result<(Revision, WatchStream), StoreError> {
         let (revision, stream) = self.inner.watch(range).await?;
         let mut broken = self.broken.subscribe();
@@ -99,21 +93,6 @@ impl Store for Breaking {
             async move { go_on }
         });
         Ok((revision, Box::pin(until)))
-    }
-    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
-        self.inner.compact(revision).await
-    }
-    async fn lease_grant(&self, ttl_seconds: i64) -> Result<LeaseId, StoreError> {
-        self.inner.lease_grant(ttl_seconds).await
-    }
-    async fn lease_keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
-        self.inner.lease_keep_alive(lease).await
-    }
-    async fn lease_revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
-        self.inner.lease_revoke(lease).await
-    }
-    async fn status(&self) -> Result<StoreStatus, StoreError> {
-        self.inner.status().await
     }
 }
 
@@ -168,7 +147,7 @@ async fn a_resource_that_comes_while_all_are_read_anew_misses_nothing() {
     store.permits.add_permits(1);
     soon("the resource", installing).await.unwrap().unwrap();
     put_widget(&store, "after").await;
-    let now = store.status().await.unwrap().revision;
+    let now = store.inner.status().await.unwrap().revision;
     soon("the cache", registry.wait_for_revision(now)).await.unwrap();
     let row = registry.row("example.com", "v1", "widgets").unwrap();
     let listed = registry.list(&row, &ListRequest::default()).await.unwrap();
@@ -185,7 +164,7 @@ async fn goes_on_after(fail: impl Fn(&Breaking)) {
     fail(&store);
     store.broken.send_modify(|n| *n += 1);
     put_widget(&store, "a").await;
-    let now = store.status().await.unwrap().revision;
+    let now = store.inner.status().await.unwrap().revision;
     let there = async {
         while registry.wait_for_revision(now).await.is_err() {
             tokio::task::yield_now().await;

@@ -13,6 +13,9 @@ use bytes::Bytes;
 use futures::Stream;
 
 pub mod conformance;
+mod layer;
+
+pub use layer::Layer;
 
 /// A point in the store's history; the first write makes 1. 0 means "now" in requests.
 pub type Revision = u64;

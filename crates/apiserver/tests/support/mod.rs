@@ -3,13 +3,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use ironkeel_apiserver::{ApiServer, Body, ClientIdentity, Config, InProcess, UserInfo};
 use ironkeel_auth::{AuthenticatorConfig, Identity, Pki, PkiConfig, RequestHeaderConfig, ServiceAccountIssuer};
-use ironkeel_embedded::{Embedded, Options};
+use ironkeel_embedded::{Embedded, EmbeddedError, Options};
+use ironkeel_store::{Layer, Store};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +24,20 @@ pub struct Cluster {
     pub shutdown: CancellationToken,
     pub serving: tokio::task::JoinHandle<()>,
     pub dir: Arc<tempfile::TempDir>,
+}
+
+/// A store that several servers write: built-in kinds are stored as protobuf.
+#[derive(Debug)]
+pub struct Several(pub Arc<Embedded>);
+
+impl Layer for Several {
+    fn beneath(&self) -> &dyn Store {
+        &*self.0
+    }
+
+    fn shared(&self) -> bool {
+        true
+    }
 }
 
 pub async fn cluster() -> Cluster {
@@ -39,16 +55,22 @@ pub async fn start_with(dir: Arc<tempfile::TempDir>, options: Options) -> Cluste
 
 /// With a configuration of one's own.
 pub async fn start_tuned(dir: Arc<tempfile::TempDir>, options: Options, tune: impl FnOnce(&mut Config)) -> Cluster {
-    let store = Embedded::open(dir.path().join("store"), options).unwrap();
+    // A process that another test is just starting holds the lock of a store that was closed, too, until it has become
+    // its program.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let store = loop {
+        match Embedded::open(dir.path().join("store"), options.clone()) {
+            Err(EmbeddedError::Locked { .. }) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            opened => break opened.unwrap(),
+        }
+    };
     start_over(dir, store, tune).await
 }
 
 /// Over a store of one's own.
-pub async fn start_over(
-    dir: Arc<tempfile::TempDir>,
-    store: Arc<dyn ironkeel_store::Store>,
-    tune: impl FnOnce(&mut Config),
-) -> Cluster {
+pub async fn start_over(dir: Arc<tempfile::TempDir>, store: Arc<dyn Store>, tune: impl FnOnce(&mut Config)) -> Cluster {
     let node_ips = vec![[127, 0, 0, 1].into()];
     let config = PkiConfig { node_name: "node-1".into(), node_ips, ..PkiConfig::default() };
     let pki = Arc::new(Pki::load_or_create(&dir.path().join("pki"), config).unwrap());

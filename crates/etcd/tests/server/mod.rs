@@ -8,13 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use ironkeel_etcd::{Config, Etcd};
-use ironkeel_store::{
-    Condition, KeyValue, LeaseId, Range, RangeAnswer, Revision, Store, StoreError, StoreStatus, WatchRange,
-    WatchStream, WriteAnswer,
-};
+use ironkeel_store::{Layer, Store};
 use tempfile::TempDir;
 
 /// Ends etcd as soon as nobody holds the other end of its input.
@@ -145,42 +140,8 @@ pub(crate) struct Owned {
     pub(crate) server: Server,
 }
 
-#[async_trait]
-impl Store for Owned {
-    async fn get(&self, key: &[u8], revision: Revision) -> Result<(Option<KeyValue>, Revision), StoreError> {
-        self.store.get(key, revision).await
-    }
-    async fn range(&self, range: Range) -> Result<RangeAnswer, StoreError> {
-        self.store.range(range).await
-    }
-    async fn put(&self, key: Bytes, value: Bytes, c: Condition, lease: LeaseId) -> Result<WriteAnswer, StoreError> {
-        self.store.put(key, value, c, lease).await
-    }
-    async fn delete(&self, key: Bytes, condition: Condition) -> Result<WriteAnswer, StoreError> {
-        self.store.delete(key, condition).await
-    }
-    async fn watch(&self, range: WatchRange) -> Result<(Revision, WatchStream), StoreError> {
-        self.store.watch(range).await
-    }
-    async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
-        self.store.compact(revision).await
-    }
-    async fn lease_grant(&self, ttl_seconds: i64) -> Result<LeaseId, StoreError> {
-        self.store.lease_grant(ttl_seconds).await
-    }
-    async fn lease_keep_alive(&self, lease: LeaseId) -> Result<(), StoreError> {
-        self.store.lease_keep_alive(lease).await
-    }
-    async fn lease_revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
-        self.store.lease_revoke(lease).await
-    }
-    async fn status(&self) -> Result<StoreStatus, StoreError> {
-        self.store.status().await
-    }
-    fn shared(&self) -> bool {
-        self.store.shared()
-    }
-    async fn current_revision(&self) -> Result<Revision, StoreError> {
-        self.store.current_revision().await
+impl Layer for Owned {
+    fn beneath(&self) -> &dyn Store {
+        &*self.store
     }
 }
