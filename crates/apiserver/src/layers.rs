@@ -192,7 +192,7 @@ where
     }
     if !long {
         let limit = limit.unwrap_or(server.request_timeout);
-        response = response.map(|body| stalled::bound(body, started + limit));
+        response = stalled::bound(response, started + limit);
     }
     response
 }

@@ -10,7 +10,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use bytes::Bytes;
 use futures::StreamExt;
+use http::Response;
+use http::header::{CONTENT_LENGTH, HeaderValue};
 use http_body::Body as _;
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -56,18 +59,35 @@ impl Drop for Pending {
     }
 }
 
-/// Lets a body that goes out in pieces be read until `at`.
-pub(crate) fn bound(body: Body, at: std::time::Instant) -> Body {
-    if body.as_whole().is_some() || body.is_end_stream() {
-        return body;
+/// Bytes up to which an answer in one piece is handed over as it is: what a connection buffers anyway.
+const WHOLE_BYTES: usize = 128 << 10;
+/// Bytes of the pieces that a larger one is cut into: one that was handed over is no longer the body's.
+const PIECE_BYTES: usize = 16 << 10;
+
+/// Lets an answer that takes more than one piece be read until `at`.
+pub(crate) fn bound(response: Response<Body>, at: std::time::Instant) -> Response<Body> {
+    let size = response.body().as_whole().map(Bytes::len);
+    if response.body().is_end_stream() || size.is_some_and(|size| size <= WHOLE_BYTES) {
+        return response;
     }
     // In-process callers hold what they do not read themselves.
-    let Ok(due) = DUE.try_with(Due::clone) else { return body };
+    let Ok(due) = DUE.try_with(Due::clone) else { return response };
     *due.lock() = Some(at.into());
     let pending = Pending(due);
-    Body::stream(body.into_stream().inspect(move |_| {
+    let (mut parts, body) = response.into_parts();
+    let pieces = match body.as_whole().cloned() {
+        Some(whole) => {
+            parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(whole.len()));
+            let cut = (0..whole.len()).step_by(PIECE_BYTES);
+            let piece = move |from| whole.slice(from..whole.len().min(from + PIECE_BYTES));
+            futures::stream::iter(cut.map(move |from| Ok(piece(from)))).boxed()
+        }
+        None => body.into_stream(),
+    };
+    let held = pieces.inspect(move |_| {
         let _held = &pending;
-    }))
+    });
+    Response::from_parts(parts, Body::stream(held))
 }
 
 #[cfg(test)]
@@ -76,8 +96,8 @@ mod tests {
 
     use super::*;
 
-    fn endless() -> Body {
-        Body::stream(futures::stream::pending())
+    fn endless() -> Response<Body> {
+        Response::new(Body::stream(futures::stream::pending()))
     }
 
     #[tokio::test(start_paused = true)]

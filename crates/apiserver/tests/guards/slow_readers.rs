@@ -42,7 +42,13 @@ async fn a_stream_whose_list_is_not_read_is_reset() {
     let asked = Instant::now();
     let mut slow = sender.send_request(get(MAPS)).await.unwrap();
     assert_eq!(slow.status(), 200);
+    // In one piece, and larger than a stream's window.
+    let mut whole = sender.send_request(get(&format!("{MAPS}?limit=6&pretty=true"))).await.unwrap();
+    assert_eq!(whole.status(), 200);
+    let size: usize = whole.headers()["content-length"].to_str().unwrap().parse().unwrap();
     tokio::time::sleep(LIMIT + LIMIT / 2).await;
+    let (read, clean) = tokio::time::timeout(PATIENCE, rest(&mut whole)).await.expect("the end of the stream");
+    assert!(!clean && read < size, "{read} bytes of {size} are still sent after {:?}", asked.elapsed());
     let (read, clean) = tokio::time::timeout(PATIENCE, rest(&mut slow)).await.expect("the end of the stream");
     assert!(!clean && read < MUCH, "{read} bytes are still sent after {:?}", asked.elapsed());
     // The connection and its other streams are not touched.
