@@ -162,7 +162,8 @@ impl Shared {
             return Err(unknown());
         }
         let before = Range { start: key, revision: there.mod_revision - 1, ..Range::default() };
-        match self.read(before).await?.kvs.first() {
+        // History that is compacted, or cannot be read, does not tell.
+        match self.read(before).await.ok().and_then(|answer| answer.kvs.into_iter().next()) {
             Some(before) if before.mod_revision == needed => {
                 Ok(WriteAnswer::Conflict { current: Some(there), revision })
             }

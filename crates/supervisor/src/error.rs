@@ -76,6 +76,9 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// A version that is to be served, or not, cannot be.
+    #[error("--runtime-config {0}; names are as in `kubectl api-versions`, or api/all, api/beta, api/alpha")]
+    RuntimeConfig(#[from] ironkeel_apiserver::RuntimeConfigError),
     /// No range is free.
     #[error("every default pod and service range is routed on this host already; choose --pod-cidr and --service-cidr")]
     NoFreeRange,

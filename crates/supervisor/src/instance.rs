@@ -39,6 +39,8 @@ pub struct UpOptions {
     pub keep_pods: bool,
     /// (registry, mirror) pairs: pulls try the mirror first.
     pub registry_mirrors: Vec<(String, String)>,
+    /// Versions that are served besides the stable ones, or not (`--runtime-config` of kube-apiserver).
+    pub runtime_config: Vec<String>,
     /// The etcd that keeps the objects; `None` for the embedded store.
     pub etcd: Option<ironkeel_etcd::Config>,
 }
@@ -56,6 +58,7 @@ impl UpOptions {
             service_cidr: None,
             keep_pods: false,
             registry_mirrors: Vec::new(),
+            runtime_config: Vec::new(),
             etcd: None,
         }
     }

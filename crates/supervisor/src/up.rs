@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures::future::LocalBoxFuture;
-use ironkeel_apiserver::{ApiServer, ClientIdentity};
+use ironkeel_apiserver::{ApiServer, ClientIdentity, ServedVersions};
 use ironkeel_auth::pki::{Identity, Pki, PkiConfig};
 use ironkeel_auth::{AuthenticatorConfig, RequestHeaderConfig, ServiceAccountIssuer, UserInfo};
 use ironkeel_cni::{BuiltinNetwork, NodeRoutesConfig};
@@ -35,6 +35,7 @@ struct Plan {
     ranges: Ranges,
     node_name: String,
     node_ip: IpAddr,
+    versions: ServedVersions,
     options: UpOptions,
 }
 
@@ -45,6 +46,7 @@ pub fn up(options: UpOptions, shim_exe: PathBuf, stop: Stop) -> LocalBoxFuture<'
 
 async fn cluster(options: UpOptions, shim_exe: PathBuf, mut stop: Stop) -> Result<(), Error> {
     let progress = Progress::start(false);
+    let versions = ServedVersions::chosen(options.runtime_config.iter().map(String::as_str))?;
     preflight::check_host()?;
     let instance = Instance::of(&options.data_dir)?;
     ironkeel_auth::pki::create_private_dir(&instance.dir)?;
@@ -56,7 +58,7 @@ async fn cluster(options: UpOptions, shim_exe: PathBuf, mut stop: Stop) -> Resul
         None => network::node_ip()?,
     };
     let listener = bind(options.listen())?;
-    let plan = Plan { instance, ranges, node_name, node_ip, options };
+    let plan = Plan { instance, ranges, node_name, node_ip, versions, options };
     let journal = Journal::open(&plan.instance.journal())?;
 
     let api = start_api_server(&plan, &progress).await?;
@@ -164,6 +166,7 @@ async fn start_api_server(plan: &Plan, progress: &Progress) -> Result<Server, Er
     );
     let mut config = ironkeel_apiserver::Config::new(authenticator, issuer);
     config.features = crate::kube_apiserver::features();
+    config.versions = plan.versions.clone();
     config.advertise_address = reachable(plan.options.listen(), plan.node_ip).ip();
     config.secure_port = plan.options.secure_port;
     config.service_cidr = (plan.ranges.service_cidr.network().into(), plan.ranges.service_cidr.prefix_len());
@@ -233,6 +236,7 @@ impl Cluster<'_> {
         });
 
         let api = self.api.clone();
+        let migrations = plan.versions.is_served("storagemigration.k8s.io", "v1beta1", "storageversionmigrations");
         let controllers = ironkeel_controllers::Config {
             client_for: Some(Arc::new(move |name: &str| {
                 client_of(&api, UserInfo::for_service_account("kube-system", name))
@@ -244,7 +248,7 @@ impl Cluster<'_> {
                 // This host's pod network is up before its Node is.
                 kept: [(plan.node_name.clone(), plan.ranges.node_pod_cidr())].into(),
             }),
-            storage_version_migrator: Some(ironkeel_controllers::StorageVersionMigrator::default()),
+            storage_version_migrator: migrations.then(ironkeel_controllers::StorageVersionMigrator::default),
             ..ironkeel_controllers::Config::default()
         };
         let client = self.client(Identity::ControllerManager);

@@ -22,7 +22,7 @@ use ironkeel_informer::{LeaderElector, LeaderElectorConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::flags::{self, Flag, FlagError, Given};
-use crate::kube_apiserver::feature_gates;
+use crate::kube_apiserver::{MIGRATOR_GATE, feature_gates};
 use crate::{Error, Stop, notify};
 
 /// A component with a command of its own.
@@ -105,7 +105,11 @@ impl Component {
             return Ok(ComponentArguments::Help(flags::help(self.name(), self.about(), &table)));
         }
         let mut notes = given.notes.clone();
-        feature_gates(&given, &mut notes)?;
+        let honoured: &[&str] = match self {
+            Component::ControllerManager => &[MIGRATOR_GATE],
+            Component::Kubelet | Component::Proxy | Component::Scheduler => &[],
+        };
+        feature_gates(&given, honoured, &mut notes)?;
         let options = match self {
             Component::Kubelet => Options::Kubelet(Box::new(kubelet_options::options(&given)?)),
             Component::Proxy => Options::Proxy(proxy::options(&given, &table)?),

@@ -6,6 +6,7 @@ use ironkeel_apiserver::Config;
 use ironkeel_auth::{AuthenticationConfiguration, ClaimMapping, OidcConfig, read_authentication};
 
 use super::options::optional;
+use super::reload::text;
 use crate::flags::{FlagError, Given, invalid};
 
 const FILE: &str = "authentication-config";
@@ -13,8 +14,12 @@ const URL: &str = "oidc-issuer-url";
 
 /// Reads a file; `own` are the issuers of this server's own tokens.
 pub(super) fn file(path: &Path, own: &[String]) -> Result<AuthenticationConfiguration, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    read_authentication(&text, own).map_err(|e| format!("{}: {e}", path.display()))
+    parse(path, &text(path)?, own)
+}
+
+/// Reads the text of the file at `path`.
+pub(super) fn parse(path: &Path, text: &str, own: &[String]) -> Result<AuthenticationConfiguration, String> {
+    read_authentication(text, own).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// The issuers; what a file says about anonymous callers goes into `config`.

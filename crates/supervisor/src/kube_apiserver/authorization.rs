@@ -9,6 +9,7 @@ use ironkeel_auth::{
     AbacPolicies, AuthorizationMode, AuthorizerEntry, AuthorizerKind, MatchConditions, WebhookRules, read_authorization,
 };
 
+use super::reload::text;
 use crate::flags::{FlagError, Given, invalid};
 
 const FILE: &str = "authorization-config";
@@ -26,8 +27,12 @@ const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reads a file.
 pub(super) fn file(path: &Path) -> Result<Vec<AuthorizerEntry>, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    read_authorization(&text).map_err(|e| format!("{}: {e}", path.display()))
+    parse(path, &text(path)?)
+}
+
+/// Reads the text of the file at `path`.
+pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<AuthorizerEntry>, String> {
+    read_authorization(text).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// Reads ABAC's policies.

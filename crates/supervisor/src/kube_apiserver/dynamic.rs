@@ -41,11 +41,16 @@ pub(super) fn service_account_keys(given: &Given) -> Result<(SigningKey, KeySet)
         .map_err(|(flag, path, why)| invalid(flag, &path.display().to_string(), why))
 }
 
-/// Notes what came of a changed file.
-fn tell(server: &ApiServer, which: Configuration, path: &Path, replaced: Result<(), String>) -> Result<(), String> {
-    let read = replaced.and_then(|()| text(path));
-    server.reconfigured(which, read.as_deref().ok());
-    read.map(drop)
+/// Reads a changed file, has `replace` take it over, and notes what came of it.
+fn take_over(
+    server: &ApiServer,
+    which: Configuration,
+    path: &Path,
+    replace: impl FnOnce(&str) -> Result<(), String>,
+) -> Result<(), String> {
+    let taken = text(path).and_then(|text| replace(&text).map(|()| text));
+    server.reconfigured(which, taken.as_deref().ok());
+    taken.map(drop)
 }
 
 /// See the module.
@@ -112,9 +117,10 @@ impl Files {
             let which = Configuration::Authentication;
             server.configured(which, &text(&from).unwrap_or_default());
             reload.watch("authentication-config", [path], move || {
-                let replaced = authentication::file(&from, &own)
-                    .and_then(|read| server.replace_issuers(&read.issuers, read.anonymous));
-                tell(&server, which, &from, replaced)
+                take_over(&server, which, &from, |text| {
+                    let read = authentication::parse(&from, text, &own)?;
+                    server.replace_issuers(&read.issuers, read.anonymous)
+                })
             });
         }
         if let Some(path) = self.authorization {
@@ -122,8 +128,7 @@ impl Files {
             let which = Configuration::Authorization;
             server.configured(which, &text(&from).unwrap_or_default());
             reload.watch("authorization-config", [path], move || {
-                let replaced = authorization::file(&from).and_then(|chain| server.replace_authorizers(&chain));
-                tell(&server, which, &from, replaced)
+                take_over(&server, which, &from, |text| server.replace_authorizers(&authorization::parse(&from, text)?))
             });
         }
         if let Some(path) = self.policies {

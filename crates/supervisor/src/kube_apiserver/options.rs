@@ -61,7 +61,7 @@ fn identity(given: &Given, cert: &'static str, key: &'static str) -> Result<Opti
 pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
     let mut notes = given.notes.clone();
     let mut reload = Reload::default();
-    feature_gates(given, &mut notes)?;
+    feature_gates(given, &[CBOR_GATE], &mut notes)?;
     super::egress::selections(given)?;
     let versions = runtime_config(given)?;
     let listen =
@@ -293,20 +293,20 @@ fn token_webhook(given: &Given) -> Result<Option<WebhookConfig>, FlagError> {
     Ok(Some(config))
 }
 
-/// A gate that changes something: what is served and stored.
+/// Whether CBOR is served and stored.
 const CBOR_GATE: &str = "CBORServingAndStorage";
-/// The other one: whether the controllers migrate storage versions.
+/// Whether the controllers migrate storage versions.
 pub(crate) const MIGRATOR_GATE: &str = "StorageVersionMigrator";
 
-/// Whether a gate that is off by default is on.
+/// Whether a gate that is off by default is on: what is said of it last counts.
 pub(crate) fn gate(given: &Given, gate: &str) -> bool {
-    given.all("feature-gates").iter().filter_map(|pair| pair.rsplit_once('=')).any(|(name, value)| {
-        name.rsplit_once(':').map_or(name, |n| n.1).trim() == gate && matches!(value.trim(), "true" | "1" | "t")
-    })
+    let pairs = given.all("feature-gates").iter().rev().filter_map(|pair| pair.rsplit_once('='));
+    let mut said = pairs.filter(|(name, _)| name.rsplit_once(':').map_or(*name, |n| n.1).trim() == gate);
+    said.next().is_some_and(|(_, value)| matches!(value.trim(), "true" | "1" | "t"))
 }
 
-/// Known gates are taken note of; a change of a default is said to have no effect.
-pub(crate) fn feature_gates(given: &Given, notes: &mut Vec<String>) -> Result<(), FlagError> {
+/// Known gates are taken note of; a change of a default of others than the `honoured` is said to have no effect.
+pub(crate) fn feature_gates(given: &Given, honoured: &[&str], notes: &mut Vec<String>) -> Result<(), FlagError> {
     const FLAG: &str = "feature-gates";
     for pair in given.all(FLAG) {
         let (name, value) =
@@ -330,7 +330,7 @@ pub(crate) fn feature_gates(given: &Given, notes: &mut Vec<String>) -> Result<()
             let why = format!("cannot set feature gate {name} to {on}, feature is locked to {default}");
             return Err(invalid(FLAG, pair, why));
         }
-        if on != default && ![CBOR_GATE, MIGRATOR_GATE].contains(&name) {
+        if on != default && !honoured.contains(&name) {
             notes.push(format!("--feature-gates={pair} has no effect: what is here is always on, the rest absent"));
         }
     }
@@ -340,17 +340,6 @@ pub(crate) fn feature_gates(given: &Given, notes: &mut Vec<String>) -> Result<()
 /// The versions that are served; what is asked for must be here.
 fn runtime_config(given: &Given) -> Result<ServedVersions, FlagError> {
     const FLAG: &str = "runtime-config";
-    let mut versions = ServedVersions::stable();
-    for pair in given.all(FLAG) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
-        let on = match value {
-            "true" | "" => true,
-            "false" => false,
-            _ => return Err(invalid(FLAG, pair, "must be true or false")),
-        };
-        if !versions.choose(name, on) {
-            return Err(invalid(FLAG, pair, "unknown api groups or versions"));
-        }
-    }
-    Ok(versions)
+    let pairs = given.all(FLAG).iter().map(String::as_str);
+    ServedVersions::chosen(pairs).map_err(|e| invalid(FLAG, &e.pair, e.reason))
 }
