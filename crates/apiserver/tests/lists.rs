@@ -175,7 +175,7 @@ async fn a_watch_of_one_node_sees_its_pods_come_and_go() {
     let from = revision(&http.get(pods).await.expect(200));
     let selector = "fieldSelector=spec.nodeName%3Dn1";
     let mut mine = http
-        .watch(&format!("{pods}?watch=1&{selector}&resourceVersion={from}&allowWatchBookmarks=true&timeoutSeconds=2"))
+        .watch(&format!("{pods}?watch=1&{selector}&resourceVersion={from}&allowWatchBookmarks=true&timeoutSeconds=9"))
         .await;
     let mut others = Vec::new();
     for _ in 0..40 {

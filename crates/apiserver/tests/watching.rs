@@ -141,7 +141,7 @@ async fn streaming_lists_end_with_a_bookmark_and_timeouts_end_watches() {
     let http = c.admin();
     let before = version(&make(&http, "a", "x").await);
     let path = format!(
-        "{MAPS}?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&timeoutSeconds=1"
+        "{MAPS}?watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan&timeoutSeconds=5"
     );
     let mut w = http.watch(&path).await;
     assert_eq!(w.event().await.0, "ADDED");

@@ -298,7 +298,14 @@ async fn mutations_come_in_order_and_again_when_asked_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn failures_are_judged_by_the_policy() {
     let (_c, http, hooks) = start().await;
-    let closed = |path: &str| vec![hook("x", &hooks.url(path), &["configmaps"], json!({"timeoutSeconds": 1}))];
+    let closed = |path: &str| {
+        vec![hook(
+            "x",
+            &hooks.url(path),
+            &["configmaps"],
+            json!({"timeoutSeconds": if path == "/slow" { 1 } else { 20 }}),
+        )]
+    };
     for (path, why) in [
         (
             "/slow",

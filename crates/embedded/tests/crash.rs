@@ -345,18 +345,20 @@ fn two_stores_cannot_have_one_directory() {
         outcome => panic!("{outcome:?}"),
     }
     runtime.block_on(store.close());
-    // A process that another test is just starting holds the lock, too, until it has become its program.
-    let open = || {
-        let begun = std::time::Instant::now();
-        loop {
-            match Embedded::open(dir.path(), Options::default()) {
-                Err(EmbeddedError::Locked { .. }) if begun.elapsed().as_secs() < 10 => std::thread::yield_now(),
-                opened => break opened.unwrap(),
-            }
+    drop(open_again(dir.path()));
+    drop(open_again(dir.path()));
+}
+
+/// Opens what was just closed: a process that another test is starting holds the lock, too, until it has become its
+/// program.
+fn open_again(dir: &Path) -> Arc<Embedded> {
+    let begun = std::time::Instant::now();
+    loop {
+        match Embedded::open(dir, Options::default()) {
+            Err(EmbeddedError::Locked { .. }) if begun.elapsed().as_secs() < 10 => std::thread::yield_now(),
+            opened => break opened.unwrap(),
         }
-    };
-    drop(open());
-    drop(open());
+    }
 }
 
 /// A disk that takes its time, counts, and fails on demand.
@@ -434,7 +436,7 @@ async fn after_a_failed_sync_nothing_is_written_and_reads_go_on() {
     assert_eq!(disk.syncs.load(Ordering::SeqCst), syncs);
     assert_eq!(store.get(b"/a", 0).await.unwrap().0.unwrap().value, "1");
     store.close().await;
-    let store = Embedded::open(dir.path(), Options::default()).unwrap();
+    let store = open_again(dir.path());
     put(&*store, "/b", "1").await.unwrap();
 }
 
@@ -483,7 +485,7 @@ async fn a_full_disk_refuses_writes_until_there_is_room() {
     let revision = put(&*store, "/one/more", vec![b'x'; 10_000]).await.unwrap();
     assert_eq!(revision, written + 1, "the refused writes took revisions");
     store.close().await;
-    let store = Embedded::open(&data, Options::default()).unwrap();
+    let store = open_again(&data);
     let status = store.status().await.unwrap();
     assert_eq!((status.keys, status.revision, status.recovery), (written + 1, written + 1, None));
     store.close().await;

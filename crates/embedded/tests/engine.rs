@@ -260,7 +260,7 @@ async fn a_long_range_does_not_hold_up_writes() {
     }
     let took = reading.await.unwrap();
     println!("range of {KEYS}: {took:?}; meanwhile {writes} writes, the slowest {slowest:?}");
-    assert!(writes > 3, "the range held up the writer: {writes} writes in {took:?}");
+    assert!(writes > 3 || slowest < took / 2, "the range held up the writer: {writes} writes in {took:?}");
 
     store.close().await;
     let started = Instant::now();

@@ -109,7 +109,7 @@ async fn queues_fill_time_out_and_empty() {
     assert!(c.dump(DumpKind::PriorityLevels).lines().any(|l| l.starts_with("small,") && l.contains("true")));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_flow_with_few_requests_is_not_drowned_by_one_with_many() {
     let c = one_seat(queue(64, 100));
     let (ann, bob) = (Arc::new(user("ann")), Arc::new(user("bob")));
@@ -121,6 +121,7 @@ async fn a_flow_with_few_requests_is_not_drowned_by_one_with_many() {
         tokio::spawn(async move {
             let seat = enter(&c, &who, WAIT).await.unwrap();
             let order = turn.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(10)).await;
             drop(seat);
             (who.name.clone(), order)
         })
@@ -142,8 +143,8 @@ async fn a_flow_with_few_requests_is_not_drowned_by_one_with_many() {
         }
     }
     assert_eq!(turn.load(Ordering::SeqCst), 65);
-    // Ten or so by turns; seats that a busy machine holds longer than others move that.
-    assert!(last_of_bob < 45, "bob's last request of 5 came {last_of_bob}th of 65");
+    // Ten or so by turns.
+    assert!(last_of_bob < 20, "bob's last request of 5 came {last_of_bob}th of 65");
 }
 
 #[tokio::test]

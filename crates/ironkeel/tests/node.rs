@@ -203,8 +203,14 @@ impl Node<'_> {
             expect("a last state, when it never ran again", "none", &status, status.contains("\"lastState\":{}"))
         });
         checks.check("a crash loop backs off, and the log before is kept", || {
-            let status = self.status("crashing", &["CrashLoopBackOff", "back-off 10s restarting", "\"exitCode\":5"])?;
-            expect_words("its status", &status, &["\"restartCount\":1", "\"phase\":\"Running\""])?;
+            let status = self.status("crashing", &["CrashLoopBackOff", "\"exitCode\":5"])?;
+            // Twice as long after each time; on a busy machine it is looked at later than after the first.
+            let after = |restarts: u32| {
+                let wait = format!("back-off {}s restarting", 10 << (restarts - 1));
+                status.contains(&format!("\"restartCount\":{restarts},")) && status.contains(&wait)
+            };
+            expect("its status", "a back-off of its restarts", &status, (1..=4).any(after))?;
+            expect_words("its status", &status, &["\"phase\":\"Running\""])?;
             expect_words("the log before", &self.run(&["logs", "crashing", "-p"])?, &["run "])
         });
     }
@@ -334,7 +340,7 @@ impl Node<'_> {
             let start = Instant::now();
             self.run(&["delete", "pod", "stubborn"])?;
             let took = start.elapsed();
-            let (least, most) = (Duration::from_secs(2), Duration::from_secs(8));
+            let (least, most) = (Duration::from_secs(2), Duration::from_secs(20));
             expect("its end", "about 2 s later", format!("{took:?}"), (least..most).contains(&took))
         });
     }
@@ -349,9 +355,7 @@ impl Node<'_> {
             self.phase("patient", "Running")?;
             expect("its process", 1, sleepers(), sleepers() == 1)?;
             self.run(&["delete", "pod", "patient", "--force", "--grace-period=0"])?;
-            eventually("the end of its process", Duration::from_secs(5), || {
-                expect("its process", 0, sleepers(), sleepers() == 0)
-            })
+            eventually("the end of its process", SHORT, || expect("its process", 0, sleepers(), sleepers() == 0))
         });
         checks.check("a volume's source may come late", || {
             self.run(&["create", "configmap", "later", "--from-literal=key=value"])?;

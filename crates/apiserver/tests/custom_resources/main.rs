@@ -145,11 +145,11 @@ async fn a_definition_lives_serves_and_dies() {
     // The watch of what is served no longer ends.
     while watch.next().await.is_some() {}
     let mut gone = http.get(&path).await;
-    for _ in 0..500 {
+    for _ in 0..2000 {
         if gone.status == 404 && http.get(WIDGETS).await.status == 404 {
             break;
         }
-        tokio::task::yield_now().await;
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         gone = http.get(&path).await;
     }
     gone.refused(

@@ -167,6 +167,6 @@ async fn a_watch_ends_in_time_though_there_is_always_something_to_tell() {
         if watch.next().await.is_none() {
             break;
         }
-        assert!(started.elapsed() < Duration::from_secs(3), "it is still told of changes");
+        assert!(started.elapsed() < Duration::from_secs(20), "it is still told of changes");
     }
 }

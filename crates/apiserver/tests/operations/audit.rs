@@ -148,7 +148,7 @@ async fn watches_and_long_lists_are_recorded_when_they_begin_and_end() {
     assert_eq!(stages(&begun), ["RequestReceived", "ResponseStarted"]);
     assert_eq!(begun[1]["verb"], "watch");
     drop(response);
-    for _ in 0..500 {
+    for _ in 0..2000 {
         if a.of("id-watch").len() == 3 {
             break;
         }
@@ -162,7 +162,7 @@ async fn watches_and_long_lists_are_recorded_when_they_begin_and_end() {
         admin.post("/api/v1/namespaces/default/configmaps", &object).await.expect(201);
     }
     admin.send(Method::GET, "/api/v1/namespaces/default/configmaps", &[("audit-id", "id-list")], "").await.expect(200);
-    for _ in 0..500 {
+    for _ in 0..2000 {
         if a.of("id-list").len() == 2 {
             break;
         }

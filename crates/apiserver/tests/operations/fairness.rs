@@ -38,7 +38,7 @@ fn schema(name: &str, level: &str, user: &str) -> Value {
 }
 
 async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
-    for _ in 0..500 {
+    for _ in 0..2000 {
         if done().await {
             return;
         }

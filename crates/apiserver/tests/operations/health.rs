@@ -16,7 +16,7 @@ fn text(answer: &Answer) -> String {
 
 /// Asks until the answer has this code.
 async fn until(http: &Http, path: &str, code: u16) {
-    for _ in 0..500 {
+    for _ in 0..2000 {
         if http.get(path).await.status == code {
             return;
         }

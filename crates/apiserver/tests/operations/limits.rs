@@ -45,7 +45,7 @@ async fn without_priority_and_fairness_two_counters_bound_requests() {
     let object = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "generateName": "a" } });
     // The slow one has the room before anybody else asks for it.
     let running = "apiserver_current_inflight_requests{request_kind=\"mutating\"} 1";
-    for _ in 0..500 {
+    for _ in 0..4000 {
         if String::from_utf8_lossy(&c.admin().get("/metrics").await.bytes).contains(running) {
             break;
         }
@@ -72,11 +72,11 @@ async fn requests_may_ask_for_less_time_than_there_is() {
     let inner = Embedded::open(dir.path().join("store"), Options::default()).unwrap();
     let (_gate, open) = watch::channel(false);
     let store = Arc::new(Gated { inner, part: "/slow", open });
-    let c = start_over(dir, store, |c| c.request_timeout = Duration::from_secs(2)).await;
+    let c = start_over(dir, store, |c| c.request_timeout = Duration::from_secs(6)).await;
     let admin = c.admin();
     let maps = "/api/v1/namespaces/default/configmaps";
     let object = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "slow" } });
-    for (query, at_least, at_most) in [("timeout=50ms", 50, 1500), ("timeout=1h", 1900, 10_000), ("", 1900, 10_000)] {
+    for (query, at_least, at_most) in [("timeout=50ms", 50, 5500), ("timeout=1h", 5900, 30_000), ("", 5900, 30_000)] {
         let began = Instant::now();
         let late = admin.post(&format!("{maps}?{query}"), &object).await;
         late.refused(504, "Timeout", "Timeout: request did not complete within requested timeout");
@@ -96,5 +96,5 @@ async fn a_watch_without_a_time_limit_lives_as_long_as_the_flag_says() {
     let mut watch = c.admin().watch("/api/v1/namespaces/default/secrets?watch=1").await;
     while watch.next().await.is_some() {}
     let took = began.elapsed();
-    assert!(took >= shortest && took < shortest * 10, "{took:?}");
+    assert!(took >= shortest && took < shortest * 60, "{took:?}");
 }

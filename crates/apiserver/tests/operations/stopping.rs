@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use crate::support::{cluster, start};
 
 /// Longest time from the order to stop to the end, in seconds; a stuck client costs less.
-const PATIENCE_SECONDS: u64 = 5;
+const PATIENCE_SECONDS: u64 = 9;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_server_leaves_nothing_behind() {

@@ -47,7 +47,7 @@ async fn a_deployment_becomes_pods_rolls_and_rolls_back_and_its_pods_go_with_it(
     let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "a:2"}]}}}});
     api.patch("web", &PatchParams::default(), &Patch::Strategic(image)).await.unwrap();
     // A kubelet that makes every new pod ready and every deleted one go.
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         for pod in cluster.api::<Pod>("default").list(&ListParams::default()).await.unwrap().items {
             if pod.metadata.deletion_timestamp.is_some() {
@@ -106,7 +106,7 @@ async fn a_namespace_gets_its_account_and_authority_and_goes_with_all_its_conten
     let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "mine"}})).unwrap();
     cluster.api::<ConfigMap>("short").create(&PostParams::default(), &map).await.unwrap();
     namespaces.delete("short", &DeleteParams::default()).await.unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while let Some(left) = namespaces.get_opt("short").await.unwrap() {
         assert!(Instant::now() < deadline, "{left:#?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -246,7 +246,7 @@ async fn an_aggregated_role_has_the_rules_that_it_selects() {
         let role: ClusterRole = serde_json::from_value(role).unwrap();
         roles.create(&PostParams::default(), &role).await.unwrap();
     }
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while roles.get("whole").await.unwrap().rules.unwrap_or_default().is_empty() {
         assert!(Instant::now() < deadline, "no rules were aggregated");
         tokio::time::sleep(Duration::from_millis(5)).await;
