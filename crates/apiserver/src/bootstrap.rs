@@ -94,13 +94,15 @@ pub(crate) fn request(row: &Arc<Row>, object: &Value) -> WriteRequest {
     }
 }
 
+/// Writes the objects that are missing, and mends the others. Those of versions that are not served are left out, as
+/// upstream leaves out the hooks of groups that it does not serve.
 pub(crate) async fn ensure(
     registry: &Arc<Registry>,
     objects: Vec<Value>,
     mend: fn(&Value, &Value) -> Option<Value>,
 ) -> Result<(), ApiError> {
     let writes = objects.into_iter().map(|wanted| async move {
-        let row = row_of(registry, &wanted)?;
+        let Ok(row) = row_of(registry, &wanted) else { return Ok(()) };
         let mut request = request(&row, &wanted);
         let existing = match registry.get(&row, &request.namespace, &request.name) {
             Ok(entry) => registry.tree(&row, &entry)?,

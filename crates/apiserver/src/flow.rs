@@ -166,7 +166,7 @@ pub(crate) async fn ensure(registry: &Arc<Registry>) -> Result<(), ApiError> {
     bootstrap::ensure(registry, fairness::suggested(), |e, w| fairness::reconcile(e, w, false)).await?;
     bootstrap::ensure(registry, fairness::mandatory(), |e, w| fairness::reconcile(e, w, true)).await?;
     for plural in ["flowschemas", "prioritylevelconfigurations"] {
-        let row = row(registry, plural)?;
+        let Ok(row) = row(registry, plural) else { continue };
         for object in list(registry, plural) {
             if fairness::is_leftover(&object) {
                 let request = bootstrap::request(&row, &object);
@@ -239,6 +239,9 @@ async fn watch(registry: &Registry, plural: &str) -> Result<Watcher, ApiError> {
 
 /// Follows the stored objects until it is dropped.
 pub(crate) async fn run(registry: Arc<Registry>, controller: Arc<Controller>) {
+    if row(&registry, "flowschemas").is_err() {
+        return;
+    }
     loop {
         if let Err(error) = follow(&registry, &controller).await {
             tracing::info!(%error, "following the configuration of priority and fairness begins anew");

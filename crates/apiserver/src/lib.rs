@@ -90,4 +90,4 @@ pub use measured::reloads::Configuration;
 pub use outbound::{ClientIdentity, kubelet_tls};
 pub use process::render as render_process;
 pub use server::{ApiServer, Config, InProcess, MAX_MUTATING_IN_FLIGHT, MAX_READING_IN_FLIGHT};
-pub use versions::ServedVersions;
+pub use versions::{RuntimeConfigError, ServedVersions};

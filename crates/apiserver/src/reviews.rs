@@ -7,7 +7,7 @@ use http::Response;
 use ironkeel_auth::authorize::aggregate;
 use ironkeel_auth::{Attributes, AuthError, Decision, UserInfo};
 use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
-use ironkeel_object::{Map, Value};
+use ironkeel_object::{Map, ObjectMeta, Value};
 use ironkeel_registry::{ApiError, Row, rfc3339};
 
 use crate::answer;
@@ -31,6 +31,10 @@ pub(crate) async fn create(c: Context, row: &Arc<Row>) -> Result<Response<Body>,
         }
         "localsubjectaccessreviews" => {
             let namespace = c.info.namespace.clone();
+            if !body.namespace().is_empty() && body.namespace() != namespace {
+                let why = "the namespace of the provided object does not match the namespace sent on the request";
+                return Err(ApiError::bad_request(why));
+            }
             check(row, &body, &namespace)?;
             let user = subject(&body["spec"]);
             access(&c, &mut body, &user, &namespace).await?;

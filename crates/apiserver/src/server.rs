@@ -355,13 +355,14 @@ impl ApiServer {
         let (tasks, draining) = (&server.tasks, &server.draining);
         tasks.until(draining, flow::run(server.registry.clone(), server.fairness.clone()));
         let ends = (tasks.clone(), draining.clone());
-        if let Some(mut definitions) = Definitions::new(server.registry.clone(), webhooks, ends) {
-            hooks.finished(&[Hook::DefinitionInformers]);
+        // There is nothing to follow where `--runtime-config` has switched their version off.
+        let definitions = Definitions::new(server.registry.clone(), webhooks, ends);
+        hooks.finished(&[Hook::DefinitionInformers]);
+        if let Some(mut definitions) = definitions {
             definitions.install_all().await;
-            hooks.finished(&[Hook::DefinitionsSynced]);
             tasks.until(draining, definitions.run());
         }
-        hooks.finished(&[Hook::Definitions]);
+        hooks.finished(&[Hook::DefinitionsSynced, Hook::Definitions]);
         tasks.until(draining, legacy_tokens::run(server.registry.clone()));
         tasks.until(draining, service_ranges::run(server.registry.clone(), service_ranges));
         tasks.until(draining, policy_status::run(server.registry.clone()));

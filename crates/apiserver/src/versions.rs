@@ -14,6 +14,16 @@ fn stage(version: &str) -> &'static str {
     }
 }
 
+/// A choice of `--runtime-config` that cannot be followed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{pair}: {reason}")]
+pub struct RuntimeConfigError {
+    /// As it was given.
+    pub pair: String,
+    /// Why not.
+    pub reason: &'static str,
+}
+
 /// What is served; everything unless told otherwise.
 #[derive(Clone, Debug, Default)]
 pub struct ServedVersions {
@@ -26,6 +36,28 @@ impl ServedVersions {
     /// What upstream serves without flags: no beta, no alpha.
     pub fn stable() -> Self {
         ServedVersions { stable_only: true, choices: Vec::new() }
+    }
+
+    /// Stable versions, and the choices of `--runtime-config`: `NAME`, `NAME=true` or `NAME=false`, with the names of
+    /// [`choose`](Self::choose).
+    ///
+    /// # Errors
+    /// Something else than true or false; nothing here has the name.
+    pub fn chosen<'a>(pairs: impl IntoIterator<Item = &'a str>) -> Result<Self, RuntimeConfigError> {
+        let mut versions = ServedVersions::stable();
+        for pair in pairs {
+            let wrong = |reason| RuntimeConfigError { pair: pair.to_owned(), reason };
+            let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
+            let on = match value {
+                "true" | "" => true,
+                "false" => false,
+                _ => return Err(wrong("must be true or false")),
+            };
+            if !versions.choose(name, on) {
+                return Err(wrong("unknown api groups or versions"));
+            }
+        }
+        Ok(versions)
     }
 
     /// Serves `api/all`, `api/ga`, `api/beta`, `api/alpha`, a group version (`apps/v1`, `v1`, `api/v1`) or a
@@ -42,6 +74,11 @@ impl ServedVersions {
             self.choices.push((name.to_owned(), served));
         }
         known || !served
+    }
+
+    /// Whether there is such a resource and it is served.
+    pub fn is_served(&self, group: &str, version: &str, plural: &str) -> bool {
+        ironkeel_schema::resource(group, version, plural).is_some_and(|resource| self.serves(resource))
     }
 
     /// Whether a resource is served: what is said of itself counts before what is said of its version, that

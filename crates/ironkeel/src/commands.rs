@@ -127,6 +127,9 @@ struct Up {
     /// Pull from a mirror first, as `docker.io=mirror.example:5000`; may be given several times
     #[arg(long, env = "IRONKEEL_REGISTRY_MIRROR", value_name = "REGISTRY=HOST", value_delimiter = ',', value_parser = mirror)]
     registry_mirror: Vec<(String, String)>,
+    /// Serve a version that is not stable, as `resource.k8s.io/v1beta1=true` or `api/beta=true`, or do not serve one
+    #[arg(long, env = "IRONKEEL_RUNTIME_CONFIG", value_name = "VERSION=true|false", value_delimiter = ',')]
+    runtime_config: Vec<String>,
     #[command(flatten)]
     etcd: Etcd,
 }
@@ -308,6 +311,7 @@ async fn execute(command: Command) -> Result<ExitCode, Error> {
                 service_cidr: up.service_cidr,
                 keep_pods: up.keep_pods,
                 registry_mirrors: up.registry_mirror,
+                runtime_config: up.runtime_config,
                 etcd: up.etcd.config(),
             };
             ironkeel_supervisor::up(options, shim_program(), Box::pin(stop_signal())).await?;

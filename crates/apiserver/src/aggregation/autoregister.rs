@@ -72,13 +72,23 @@ pub(super) async fn sync(registry: &Arc<Registry>, starting: bool) -> Result<(),
         built_in(registry, &mut wanted);
     }
     custom(registry, &mut wanted);
-    let Some(resource) = ironkeel_schema::resource(GROUP, "v1", "apiservices") else { return Ok(()) };
+    // Not there where `--runtime-config` has switched the version off.
+    let resource = ironkeel_schema::resource(GROUP, "v1", "apiservices");
+    let Some(resource) = resource.filter(|_| registry.row(GROUP, "v1", "apiservices").is_some()) else { return Ok(()) };
     let existing = ObjectSource::list(registry.as_ref(), resource, "");
     for object in &existing {
         match (object.label(LABEL), wanted.remove(object.name())) {
             // Whoever took the label away keeps the object.
             (None, _) => {}
-            (Some("true"), None) => remove(registry, object).await?,
+            (Some("true"), None) => {
+                remove(registry, object).await?;
+                continue;
+            }
+            // A version that an earlier start served.
+            (Some("onstart"), None) if starting => {
+                remove(registry, object).await?;
+                continue;
+            }
             (Some(_), None) => {}
             (Some(_), Some((spec, label))) => mend(registry, object, spec, label).await?,
         }

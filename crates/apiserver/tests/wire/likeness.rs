@@ -104,6 +104,38 @@ async fn versions_that_are_not_served_are_nowhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_start_served_goes_from_discovery() {
+    let dir = Arc::new(tempfile::tempdir().unwrap());
+    let start = |versions: ServedVersions| {
+        start_tuned(dir.clone(), Options::default(), |config| {
+            config.versions = versions;
+            config.hostname = "host".to_owned();
+        })
+    };
+    let service = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.networking.k8s.io";
+    let first = start(ServedVersions::chosen(["api/beta"]).unwrap()).await;
+    first.ready().await;
+    first.admin().get(service).await.expect(200);
+    first.shutdown.cancel();
+    first.serving.await.unwrap();
+    drop(first.api);
+    let second = start(ServedVersions::stable()).await;
+    second.ready().await;
+    second.admin().get(service).await.refused(404, "NotFound", "v1beta1.networking.k8s.io");
+    second.admin().get("/apis/apiregistration.k8s.io/v1/apiservices/v1.networking.k8s.io").await.expect(200);
+    second.shutdown.cancel();
+    second.serving.await.unwrap();
+    drop(second.api);
+    // As little as may be: what has no place is not made.
+    let third = start(ServedVersions::chosen(["api/all=false", "api/v1=true"]).unwrap()).await;
+    third.ready().await;
+    let http = third.admin();
+    http.get("/api/v1/namespaces/kube-system").await.expect(200);
+    http.post("/api/v1/namespaces/default/configmaps", &json!({"metadata": {"name": "m"}})).await.expect(201);
+    assert_eq!(http.get("/apis/apps/v1/deployments").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_volume_tells_since_when_it_is_in_its_phase() {
     let c = cluster().await;
     let http = c.admin();
