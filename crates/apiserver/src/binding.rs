@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use http::Response;
+use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
 use ironkeel_object::{Map, ObjectMeta, Value};
-use ironkeel_registry::{AdmitAll, ApiError, Change, rfc3339};
+use ironkeel_registry::{AdmitAll, ApiError, Change, WriteRequest, rfc3339, storage_error};
 use ironkeel_schema::type_by_name;
 
 use crate::answer;
@@ -15,6 +16,7 @@ use crate::sent;
 use crate::write::detached;
 
 struct Bind {
+    request: WriteRequest,
     node: String,
     uid: String,
     resource_version: String,
@@ -30,6 +32,15 @@ fn refused(name: &str, why: &str) -> ApiError {
 impl Change for Bind {
     fn apply(&self, pod: &Value) -> Result<Value, ApiError> {
         let name = pod.name();
+        for (what, meant, found) in
+            [("UID", &self.uid, pod.uid()), ("ResourceVersion", &self.resource_version, pod.resource_version())]
+        {
+            if !meant.is_empty() && meant != found {
+                let why =
+                    format!("Precondition failed: {what} in precondition: {meant}, {what} in object meta: {found}");
+                return Err(ApiError::conflict("", "pods", name, &storage_error(&self.request, &why)));
+            }
+        }
         if pod.deletion_timestamp().is_some() {
             return Err(refused(name, &format!("pod {name} is being deleted, cannot be assigned to a host")));
         }
@@ -38,11 +49,6 @@ impl Change for Bind {
         }
         if !pod.items_at(&["spec", "schedulingGates"]).is_empty() {
             return Err(refused(name, &format!("pod {name} has non-empty .spec.schedulingGates")));
-        }
-        if !self.uid.is_empty() && self.uid != pod.uid() {
-            let why =
-                format!("Precondition failed: UID in precondition: {}, UID in object meta: {}", self.uid, pod.uid());
-            return Err(ApiError::conflict("", "pods", name, &why));
         }
         let mut pod = pod.clone();
         pod.meta_mut().insert("resourceVersion", self.resource_version.as_str());
@@ -92,6 +98,10 @@ pub(crate) async fn create(c: Context) -> Result<Response<Body>, ApiError> {
 pub(crate) async fn legacy(mut c: Context) -> Result<Response<Body>, ApiError> {
     let binding_type = type_by_name("core/v1.Binding").ok_or_else(ApiError::no_such_resource)?;
     let binding = decode::object(&c, "v1", "Binding", binding_type)?;
+    if binding.name().is_empty() {
+        check(&binding)?;
+        return Err(ApiError::bad_request("Name parameter required."));
+    }
     Arc::make_mut(&mut c.info).name = binding.name().to_owned();
     bind(c, binding).await
 }
@@ -100,24 +110,18 @@ pub(crate) async fn legacy(mut c: Context) -> Result<Response<Body>, ApiError> {
 fn check(binding: &Value) -> Result<(), ApiError> {
     let target = |key: &str| binding.str_at(&["target", key]).unwrap_or_default();
     let kind = target("kind");
-    let invalid = |field: &str, message: &str| {
-        let error = ironkeel_kinds::FieldError {
-            path: ironkeel_kinds::Path::new("target").child(field),
-            kind: ironkeel_kinds::FieldErrorKind::Invalid,
-            message: message.to_owned(),
-        };
-        ApiError::invalid("", "Binding", binding.name(), &[error])
+    let mut errors = Vec::new();
+    let mut wrong = |field: &str, kind, message| {
+        errors.push(FieldError { path: Path::new("target").child(field), kind, message });
     };
     if !kind.is_empty() && kind != "Node" {
-        return Err(invalid(
-            "kind",
-            &format!("Unsupported value: \"{kind}\": supported values: \"Node\", \"<empty>\""),
-        ));
+        let why = format!("Unsupported value: {kind:?}: supported values: \"Node\", \"<empty>\"");
+        wrong("kind", FieldErrorKind::NotSupported, why);
     }
     if target("name").is_empty() {
-        return Err(invalid("name", "Required value"));
+        wrong("name", FieldErrorKind::Required, "Required value".to_owned());
     }
-    Ok(())
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("", "Binding", binding.name(), &errors)) }
 }
 
 async fn bind(mut c: Context, mut binding: Value) -> Result<Response<Body>, ApiError> {
@@ -135,6 +139,7 @@ async fn bind(mut c: Context, mut binding: Value) -> Result<Response<Body>, ApiE
         sent::validate(&request, &binding).await?;
         let members = |key: &str| binding.at(&["metadata", key]).and_then(Value::as_object).cloned();
         let change = Bind {
+            request: request.clone(),
             node: binding.str_at(&["target", "name"]).unwrap_or_default().to_owned(),
             uid: binding.uid().to_owned(),
             resource_version: binding.resource_version().to_owned(),

@@ -71,11 +71,6 @@ impl Context {
         }
     }
 
-    /// 422 about an option of the query.
-    pub(crate) fn invalid_option(&self, field: &str, why: &str) -> ApiError {
-        self.option_error(field, FieldErrorKind::Invalid, why.to_owned())
-    }
-
     /// 422: the option has another value than the supported ones.
     pub(crate) fn unsupported_option(&self, field: &str, value: &str, supported: &[&str]) -> ApiError {
         let quoted: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
@@ -110,10 +105,13 @@ impl Context {
         if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("meta.k8s.io", self.options_kind(), "", &errors)) }
     }
 
-    /// 422 about a `dryRun` that is not understood.
-    pub(crate) fn unknown_dry_run(&self, values: &[&str]) -> ApiError {
-        let shown = format!("[{}]", values.iter().map(|v| quoted(v)).collect::<Vec<_>>().join(","));
-        ApiError::invalid("meta.k8s.io", self.options_kind(), "", &[unsupported("dryRun", &shown, &["All"])])
+    /// 422 about a delete's options: what is wrong already, and a `dryRun` that is not understood.
+    pub(crate) fn check_delete(&self, dry_run: &[String], mut errors: Vec<FieldError>) -> Result<(), ApiError> {
+        if dry_run.iter().any(|v| v != "All") {
+            let shown = format!("[{}]", dry_run.iter().map(|v| quoted(v)).collect::<Vec<_>>().join(","));
+            errors.push(unsupported("dryRun", &shown, &["All"]));
+        }
+        if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("meta.k8s.io", "DeleteOptions", "", &errors)) }
     }
 
     fn dry_run_error(&self) -> Option<FieldError> {
@@ -179,6 +177,11 @@ impl Context {
 
     /// The registry's view of this request.
     pub(crate) fn write_request(&self, row: &Arc<Row>) -> Result<WriteRequest, ApiError> {
+        self.request(row, self.dry_run()?)
+    }
+
+    /// The registry's view of a request that says elsewhere whether anything is to be stored.
+    pub(crate) fn request(&self, row: &Arc<Row>, dry_run: bool) -> Result<WriteRequest, ApiError> {
         Ok(WriteRequest {
             row: row.clone(),
             namespace: self.info.namespace.clone(),
@@ -186,7 +189,7 @@ impl Context {
             subresource: self.info.subresource.clone(),
             user: Arc::new(registry_user(&self.user)),
             verb: self.info.verb,
-            dry_run: self.dry_run()?,
+            dry_run,
             field_manager: self.field_manager()?,
             admission: self.server.admission.clone(),
             options: Arc::new(self.shown_options()),

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use ironkeel_codec::{DecodeError, Format};
+use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
 use ironkeel_object::{Gvk, ObjectMeta, Value};
 use ironkeel_registry::{ApiError, FieldValidation, Row};
 use ironkeel_schema::{TypeId, type_id_for_kind};
@@ -27,23 +28,25 @@ pub(crate) fn of_row(c: &Context, row: &Row) -> Result<Value, ApiError> {
         return object(c, &row.api_version, row.kind_name(), row.kind.resource.type_id);
     }
     let validation = c.field_validation()?;
+    let kind = row.kind_name();
+    let format = body_format(&c.parts.headers, true)?;
     let malformed = |e: DecodeError| {
-        let kind = row.kind_name();
-        ApiError::bad_request(format!("the object provided is unrecognized (must be of type {kind}): {e}"))
+        let unread = if format == Format::Yaml { "" } else { UNREAD };
+        unrecognized(kind, &format!("{unread}{e}"), &c.body)
     };
-    let (mut value, found) = match body_format(&c.parts.headers, true)? {
+    let (mut value, found) = match format {
         Format::Yaml => ironkeel_codec::decode_yaml(&c.body, None).map_err(malformed)?,
         _ => ironkeel_codec::decode_json(&c.body, None).map_err(malformed)?,
     };
-    if !matches!(value, Value::Object(_)) {
-        let kind = row.kind_name();
-        return Err(ApiError::bad_request(format!(
-            "the object provided is unrecognized (must be of type {kind}): json: cannot unmarshal {} into Go value of type \
-             map[string]interface {{}}",
-            value.type_name()
-        )));
+    if value.is_null() {
+        value = Value::object();
     }
-    check_custom_kind(&value, &row.api_version, row.kind_name())?;
+    if !matches!(value, Value::Object(_)) {
+        let found = value.type_name();
+        let why = format!("{UNREAD}json: cannot unmarshal {found} into Go value of type {TYPE_META}");
+        return Err(unrecognized(kind, &why, &c.body));
+    }
+    check_custom_kind(&value, &row.api_version, kind, &c.body)?;
     value.set_gvk(&row.api_version, row.kind_name());
     let mut problems: Vec<String> = found.iter().map(ToString::to_string).collect();
     problems.extend(row.conform(&mut value)?);
@@ -112,9 +115,34 @@ pub(crate) fn bytes(
     type_id: TypeId,
 ) -> Result<(Value, Vec<String>), ApiError> {
     let version = version_of(api_version);
-    let refuse = |e: DecodeError| {
-        ApiError::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {e}"))
-    };
+    unread(body, format, kind, type_id).map_err(|e| match e {
+        Unread::Unrecognized(why) => unrecognized(kind, &why, body),
+        Unread::Unfit(why) => {
+            ApiError::bad_request(format!("{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"))
+        }
+    })
+}
+
+/// Reads bytes as an object of this kind; errors say what is wrong alone.
+pub(crate) fn plain(
+    body: &Bytes,
+    format: Format,
+    kind: &str,
+    type_id: TypeId,
+) -> Result<(Value, Vec<String>), ApiError> {
+    unread(body, format, kind, type_id)
+        .map_err(|(Unread::Unrecognized(why) | Unread::Unfit(why))| ApiError::bad_request(why))
+}
+
+/// Why bytes are no object of a kind.
+enum Unread {
+    /// Nothing says what they are.
+    Unrecognized(String),
+    /// They are of another form.
+    Unfit(String),
+}
+
+fn unread(body: &Bytes, format: Format, kind: &str, type_id: TypeId) -> Result<(Value, Vec<String>), Unread> {
     let of_format = |e: &DecodeError| match (format, e) {
         (Format::Json, _) => format!("{UNREAD}{e}"),
         (Format::Protobuf, _) if body.is_empty() => "empty data".to_owned(),
@@ -145,13 +173,13 @@ pub(crate) fn bytes(
         return Ok((Value::object(), Vec::new()));
     }
     let malformed = |e: DecodeError| match e {
-        e if read_first(&e).is_some() => unrecognized(kind, &read_first(&e).unwrap_or_default(), body),
+        e if read_first(&e).is_some() => Unread::Unrecognized(read_first(&e).unwrap_or_default()),
         DecodeError::Type { .. }
         | DecodeError::Quantity(_)
         | DecodeError::Time { .. }
         | DecodeError::Duration { .. }
-        | DecodeError::Base64 { .. } => refuse(e),
-        e => unrecognized(kind, &of_format(&e), body),
+        | DecodeError::Base64 { .. } => Unread::Unfit(e.to_string()),
+        e => Unread::Unrecognized(of_format(&e)),
     };
     let (value, problems) = match format {
         Format::Json => ironkeel_codec::decode_json(body, Some(type_id)).map_err(malformed)?,
@@ -167,7 +195,7 @@ pub(crate) fn bytes(
     if !matches!(value, Value::Object(_)) {
         let found = value.type_name();
         let why = format!("{UNREAD}json: cannot unmarshal {found} into Go value of type {TYPE_META}");
-        return Err(unrecognized(kind, &why, body));
+        return Err(Unread::Unrecognized(why));
     }
     Ok((value, problems.iter().map(ToString::to_string).collect()))
 }
@@ -231,21 +259,36 @@ fn check_kind(value: &Value, api_version: &str, kind: &str, body: &[u8]) -> Resu
     Err(cannot(format!("converting ({}.{found_kind}) to ({package}.{kind}): unknown conversion", found.version)))
 }
 
-/// A custom resource's body must be of the definition's kind.
-fn check_custom_kind(value: &Value, api_version: &str, kind: &str) -> Result<(), ApiError> {
+/// A custom resource's body must be of the definition's kind, and say so.
+fn check_custom_kind(value: &Value, api_version: &str, kind: &str, body: &[u8]) -> Result<(), ApiError> {
+    for member in ["apiVersion", "kind"] {
+        if let Some(other) = value.get(member).filter(|v| !matches!(v, Value::Null | Value::String(_))) {
+            let found = other.type_name();
+            let why = format!("{UNREAD}json: cannot unmarshal {found} into Go struct field .{member} of type string");
+            return Err(unrecognized(kind, &why, body));
+        }
+    }
     let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
     let (found_version, found_kind) = (text("apiVersion"), text("kind"));
-    if !found_version.is_empty() && found_version != api_version {
+    if found_version.matches('/').count() > 1 {
+        return Err(unrecognized(kind, &format!("unexpected GroupVersion string: {found_version}"), body));
+    }
+    if found_kind.is_empty() {
+        let why = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(body));
+        return Err(unrecognized(kind, &why, body));
+    }
+    if found_version != api_version {
         return Err(ApiError::bad_request(format!(
             "the API version in the data ({found_version}) does not match the expected API version ({api_version})"
         )));
     }
-    if !found_kind.is_empty() && found_kind != kind {
-        let gvk = Gvk::new(api_version, kind);
-        return Err(ApiError::bad_request(format!(
-            "{found_kind} in version \"{}\" cannot be handled as a {kind}: converting ({found_version}.{found_kind}) to ({api_version}.{kind}): unknown conversion",
-            gvk.version
-        )));
+    if found_kind != kind {
+        let error = FieldError {
+            path: Path::new("kind"),
+            kind: FieldErrorKind::Invalid,
+            message: format!("Invalid value: {found_kind:?}: must be {kind}"),
+        };
+        return Err(ApiError::invalid(&Gvk::new(api_version, kind).group, found_kind, value.name(), &[error]));
     }
     Ok(())
 }

@@ -115,7 +115,8 @@ async fn object(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
         "get" => read::get(&c, &row).await,
         "list" => read::list(&c, &row).await,
         "watch" => watch_stream::watch(&c, &row).await,
-        "create" if !named => write::create(c, row).await,
+        // Upstream gives the paths of custom resources no routes: what a create names is no matter.
+        "create" if !named || row.kind.custom.is_some() => write::create(c, row).await,
         "update" if named => write::replace(c, row).await,
         "patch" if named => write::patch(c, row).await,
         "delete" => write::delete(c, row).await,

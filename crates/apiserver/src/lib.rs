@@ -63,6 +63,7 @@ mod server;
 mod service_ranges;
 mod stalled;
 mod status;
+mod stream_options;
 mod streaming;
 mod table;
 mod targets;

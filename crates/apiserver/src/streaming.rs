@@ -39,6 +39,12 @@ pub(crate) async fn respond(c: Context, row: &Arc<Row>) -> Result<Response<Body>
     if matches!(sub, "exec" | "attach" | "portforward") {
         may_create(&c).await?;
     }
+    let forward = match (row.plural(), sub) {
+        ("pods", "proxy") => Some(targets::pod_proxy(&c)?),
+        ("pods", _) => targets::pod_stream(&c)?,
+        ("nodes", _) => Some(targets::node_proxy(&c).await?),
+        _ => Some(targets::service_proxy(&c)?),
+    };
     if sub == "proxy"
         && c.info.rest.is_empty()
         && !is_upgrade(&c.parts.headers)
@@ -46,13 +52,10 @@ pub(crate) async fn respond(c: Context, row: &Arc<Row>) -> Result<Response<Body>
     {
         return Ok(answer);
     }
-    let forward = match (row.plural(), sub) {
-        ("pods", "proxy") => targets::pod_proxy(&c)?,
-        ("pods", _) => targets::pod_stream(&c)?,
-        ("nodes", _) => targets::node_proxy(&c).await?,
-        _ => targets::service_proxy(&c)?,
-    };
-    forward::forward(c, forward).await
+    match forward {
+        Some(forward) => forward::forward(c, forward).await,
+        None => Ok(nothing_yet()),
+    }
 }
 
 /// A WebSocket can only begin with GET. Commands run by it are no reading all the same: whoever begins
@@ -74,6 +77,13 @@ async fn may_create(c: &Context) -> Result<(), ApiError> {
         return Ok(());
     }
     Err(ApiError::forbidden(&info.group, &info.resource, &info.name, decision.reason()))
+}
+
+/// 204: the Pod waits for its node, so there is no log.
+fn nothing_yet() -> Response<Body> {
+    let mut answer = Response::new(Body::empty());
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer
 }
 
 /// A proxy without a path leads to its root, so that a page's relative links hold.

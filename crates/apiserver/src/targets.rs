@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use http::HeaderMap;
-use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_registry::{ApiError, Reason, Registry};
 use rand::seq::SliceRandom;
@@ -14,6 +13,7 @@ use crate::context::Context;
 use crate::forward::Forward;
 use crate::outbound::{self, Backend, BackendTls, Host, Trust};
 use crate::rewrite::Rewrite;
+use crate::stream_options;
 
 /// Where kubelets listen unless their Node says otherwise.
 const KUBELET_PORT: u16 = 10250;
@@ -37,7 +37,23 @@ fn kubelet_of(c: &Context, node: &str) -> Result<(String, u16), ApiError> {
         addresses.iter().filter(|a| a.str_at(&["type"]) == Some(kind)).find_map(|a| a.str_at(&["address"]))
     };
     let address = c.server.kubelet_address_types.iter().find_map(of).ok_or_else(|| {
-        ApiError::internal(format!("no preferred addresses found; known addresses: {}", addresses.len()))
+        let known: Vec<String> = addresses
+            .iter()
+            .map(|a| {
+                format!(
+                    "{{{} {}}}",
+                    a.str_at(&["type"]).unwrap_or_default(),
+                    a.str_at(&["address"]).unwrap_or_default()
+                )
+            })
+            .collect();
+        ApiError {
+            chosen: Some(Box::new((500, String::new()))),
+            ..ApiError::new(
+                Reason::InternalError,
+                format!("no preferred addresses found; known addresses: [{}]", known.join(" ")),
+            )
+        }
     })?;
     let port = node.i64_at(&["status", "daemonEndpoints", "kubeletEndpoint", "Port"]);
     let port = port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p > 0).unwrap_or(KUBELET_PORT);
@@ -111,38 +127,12 @@ fn encode(text: &str, out: &mut String) {
     }
 }
 
-/// What is wrong with the options of a log.
-fn check_log(c: &Context) -> Result<(), ApiError> {
-    let number = |key: &str| c.query.get(key).and_then(|v| v.parse::<i64>().ok());
-    let mut errors = Vec::new();
-    let mut wrong = |field: &str, kind, message: String| {
-        errors.push(FieldError { path: Path::new(field), kind, message });
-    };
-    let least = |key: &str, least: i64, why: &str| {
-        number(key).filter(|n| *n < least).map(|n| format!("Invalid value: {n}: {why}"))
-    };
-    if let Some(why) = least("tailLines", 0, "must be greater than or equal to 0") {
-        wrong("tailLines", FieldErrorKind::Invalid, why);
-    }
-    if let Some(why) = least("limitBytes", 1, "must be greater than 0") {
-        wrong("limitBytes", FieldErrorKind::Invalid, why);
-    }
-    if number("sinceSeconds").is_some() && c.query.get("sinceTime").is_some_and(|t| !t.is_empty()) {
-        let why = "Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified";
-        wrong("[]", FieldErrorKind::Forbidden, why.to_owned());
-    } else if let Some(why) = least("sinceSeconds", 1, "must be greater than 0") {
-        wrong("sinceSeconds", FieldErrorKind::Invalid, why);
-    }
-    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("", "PodLogOptions", &c.info.name, &errors)) }
-}
-
-/// The kubelet's endpoint for a Pod's log, exec, attach or portforward.
-pub(crate) fn pod_stream(c: &Context) -> Result<Forward, ApiError> {
-    let pod = tree(&c.server.registry, "", "pods", &c.info.namespace, &c.info.name)?;
+/// The kubelet's endpoint for a Pod's log, exec, attach or portforward; none for the log of a Pod that has no node yet.
+pub(crate) fn pod_stream(c: &Context) -> Result<Option<Forward>, ApiError> {
     let sub = c.info.subresource.as_str();
-    if sub == "log" {
-        check_log(c)?;
-    }
+    // Whether there is such a Pod is asked afterwards.
+    stream_options::check(c)?;
+    let pod = tree(&c.server.registry, "", "pods", &c.info.namespace, &c.info.name)?;
     let node = pod.str_at(&["spec", "nodeName"]).filter(|n| !n.is_empty());
     let mut query = String::new();
     let mut add = |key: &str, value: &str| {
@@ -161,9 +151,7 @@ pub(crate) fn pod_stream(c: &Context) -> Result<Forward, ApiError> {
             "portForward"
         }
         "log" => {
-            for key in
-                ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"]
-            {
+            for key in ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes"] {
                 if let Some(v) = c.query.get(key) {
                     add(key, &v);
                 }
@@ -188,16 +176,23 @@ pub(crate) fn pod_stream(c: &Context) -> Result<Forward, ApiError> {
         path.push_str(&container_of(c, &pod)?);
     }
     let Some(node) = node else {
+        if sub == "log" {
+            return Ok(None);
+        }
         return Err(ApiError::bad_request(format!("pod {} does not have a host assigned", pod.name())));
     };
-    let (address, port) = kubelet_of(c, node)?;
-    Ok(Forward {
+    // The request is about pods: a node that is not there is said to be one of those.
+    let (address, port) = kubelet_of(c, node).map_err(|e| match e.reason {
+        Reason::NotFound => ApiError::not_found("", "pods", node),
+        _ => e,
+    })?;
+    Ok(Some(Forward {
         backend: kubelet_backend(c, &address, port)?,
         path: path + &query,
         headers: HeaderMap::new(),
         rewrite: None,
         upgrade_required: sub != "log",
-    })
+    }))
 }
 
 /// `name`, `name:port` or `scheme:name:port`.
@@ -330,7 +325,8 @@ pub(crate) fn service_proxy(c: &Context) -> Result<Forward, ApiError> {
     let wanted = match wanted {
         Some(wanted) => wanted.str_at(&["name"]).unwrap_or_default(),
         None if !port.is_empty() && !ports.is_empty() && port.parse::<u16>().is_ok() => {
-            return Err(unavailable(&format!("no service port {port} found for service")));
+            let why = format!("no service port {port} found for service {name:?}");
+            return Err(ApiError::new(Reason::ServiceUnavailable, why));
         }
         None => port,
     };

@@ -12,8 +12,8 @@ use ironkeel_codec::Format;
 use ironkeel_metrics::Series;
 use ironkeel_object::{Map, Value};
 use ironkeel_registry::{
-    ApiError, Entry, EventType, FieldTerm, Format as Kept, Registry, Row, View, WatchStart, WatchedEvent, Watcher,
-    json_frame, parse_revision,
+    ApiError, Entry, EventType, FieldTerm, Format as Kept, Reason, Registry, Row, View, WatchStart, WatchedEvent,
+    Watcher, json_frame, parse_revision,
 };
 use rand::Rng;
 use tokio::time::{Instant, Sleep};
@@ -67,7 +67,7 @@ pub(crate) async fn watch(c: &Context, row: &Arc<Row>) -> Result<Response<Body>,
     let watcher = match registry.watch(row, selection, start, at_least).await {
         Ok(watcher) => watcher,
         // Upstream answers 200 and an ERROR event for what a started watch finds out.
-        Err(e) if e.reason == ironkeel_registry::Reason::Expired => {
+        Err(e) if e.reason == Reason::Expired || (e.reason == Reason::Timeout && at_least > 0) => {
             let frame = Encoder::new(c, row).error(&e);
             return Ok(response(&c.output, Body::whole(frame)));
         }

@@ -2,6 +2,7 @@
 //! hangs up cannot cut a write in half.
 
 use std::future::Future;
+use std::num::IntErrorKind;
 use std::sync::Arc;
 
 use http::Response;
@@ -47,7 +48,9 @@ pub(crate) async fn create(c: Context, row: Arc<Row>) -> Result<Response<Body>, 
     }
     c.check_options(Vec::new())?;
     let object = decode::of_row(&c, &row)?;
-    let request = c.write_request(&row)?;
+    let mut request = c.write_request(&row)?;
+    // What the path of a custom resource's create names is no matter.
+    request.name.clear();
     let registry = c.server.registry.clone();
     let written = detached(&c.server.tasks, async move { registry.create(&request, object).await }).await?;
     answer_written(&c, &row, &written).await
@@ -72,6 +75,12 @@ pub(crate) async fn replace(c: Context, row: Arc<Row>) -> Result<Response<Body>,
 
 /// A PUT's body must bear the name that the path does.
 fn named_as_asked(c: &Context, object: &Value) -> Result<(), ApiError> {
+    let (asked, namespace) = (&c.info.namespace, object.namespace());
+    if !asked.is_empty() && !namespace.is_empty() && namespace != asked {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
     let (asked, name) = (&c.info.name, object.name());
     if name.is_empty() {
         return Err(ApiError::bad_request(format!(
@@ -81,12 +90,6 @@ fn named_as_asked(c: &Context, object: &Value) -> Result<(), ApiError> {
     if name != asked {
         return Err(ApiError::bad_request(format!(
             "the name of the object ({name}) does not match the name on the URL ({asked})"
-        )));
-    }
-    let (asked, namespace) = (&c.info.namespace, object.namespace());
-    if !asked.is_empty() && !namespace.is_empty() && namespace != asked {
-        return Err(ApiError::bad_request(format!(
-            "the namespace of the object ({namespace}) does not match the namespace on the URL ({asked})"
         )));
     }
     Ok(())
@@ -108,6 +111,10 @@ impl Change for Put {
             Some(refused) => Err(refused.clone()),
             None => self.object.create(),
         }
+    }
+
+    fn names_what_it_changes(&self) -> bool {
+        true
     }
 }
 
@@ -184,8 +191,12 @@ async fn decode_patch(c: &Context, row: &Arc<Row>, type_id: TypeId) -> Result<Pa
                     problems.into_iter().chain(unknown_members(&value)).map(|p| format!("json patch {p}")).collect();
                 PatchBody::Json(value)
             }
-            "application/merge-patch+json" => PatchBody::Merge(an_object(value)?),
-            _ => PatchBody::Strategic(an_object(value)?),
+            "application/merge-patch+json" if value.is_null() => {
+                return Err(ApiError::bad_request("Invalid JSON Patch"));
+            }
+            "application/merge-patch+json" => PatchBody::Merge(an_object(value, "error decoding patch: ")?),
+            _ if value.is_null() => PatchBody::Strategic(Value::object()),
+            _ => PatchBody::Strategic(an_object(value, "")?),
         }
     };
     Ok(Patch {
@@ -193,6 +204,7 @@ async fn decode_patch(c: &Context, row: &Arc<Row>, type_id: TypeId) -> Result<Pa
         body,
         type_id,
         row: row.clone(),
+        name: c.info.name.clone(),
         subresource: c.info.subresource.clone(),
         field_manager,
         now: rfc3339(c.server.registry.clock().now()),
@@ -202,11 +214,11 @@ async fn decode_patch(c: &Context, row: &Arc<Row>, type_id: TypeId) -> Result<Pa
     })
 }
 
-fn an_object(value: Value) -> Result<Value, ApiError> {
+fn an_object(value: Value, doing: &str) -> Result<Value, ApiError> {
     match value {
         Value::Object(_) => Ok(value),
         other => Err(ApiError::bad_request(format!(
-            "error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            "{doing}json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
             other.type_name()
         ))),
     }
@@ -273,13 +285,14 @@ pub(crate) async fn scale(c: Context, row: Arc<Row>) -> Result<Response<Body>, A
 
 fn delete_options(c: &Context) -> Result<DeleteOptions, ApiError> {
     let mut out = DeleteOptions::default();
-    let mut orphan = None;
-    let mut policy = None;
+    let mut dry_run = Vec::new();
+    let (orphan, policy);
+    // With a body, what the query says is no matter.
     if !c.body.is_empty() {
         let format = body_format(&c.parts.headers, false)?;
         let type_id = type_by_name("meta/v1.DeleteOptions").ok_or_else(ApiError::no_such_resource)?;
         // What the options do not have is nobody's concern, whatever `fieldValidation` says.
-        let (body, _) = decode::bytes(&c.body, format, "v1", "DeleteOptions", type_id)?;
+        let (body, _) = decode::plain(&c.body, format, "DeleteOptions", type_id)?;
         if let Some(other) = body.str_at(&["kind"]).filter(|k| !matches!(*k, "" | "DeleteOptions")) {
             let version = body.str_at(&["apiVersion"]).filter(|v| !v.is_empty()).unwrap_or("meta.k8s.io/v1");
             return Err(ApiError::bad_request(format!(
@@ -287,11 +300,7 @@ fn delete_options(c: &Context) -> Result<DeleteOptions, ApiError> {
             )));
         }
         out.grace_seconds = body.i64_at(&["gracePeriodSeconds"]);
-        let asked: Vec<&str> = body.items_at(&["dryRun"]).iter().filter_map(Value::as_str).collect();
-        if asked.iter().any(|v| *v != "All") {
-            return Err(c.unknown_dry_run(&asked));
-        }
-        out.dry_run = !asked.is_empty();
+        dry_run.extend(body.items_at(&["dryRun"]).iter().filter_map(Value::as_str).map(str::to_owned));
         let text = |path: &[&str]| body.str_at(path).map(str::to_owned);
         out.uid = text(&["preconditions", "uid"]);
         out.resource_version = text(&["preconditions", "resourceVersion"]);
@@ -299,13 +308,11 @@ fn delete_options(c: &Context) -> Result<DeleteOptions, ApiError> {
         policy = text(&["propagationPolicy"]);
     } else {
         if let Some(grace) = c.query.get("gracePeriodSeconds") {
-            let grace = grace
-                .parse()
-                .map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing \"{grace}\": invalid syntax")))?;
-            out.grace_seconds = Some(grace);
+            out.grace_seconds = Some(go_integer(&grace)?);
         }
-        orphan = c.query.get("orphanDependents").map(|v| v == "true").or(orphan);
-        policy = c.query.get("propagationPolicy").filter(|p| !p.is_empty()).map(|p| p.into_owned()).or(policy);
+        dry_run.extend(c.query.all("dryRun").iter().map(|v| v.to_string()));
+        orphan = c.query.get("orphanDependents").map(|v| !matches!(v.to_ascii_lowercase().as_str(), "false" | "0"));
+        policy = c.query.get("propagationPolicy").map(|p| p.into_owned());
         if c.info.verb == "delete" {
             let text = |name: &str| c.query.get(name).filter(|v| !v.is_empty()).map(|v| v.into_owned());
             out.uid = text("uid");
@@ -315,11 +322,13 @@ fn delete_options(c: &Context) -> Result<DeleteOptions, ApiError> {
     if out.grace_seconds.is_some_and(|g| g < 0) {
         out.grace_seconds = Some(1);
     }
-    if orphan.is_some() && policy.is_some() {
-        return Err(c.invalid_option(
-            "propagationPolicy",
-            "Invalid value: orphanDependents and deletionPropagation cannot be both set",
-        ));
+    let mut errors = Vec::new();
+    let mut wrong = |kind, message: String| {
+        errors.push(FieldError { path: Path::new("propagationPolicy"), kind, message });
+    };
+    if let (Some(_), Some(policy)) = (orphan, &policy) {
+        let why = format!("Invalid value: {policy:?}: orphanDependents and deletionPropagation cannot be both set");
+        wrong(FieldErrorKind::Invalid, why);
     }
     out.orphan_dependents = orphan;
     out.propagation = match policy.as_deref() {
@@ -328,10 +337,25 @@ fn delete_options(c: &Context) -> Result<DeleteOptions, ApiError> {
         Some("Foreground") => Some(Propagation::Foreground),
         None => None,
         Some(other) => {
-            return Err(c.invalid_option("propagationPolicy", &format!("Unsupported value: \"{other}\": supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"")));
+            let supported = "supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"";
+            wrong(FieldErrorKind::NotSupported, format!("Unsupported value: {other:?}: {supported}"));
+            None
         }
     };
+    c.check_delete(&dry_run, errors)?;
+    out.dry_run = !dry_run.is_empty();
     Ok(out)
+}
+
+/// An integer as Go's `strconv.ParseInt` reads it.
+pub(crate) fn go_integer(text: &str) -> Result<i64, ApiError> {
+    text.parse().map_err(|e: std::num::ParseIntError| {
+        let why = match e.kind() {
+            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        ApiError::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"))
+    })
 }
 
 /// Resources whose delete is answered with the object, not with a Status (upstream's
@@ -353,8 +377,7 @@ const ANSWERS_DELETED: &[(&str, &str)] = &[
 
 /// A delete as the registry sees it; admission is shown `DeleteOptions`, wherever they came from.
 fn delete_request(c: &Context, row: &Arc<Row>, options: &DeleteOptions) -> Result<WriteRequest, ApiError> {
-    let mut request = c.write_request(row)?;
-    request.dry_run |= options.dry_run;
+    let mut request = c.request(row, options.dry_run)?;
     request.options = Arc::new(options.to_value(request.dry_run));
     Ok(request)
 }

@@ -312,7 +312,7 @@ async fn an_apply_that_changes_nothing_still_means_one_object() {
     let version = made["metadata"]["resourceVersion"].clone();
     for (meta, code) in [
         (json!({"name": "same", "resourceVersion": "1"}), 409),
-        (json!({"name": "same", "uid": "another"}), 409),
+        (json!({"name": "same", "uid": "another"}), 422),
         (json!({"name": "other"}), 400),
         (json!({"name": "same", "namespace": "kube-system"}), 400),
         (json!({"name": "same", "namespace": "default", "resourceVersion": version}), 200),

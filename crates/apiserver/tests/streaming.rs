@@ -145,11 +145,25 @@ async fn logs_and_node_proxy_come_from_the_kubelet() {
         "BadRequest",
         "container none is not valid for pod p",
     );
-    http.get(&format!("{pods}/unbound/log")).await.refused(
+    // There is no log before there is a node.
+    let none = http.get(&format!("{pods}/unbound/log")).await;
+    assert_eq!((none.status.as_u16(), none.bytes.len()), (204, 0));
+    http.get(&format!("{pods}/unbound/exec?command=ls")).await.refused(
         400,
         "BadRequest",
         "pod unbound does not have a host assigned",
     );
+    // Options are looked at before the pod is.
+    for (options, code, reason, message) in [
+        ("tailLines=-1", 422, "Invalid", "PodLogOptions \"none\" is invalid: tailLines: Invalid value: -1: must be"),
+        ("tailLines=x", 400, "BadRequest", "strconv.ParseInt: parsing \"x\": invalid syntax"),
+        ("sinceTime=x", 400, "BadRequest", "parsing time \"x\" as \"2006-01-02T15:04:05Z07:00\": cannot parse"),
+        ("stream=Stdout", 422, "Invalid", "stream: Forbidden: may not be specified"),
+    ] {
+        http.get(&format!("{pods}/none/log?{options}")).await.refused(code, reason, message);
+    }
+    let ports = http.get(&format!("{pods}/none/portforward?ports=x")).await;
+    ports.refused(400, "BadRequest", "cannot convert to []int32: strconv.ParseUint: parsing \"x\": invalid syntax");
     http.get(&format!("{pods}/none/log")).await.refused(404, "NotFound", "pods \"none\" not found");
     let stats = http.get("/api/v1/nodes/n1/proxy/stats/summary?x=1").await;
     assert_eq!(&stats.bytes[..], b"/stats/summary?x=1");

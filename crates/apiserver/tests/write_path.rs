@@ -63,7 +63,8 @@ async fn a_status_needs_its_version_where_the_object_does() {
     http.put(&path, &blind).await.refused(
         422,
         "Invalid",
-        "metadata.resourceVersion: Invalid value: 0x0: must be specified for an update",
+        "poddisruptionbudgets.policy \"b\" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an \
+         update",
     );
     http.put(&path, &made).await.expect(200);
     http.patch(&path, MERGE, &json!({"status": {"currentHealthy": 2}})).await.expect(200);

@@ -20,6 +20,14 @@ pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
     if let Some(other) = operations.iter().find(|o| !matches!(o, Value::Object(_) | Value::Null)) {
         return Err(wrong(other, "handlers.jsonPatchOp"));
     }
+    for (operation, name) in operations.iter().flat_map(|o| ["op", "path", "from"].map(|name| (o, name))) {
+        if let Some(other) = operation.get(name).filter(|v| !matches!(v, Value::String(_) | Value::Null)) {
+            let found = other.type_name();
+            return Err(PatchError::Malformed(format!(
+                "error decoding patch: json: cannot unmarshal {found} into Go struct field jsonPatchOp.{name} of type string"
+            )));
+        }
+    }
     if operations.len() > MAX_JSON_PATCH_OPERATIONS {
         return Err(PatchError::TooManyOperations { max: MAX_JSON_PATCH_OPERATIONS, got: operations.len() });
     }

@@ -7,7 +7,9 @@ pub mod apply;
 mod error;
 mod json;
 mod merge;
+mod shown;
 mod strategic;
+mod unstructured;
 
 pub use apply::{
     ApplyError, ApplyOptions, Conflict, LAST_APPLIED, MAX_CONFLICT_BYTES, Others, Schema, Structure, apply,
@@ -16,7 +18,9 @@ pub use apply::{
 pub use error::PatchError;
 pub use json::json_patch;
 pub use merge::merge_patch;
+pub use shown::shown;
 pub use strategic::strategic_merge;
+pub use unstructured::from_unstructured;
 
 /// Operations that one JSON patch may have, as upstream.
 pub const MAX_JSON_PATCH_OPERATIONS: usize = 10_000;

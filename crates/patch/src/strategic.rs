@@ -6,6 +6,7 @@ use ironkeel_object::{Map, Value};
 use ironkeel_schema::{Field, Shape, TypeId};
 
 use crate::PatchError;
+use crate::shown::{shown, type_name};
 
 const DIRECTIVE: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
@@ -22,6 +23,19 @@ pub fn strategic_merge(target: &mut Value, patch: &Value, type_id: TypeId) -> Re
 
 fn malformed(message: String) -> PatchError {
     PatchError::Malformed(message)
+}
+
+fn unknown_directive(patch: &Map) -> PatchError {
+    let directive = match patch.get(DIRECTIVE) {
+        Some(Value::String(text)) => text.to_string(),
+        Some(Value::Null) | None => "%!s(<nil>)".to_owned(),
+        Some(other) => format!("%!s({}={})", type_name(other), shown(other)),
+    };
+    malformed(format!("unknown patch type: {directive} in map: {}", shown(&Value::Object(patch.clone()))))
+}
+
+fn not_a_list(order: &Value) -> PatchError {
+    malformed(format!("expected a []interface {{}}, but received a {}", type_name(order)))
 }
 
 /// The row of a member's objects: the struct itself, or a list's elements.
@@ -47,9 +61,9 @@ fn merge_map(target: &mut Map, patch: &Map, row: Option<TypeId>) -> Result<(), P
                 *target = Map::new();
                 return Ok(());
             }
-            other => return Err(malformed(format!("unknown patch type found: {other}"))),
+            _ => return Err(unknown_directive(patch)),
         },
-        Some(_) => return Err(malformed("unknown patch type found: not a string".into())),
+        Some(_) => return Err(unknown_directive(patch)),
     }
     retain_keys(target, patch)?;
     // Members come and go together at the end: one at a time, each would move all behind it.
@@ -108,7 +122,7 @@ fn merge_map(target: &mut Map, patch: &Map, row: Option<TypeId>) -> Result<(), P
         let Some(list) = name.strip_prefix(ELEMENT_ORDER) else { continue };
         let field = row.and_then(|r| r.get().field(list));
         let Value::Array(order) = order else {
-            return Err(malformed("invalid patch format of setElementOrder list".into()));
+            return Err(not_a_list(order));
         };
         if !patch.contains_key(list)
             && let Some(Value::Array(here)) = target.get_mut(list)
@@ -124,7 +138,7 @@ fn element_order<'p>(patch: &'p Map, list: &str) -> Result<Option<&'p [Value]>, 
     match patch.get(&format!("{ELEMENT_ORDER}{list}")) {
         None => Ok(None),
         Some(Value::Array(order)) => Ok(Some(order)),
-        Some(_) => Err(malformed("invalid patch format of setElementOrder list".into())),
+        Some(other) => Err(not_a_list(other)),
     }
 }
 
@@ -146,7 +160,12 @@ fn check_order(patch: &[Value], order: &[Value], merge_key: Option<&str>) -> Res
     if ordered {
         return Ok(());
     }
-    Err(malformed("the order in patch list doesn't match $setElementOrder list".into()))
+    let list = |elements: &[Value]| shown(&Value::Array(elements.to_vec()));
+    Err(malformed(format!(
+        "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
+        list(patch),
+        list(order)
+    )))
 }
 
 fn retain_keys(target: &mut Map, patch: &Map) -> Result<(), PatchError> {
@@ -205,10 +224,18 @@ fn merge_list(
     let mut slots: Vec<Option<Value>> = std::mem::take(target).into_iter().map(Some).collect();
     for element in patch {
         let Value::Object(change) = element else {
-            return Err(PatchError::Inapplicable(format!("list {} mixes objects and other values", field.name)));
+            let (before, patch) = (Value::Array(before), Value::Array(patch.to_vec()));
+            return Err(malformed(format!(
+                "list element types are not identical: [{} {}]",
+                shown(&before),
+                shown(&patch)
+            )));
         };
+        if change.get(DIRECTIVE).is_some_and(|d| !matches!(d.as_str(), Some("delete" | "merge" | "replace"))) {
+            return Err(unknown_directive(change));
+        }
         let Some(key) = change.get(merge_key) else {
-            return Err(malformed(format!("map does not contain declared merge key: {merge_key}")));
+            return Err(malformed(format!("map: {} does not contain declared merge key: {merge_key}", shown(element))));
         };
         let at = places.entry(identity(key)).or_default();
         match (directive_of(element), at.first()) {

@@ -253,10 +253,21 @@ fn a_configuration_must_fit_its_type() {
         ".spec.template.spec.containers: duplicate entries for key [name=\"c\"]",
     );
     check(
-        object!({"template": {"spec": {"containers": [{"image": "i"}]}}}),
-        ".spec.template.spec.containers: element 0: associative list with keys has an element that omits all key fields \
-         [\"name\"] (and doesn't have default values for any key fields)",
+        object!({"template": {"spec": {"containers": [5, {"name": 5}]}}}),
+        ".spec.template.spec.containers: element 0: associative list with keys may not have non-map elements",
     );
+    check(
+        object!({"template": {"spec": {"containers": [{"name": "c", "image": 5}]}}}),
+        ".spec.template.spec.containers[name=\"c\"].image: expected string, got &value.valueUnstructured{Value:5}",
+    );
+    check(
+        object!({"template": {"spec": {"tolerations": [5]}}}),
+        ".spec.template.spec.tolerations[0]: expected map, got &{5}",
+    );
+    check(object!({"template": {"spec": "x"}}), ".spec.template.spec: expected map, got &{x}");
+    // A key that Go always writes is never missing.
+    let nameless = config(object!({"template": {"spec": {"containers": [{"image": "i"}]}}}));
+    apply(&empty, &nameless, false, &by("me", deployment())).unwrap();
     let error = apply(&object!({"kind": "Pod"}), &config(object!({})), false, &by("me", deployment())).unwrap_err();
     assert!(error.to_string().ends_with("invalid object type: apps/v1, Kind=Deployment"), "{error}");
     let other = object!({"apiVersion": "apps/v1beta1", "kind": "Deployment"});

@@ -79,7 +79,7 @@ impl Registry {
             });
         }
         request.place(&mut object)?;
-        if !object.resource_version().is_empty() && object.resource_version() != "0" {
+        if object.resource_version().parse().is_ok_and(|version: u64| version != 0) {
             return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
         }
         object.set_gvk(&row.api_version, row.kind_name());
@@ -90,8 +90,7 @@ impl Registry {
             object.meta_mut().insert("creationTimestamp", now.as_str());
         };
         let clear = |object: &mut Value| {
-            for gone in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"]
-            {
+            for gone in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds"] {
                 object.meta_mut().remove(gone);
             }
         };
@@ -158,6 +157,7 @@ impl Registry {
         let allocation = self.allocate(request, &key, &mut object, None).await?;
         self.check(request, &object, None, {
             let mut errors = validate_metadata(&object, &row.kind);
+            errors.extend(managed_fields::errors(&object));
             errors.extend(row.kind.hooks.validate(&object));
             errors
         })?;

@@ -54,5 +54,5 @@ pub use scale::{ScaleChange, ScaleWrite, scale_of};
 pub use selector::{FieldTerm, Selection};
 pub use services::ServiceAddresses;
 pub use storage::{CustomRows, KindRow, Row, Stored, object_key, prefix_of};
-pub use update::{Change, Replace};
+pub use update::{Change, Replace, storage_error};
 pub use watch::{WatchStart, WatchedEvent, Watcher};

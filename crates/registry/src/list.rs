@@ -154,7 +154,13 @@ impl Registry {
         }
         match request.version_match {
             Some(VersionMatch::Exact) => {
-                self.wait_for_revision(asked).await?;
+                // Nobody is told to come back for a state that is meant exactly.
+                self.wait_for_revision(asked).await.map_err(|mut e| {
+                    if let Some(details) = &mut e.details {
+                        details.retry_after_seconds = 0;
+                    }
+                    e
+                })?;
                 self.list_at(row, request, asked, "").await
             }
             _ => {

@@ -1,5 +1,6 @@
 //! `metadata.managedFields`: who set what, kept up to date on every write.
 
+use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
 use ironkeel_object::{ObjectMeta, Value};
 use ironkeel_patch::ApplyOptions;
 
@@ -102,4 +103,34 @@ pub(crate) fn equal_but_times(new: &Value, old: &Value) -> bool {
             .collect()
     };
     entries(new) == entries(old)
+}
+
+/// Longest name of a field manager, in bytes.
+const MANAGER_BYTES: usize = 128;
+/// Longest name of a subresource, in bytes.
+const SUBRESOURCE_BYTES: usize = 256;
+
+/// What is wrong with the names in an object's `managedFields`.
+pub(crate) fn errors(object: &Value) -> Vec<FieldError> {
+    let mut out = Vec::new();
+    for (i, entry) in object.items_at(&["metadata", "managedFields"]).iter().enumerate() {
+        let at = Path::new("metadata").child("managedFields").index(i);
+        let text = |key: &str| entry.str_at(&[key]).unwrap_or_default();
+        let mut wrong = |field: &str, kind, message| out.push(FieldError { path: at.child(field), kind, message });
+        let manager = text("manager");
+        if manager.len() > MANAGER_BYTES {
+            let why = format!("Too long: may not be more than {MANAGER_BYTES} bytes");
+            wrong("manager", FieldErrorKind::TooLong, why);
+        }
+        for (at, c) in manager.char_indices().filter(|(_, c)| c.is_control() || (c.is_whitespace() && *c != ' ')) {
+            let why =
+                format!("Invalid value: {manager:?}: invalid character U+{:04X} (at position {at})", u32::from(c));
+            wrong("manager", FieldErrorKind::Invalid, why);
+        }
+        if text("subresource").len() > SUBRESOURCE_BYTES {
+            let why = format!("Too long: may not be more than {SUBRESOURCE_BYTES} bytes");
+            wrong("subresource", FieldErrorKind::TooLong, why);
+        }
+    }
+    out
 }

@@ -89,6 +89,8 @@ pub struct Patch {
     pub type_id: TypeId,
     /// The row that is patched.
     pub row: Arc<Row>,
+    /// Name of the path.
+    pub name: String,
     /// Subresource; empty for the object itself.
     pub subresource: String,
     /// Name in `managedFields`.
@@ -155,7 +157,10 @@ impl Patch {
             PatchBody::Apply { object, force } => {
                 let mut out = self.apply_to(current, object, *force)?;
                 keep_expectations(&mut out, object);
-                return self.conformed(out);
+                if out.name().is_empty() || object.str_at(&["metadata", "name"]) == Some("") {
+                    return Err(undeterminable(&self.name));
+                }
+                return self.conformed(out, object);
             }
             PatchBody::Json(p) => {
                 let mut out = current.clone();
@@ -176,19 +181,25 @@ impl Patch {
         if !matches!(self.body, PatchBody::Strategic(_)) {
             self.same_kind(current, &out)?;
         }
+        // Upstream shows what a strategic merge was asked to do, and what other patches made.
+        let refuse = |out: &Value, why: &str| match &self.body {
+            PatchBody::Strategic(p) => unpatchable(ironkeel_patch::shown(p), why),
+            _ => unpatchable(sorted_text(out), why),
+        };
+        if matches!(self.body, PatchBody::Strategic(_)) {
+            ironkeel_patch::from_unstructured(&mut out, self.type_id).map_err(|why| refuse(&out, &why))?;
+        }
         let mut problems = self.problems.clone();
         match self.check(&mut out) {
             Ok(found) => problems.extend(found),
-            Err(e) => return Err(unpatchable(&out, &e.message)),
+            Err(e) => return Err(refuse(&out, self.without_kind(&e.message))),
         }
-        if let Some(refused) = self.judge(problems, &out) {
-            return Err(refused);
+        if let Err(refused) = self.validation.judge(problems, &self.warnings) {
+            return Err(refuse(&out, &refused.message));
         }
         let name = current.name();
         if out.name().is_empty() && !name.is_empty() {
-            return Err(ApiError::bad_request(format!(
-                "the name of the object ({name} based on URL) was undeterminable: name must be provided"
-            )));
+            return Err(undeterminable(name));
         }
         Ok(out)
     }
@@ -202,17 +213,30 @@ impl Patch {
             return Ok(());
         }
         if self.row.kind.custom.is_some() && self.subresource != "scale" {
+            for member in ["apiVersion", "kind"] {
+                if let Some(other) = out.get(member).filter(|v| !matches!(v, Value::Null | Value::String(_))) {
+                    let why = format!(
+                        "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go struct field \
+                         .{member} of type string",
+                        other.type_name()
+                    );
+                    return Err(unpatchable(sorted_text(out), &why));
+                }
+            }
             if kind.is_empty() {
-                let mut shown = Vec::new();
-                ironkeel_codec::encode_json(out, &mut shown);
-                let why = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(&shown));
-                return Err(unpatchable(out, &why));
+                let shown = sorted_text(out);
+                let why = format!("Object 'Kind' is missing in '{shown}'");
+                return Err(unpatchable(shown, &why));
             }
             if version.is_empty() {
                 let why = "Object 'apiVersion' is missing in 'object has no apiVersion field'";
                 return Err(ApiError::bad_request(why));
             }
-            let wrong = [("apiVersion", &version, &expected_version), ("kind", &kind, &expected_kind)];
+            // Nothing but the status is written this way.
+            if self.subresource == "status" {
+                return Ok(());
+            }
+            let wrong = [("kind", &kind, &expected_kind), ("apiVersion", &version, &expected_version)];
             let errors: Vec<FieldError> = wrong
                 .into_iter()
                 .filter(|(_, found, expected)| found != expected)
@@ -237,7 +261,15 @@ impl Patch {
         } else {
             format!("no kind {kind:?} is registered for version {version:?} in scheme \"pkg/runtime/scheme.go:111\"")
         };
-        Err(unpatchable(out, &why))
+        Err(unpatchable(sorted_text(out), &why))
+    }
+
+    /// What is wrong, without what it is wrong about.
+    fn without_kind<'m>(&self, message: &'m str) -> &'m str {
+        let r = &self.row.kind.resource;
+        message
+            .strip_prefix(&format!("{} in version {:?} cannot be handled as a {}: ", r.kind, r.version, r.kind))
+            .unwrap_or(message)
     }
 
     /// Brings a patched tree to its type; answers the fields that the type does not have.
@@ -251,18 +283,24 @@ impl Patch {
         Ok(found.iter().map(ToString::to_string).collect())
     }
 
-    fn conformed(&self, mut applied: Value) -> Result<Value, ApiError> {
-        self.check(&mut applied)?;
+    fn conformed(&self, mut applied: Value, config: &Value) -> Result<Value, ApiError> {
+        if self.row.kind.custom.is_some() {
+            self.check(&mut applied)?;
+            return Ok(applied);
+        }
+        let refuse = |why: &str| {
+            let (version, kind) = (&self.row.api_version, self.row.kind_name());
+            let slash = if version.contains('/') { "" } else { "/" };
+            ApiError::bad_request(format!(
+                "failed to convert new object ({}/{}; {slash}{version}, Kind={kind}) to proper version: unable to convert \
+                 unstructured object to {slash}{version}, Kind={kind}: {why}",
+                config.namespace(),
+                config.name()
+            ))
+        };
+        ironkeel_patch::from_unstructured(&mut applied, self.type_id).map_err(|why| refuse(&why))?;
+        self.check(&mut applied).map_err(|e| refuse(self.without_kind(&e.message)))?;
         Ok(applied)
-    }
-
-    /// What strict decoding found in the patch and in what it made, as an error or as warnings.
-    fn judge(&self, problems: Vec<String>, patched: &Value) -> Option<ApiError> {
-        let refused = self.validation.judge(problems, &self.warnings).err()?;
-        Some(match self.body {
-            PatchBody::Apply { .. } => refused,
-            _ => unpatchable(patched, &refused.message),
-        })
     }
 }
 
@@ -296,14 +334,27 @@ fn last_applied_text(config: &Value) -> String {
     String::from_utf8(text).unwrap_or_default()
 }
 
-/// 422: the patch fits, but what it makes is no object of the kind.
-fn unpatchable(patched: &Value, why: &str) -> ApiError {
+/// 400: nothing says which object it is.
+fn undeterminable(name: &str) -> ApiError {
+    ApiError::bad_request(format!(
+        "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+    ))
+}
+
+/// JSON with all members in order; only the outermost object of a text begins with its kind.
+fn sorted_text(value: &Value) -> String {
     let mut text = Vec::new();
-    ironkeel_codec::encode_json(patched, &mut text);
+    ironkeel_codec::encode_json(&Value::Array(vec![value.clone()]), &mut text);
+    let text = String::from_utf8(text).unwrap_or_default();
+    text.get(1..text.len().saturating_sub(1)).unwrap_or_default().to_owned()
+}
+
+/// 422: the patch fits, but what it makes is no object of the kind.
+fn unpatchable(shown: String, why: &str) -> ApiError {
     let error = FieldError {
         path: Path::new("patch"),
         kind: FieldErrorKind::Invalid,
-        message: format!("Invalid value: {:?}: {why}", String::from_utf8_lossy(&text)),
+        message: format!("Invalid value: {shown:?}: {why}"),
     };
     ApiError::invalid("", "", "", &[error])
 }

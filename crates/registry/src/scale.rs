@@ -89,6 +89,10 @@ impl Change for ScaleWrite<'_> {
         Ok(out)
     }
 
+    fn names_what_it_changes(&self) -> bool {
+        matches!(&self.change, ScaleChange::Replace(_))
+    }
+
     fn tracks_fields(&self) -> bool {
         matches!(&self.change, ScaleChange::Patch(patch) if patch.tracks_fields())
     }

@@ -144,6 +144,14 @@ fn conform_metadata(object: &mut Value, problems: &mut Vec<Problem>) -> Result<(
     Ok(())
 }
 
+/// Metadata of custom resources are read on their own: the path to what is wrong begins with them.
+fn of_metadata(e: &DecodeError) -> String {
+    e.to_string()
+        .replace("Go struct field PartialObjectMetadata.metadata of", "Go value of")
+        .replace("Go struct field ObjectMeta.metadata.", "Go struct field ObjectMeta.")
+        .replace("ObjectMeta.uid of type string", "ObjectMeta.uid of type types.UID")
+}
+
 impl Row {
     /// API group.
     pub fn group(&self) -> &'static str {
@@ -178,7 +186,7 @@ impl Row {
             ironkeel_codec::conform(object, r.type_id, &mut problems).map_err(|e| refuse(&e))?;
             return Ok(problems.iter().map(ToString::to_string).collect());
         };
-        conform_metadata(object, &mut problems).map_err(|e| refuse(&e))?;
+        conform_metadata(object, &mut problems).map_err(|e| refuse(&of_metadata(&e)))?;
         let mut inner = Vec::new();
         custom.embedded(object, &mut |object, path| {
             let mut found = Vec::new();

@@ -31,6 +31,11 @@ pub trait Change: Send + Sync {
         Ok(None)
     }
 
+    /// Whether the uid that the new object bears says which object is meant; otherwise it is a change like any other.
+    fn names_what_it_changes(&self) -> bool {
+        false
+    }
+
     /// Whether this is a server-side apply, which writes `managedFields` itself.
     fn tracks_fields(&self) -> bool {
         false
@@ -48,6 +53,10 @@ impl Change for Replace {
 
     fn create(&self) -> Result<Option<Value>, ApiError> {
         Ok(Some(self.0.clone()))
+    }
+
+    fn names_what_it_changes(&self) -> bool {
+        true
     }
 }
 
@@ -100,8 +109,12 @@ impl Registry {
         let mut new = change.apply(&old)?;
         request.place(&mut new)?;
         new.set_gvk(&row.api_version, row.kind_name());
-        check_preconditions(request, &new, &old)?;
+        check_preconditions(request, &new, &old, change.names_what_it_changes())?;
         owners::keep_once(&mut new, request);
+        let whole = row.kind.custom.is_some() && request.sub() == Some("status");
+        if whole || new.uid().is_empty() {
+            keep_metadata(&mut new, &old, &["uid"]);
+        }
         carry_over(&mut new, &old, request.sub().is_some() && !change.tracks_fields());
         hooks.default(&mut new);
         complete(&row.kind, &mut new);
@@ -130,6 +143,7 @@ impl Registry {
         };
         self.check(request, &new, Some(&old), {
             let mut errors = validate_metadata(&new, &row.kind);
+            errors.extend(managed_fields::errors(&new));
             errors.extend(validate_metadata_update(&new, &old));
             errors.extend(hooks.validate_update(&new, &old, request.sub()));
             errors
@@ -244,24 +258,29 @@ impl Registry {
 }
 
 /// An error where the uid or the resourceVersion that the client named does not hold.
-fn check_preconditions(request: &WriteRequest, new: &Value, old: &Value) -> Result<(), ApiError> {
+fn check_preconditions(request: &WriteRequest, new: &Value, old: &Value, named: bool) -> Result<(), ApiError> {
     let uid = new.uid();
-    if !uid.is_empty() && uid != old.uid() {
+    if named && !uid.is_empty() && uid != old.uid() {
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", old.uid());
-        return Err(request.conflict(&request.name, &why));
+        return Err(request.conflict(&request.name, &storage_error(request, &why)));
     }
     let version = new.resource_version();
+    if !version.is_empty() {
+        // Upstream says it under 500.
+        version
+            .parse::<u64>()
+            .map_err(|_| ApiError::bad_request(format!("strconv.ParseUint: parsing {version:?}: invalid syntax")))?;
+    }
     if version.is_empty() || version == "0" {
         if request.row.kind.hooks.unconditional_update() || request.sub() == Some("scale") {
             return Ok(());
         }
-        let shown = if version.is_empty() { "0x0" } else { "0" };
         let error = ironkeel_kinds::FieldError {
             path: ironkeel_kinds::Path::new("metadata").child("resourceVersion"),
             kind: ironkeel_kinds::FieldErrorKind::Invalid,
-            message: format!("Invalid value: {shown}: must be specified for an update"),
+            message: "Invalid value: 0: must be specified for an update".to_owned(),
         };
-        return Err(ApiError::invalid(request.row.group(), request.row.kind_name(), &request.name, &[error]));
+        return Err(ApiError::invalid(request.row.group(), request.row.plural(), &request.name, &[error]));
     }
     if version != old.resource_version() {
         return Err(request.conflict(&request.name, OPTIMISTIC_LOCK));
@@ -269,11 +288,19 @@ fn check_preconditions(request: &WriteRequest, new: &Value, old: &Value) -> Resu
     Ok(())
 }
 
+/// A failed precondition as upstream's store words it.
+pub fn storage_error(request: &WriteRequest, why: &str) -> String {
+    let (row, name) = (&request.row, &request.name);
+    let prefix = row.stored.as_ref().map_or("", |home| home.prefix.as_str());
+    let key = object_key(&request.namespace, name);
+    format!("StorageError: invalid object, Code: 4, Key: {prefix}{key}, ResourceVersion: 0, AdditionalErrorMsg: {why}")
+}
+
 /// What no update may change.
 fn carry_over(new: &mut Value, old: &Value, subresource: bool) {
     let untracked = new.meta().is_none_or(|m| !m.contains_key("managedFields"));
     new.meta_mut().remove("selfLink");
-    let mut keys = vec!["uid", "creationTimestamp", "generation"];
+    let mut keys = vec!["creationTimestamp", "generation"];
     // Nobody ends an object by writing that it ends: validation refuses that.
     for key in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
         let absent = |v: &Value| v.meta().and_then(|m| m.get(key)).is_none_or(Value::is_null);

@@ -1,12 +1,15 @@
-//! Whether a configuration can be applied at all: fields that the type does not have, elements
-//! without a key or with the key of another.
+//! Whether a configuration can be applied at all: values of another type, fields that the type does not have,
+//! elements without a key or with the key of another.
 
 use std::collections::HashSet;
 
 use ironkeel_object::{Key, Value};
+use ironkeel_schema::Shape;
 
 use super::set::step_text;
+use super::structure::Structure;
 use super::view::View;
+use crate::shown::{shown, shown_typed, type_name};
 
 /// Everything that is wrong, each as `.spec.foo: field not declared in schema`.
 pub(super) fn problems(config: &Value, root: View<'_>) -> Vec<String> {
@@ -17,6 +20,7 @@ pub(super) fn problems(config: &Value, root: View<'_>) -> Vec<String> {
 
 fn walk(value: &Value, view: View<'_>, path: &str, out: &mut Vec<String>) {
     match value {
+        Value::Null => {}
         Value::Object(members) if view.is_object(value) => {
             for (name, member) in members.iter() {
                 let path = format!("{path}.{name}");
@@ -31,7 +35,8 @@ fn walk(value: &Value, view: View<'_>, path: &str, out: &mut Vec<String>) {
             for (i, element) in elements.iter().enumerate() {
                 if let Some(missing) = missing_key(element, view) {
                     out.push(format!("{path}: element {i}: {missing}"));
-                    continue;
+                    // What stands behind it is not looked at.
+                    return;
                 }
                 let key = view.key_of(element);
                 let text = step_text(&key);
@@ -41,8 +46,67 @@ fn walk(value: &Value, view: View<'_>, path: &str, out: &mut Vec<String>) {
                 }
             }
         }
-        _ => {}
+        _ => match view {
+            View::Leaf(Some(shape)) => leaf(value, shape, path, out),
+            View::Struct(_) | View::Map(_) | View::Custom(Structure::Object { .. }) => {
+                out.push(format!("{path}: {}", not_a("map", value)));
+            }
+            View::Keyed(..) | View::Set | View::Custom(Structure::Keyed { .. }) => {
+                out.push(format!("{path}: {}", not_a("list", value)));
+            }
+            _ => {}
+        },
     }
+}
+
+/// Upstream shows the value as it holds it.
+fn not_a(expected: &str, value: &Value) -> String {
+    format!("expected {expected}, got &{{{}}}", shown(value))
+}
+
+/// What is wrong with a value that has one owner.
+fn leaf(value: &Value, shape: &Shape, path: &str, out: &mut Vec<String>) {
+    let why = match (shape, value) {
+        (_, Value::Null)
+        | (Shape::FieldsV1 | Shape::RawExtension | Shape::Json | Shape::Any, _)
+        | (Shape::SchemaOrArray(_) | Shape::SchemaOrBool(_) | Shape::SchemaOrStringArray(_), _)
+        | (Shape::Bool, Value::Bool(_))
+        | (Shape::Int32 | Shape::Int64 | Shape::Float64, Value::Number(_))
+        | (Shape::Quantity | Shape::IntOrString, Value::Number(_) | Value::String(_) | Value::Bool(_)) => return,
+        (Shape::Bool, _) => not_a("boolean", value),
+        (Shape::Int32 | Shape::Int64 | Shape::Float64, _) => {
+            format!("expected numeric (int or float), got {}", type_name(value))
+        }
+        (Shape::Quantity | Shape::IntOrString, _) => not_a("any scalar", value),
+        (Shape::List(inner), Value::Array(elements)) => {
+            for (i, element) in elements.iter().enumerate() {
+                leaf(element, inner, &format!("{path}[{i}]"), out);
+            }
+            return;
+        }
+        (Shape::Map(inner), Value::Object(members)) => {
+            for (name, member) in members.iter() {
+                leaf(member, inner, &format!("{path}.{name}"), out);
+            }
+            return;
+        }
+        (Shape::Struct(id), Value::Object(members)) => {
+            for (name, member) in members.iter() {
+                let path = format!("{path}.{name}");
+                match id.get().field(name) {
+                    Some(field) => leaf(member, &field.shape, &path, out),
+                    None => out.push(format!("{path}: field not declared in schema")),
+                }
+            }
+            return;
+        }
+        (Shape::StringItems, Value::Array(_)) => return,
+        (Shape::List(_) | Shape::StringItems, _) => not_a("list", value),
+        (Shape::Map(_) | Shape::Struct(_), _) => not_a("map", value),
+        (_, Value::String(_)) => return,
+        (_, _) => format!("expected string, got &value.valueUnstructured{{Value:{}}}", shown_typed(value)),
+    };
+    out.push(format!("{path}: {why}"));
 }
 
 fn missing_key(element: &Value, view: View<'_>) -> Option<String> {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, hash_map};
 
 use ironkeel_object::{Map, ObjectMeta as _, Value};
 
-use super::set::{common_paths, difference, union};
+use super::set::{common_paths, difference, readable, union};
 use super::{ApplyOptions, Conflict, MAX_CONFLICT_BYTES};
 
 /// Managers by update that are kept apart; older ones are put together.
@@ -41,6 +41,7 @@ impl Entry {
         if !matches!(operation.as_str(), "Apply" | "Update")
             || text("apiVersion").is_empty()
             || text("fieldsType") != "FieldsV1"
+            || !value.get("fieldsV1").is_none_or(|set| set.is_null() || readable(set))
         {
             return None;
         }

@@ -29,6 +29,30 @@ fn children(node: &Map) -> impl Iterator<Item = (&Key, &Map)> {
     node.iter().filter(|(k, _)| *k != SELF).filter_map(|(k, v)| Some((k, v.as_object()?)))
 }
 
+/// Whether a client's set can be read: an object whose members are path elements, all the way down. Elements of a kind
+/// that nobody knows are left alone.
+pub(super) fn readable(set: &Value) -> bool {
+    let Value::Object(members) = set else { return false };
+    members.iter().all(|(key, below)| {
+        key.as_ref() == SELF
+            || match key.split_at_checked(2) {
+                Some(("f:", _)) => readable(below),
+                Some(("v:", json)) => json_like(json) && readable(below),
+                Some(("k:", json)) => json.starts_with('{') && json.ends_with('}') && readable(below),
+                Some(("i:", index)) => index.parse::<i64>().is_ok() && readable(below),
+                Some((kind, _)) => kind.ends_with(':'),
+                None => false,
+            }
+    })
+}
+
+/// Whether this looks like a JSON value: enough to tell a set from garbage.
+fn json_like(json: &str) -> bool {
+    json.parse::<f64>().is_ok()
+        || matches!(json, "true" | "false" | "null")
+        || (json.len() > 1 && json.starts_with(['"', '[', '{']) && json.ends_with(['"', ']', '}']))
+}
+
 /// Adds `b`'s paths to the tree `a`. Both are roots: the root itself is never a member.
 pub(super) fn union(a: &mut Map, b: &Map) {
     let mut new = Vec::new();

@@ -21,8 +21,8 @@ pub enum Schema<'s> {
 /// The structure of a value as apply sees it.
 #[derive(Clone, Copy)]
 pub(super) enum View<'s> {
-    /// One owner for the whole value.
-    Leaf,
+    /// One owner for the whole value, whose shape the table tells.
+    Leaf(Option<&'static Shape>),
     /// An object of the table.
     Struct(TypeId),
     /// An object with free names.
@@ -62,13 +62,13 @@ impl<'s> View<'s> {
         match shape {
             Shape::Struct(id) if !id.get().atomic => View::Struct(*id),
             Shape::Map(inner) => View::Map(inner),
-            _ => View::Leaf,
+            shape => View::Leaf(Some(shape)),
         }
     }
 
     fn of_field(field: &'static Field) -> View<'s> {
         if field.atomic {
-            return View::Leaf;
+            return View::Leaf(Some(&field.shape));
         }
         match (&field.shape, field.list) {
             (Shape::List(Shape::Struct(id)), ListType::Map(keys)) => View::Keyed(*id, keys),
@@ -79,7 +79,7 @@ impl<'s> View<'s> {
 
     fn of(structure: &'s Structure) -> View<'s> {
         match structure {
-            Structure::Leaf => View::Leaf,
+            Structure::Leaf => View::Leaf(None),
             Structure::Known(id) => View::Struct(*id),
             Structure::Set => View::Set,
             Structure::Deduced => View::Deduced,
@@ -125,7 +125,7 @@ impl<'s> View<'s> {
         match self {
             View::Keyed(id, _) if !id.get().atomic => View::Struct(id),
             View::Custom(Structure::Keyed { element, .. }) => View::of(element),
-            _ => View::Leaf,
+            _ => View::Leaf(None),
         }
     }
 
@@ -167,7 +167,7 @@ impl<'s> View<'s> {
     /// Whether a key of the element may be absent.
     pub(super) fn key_has_default(self, key: &str) -> bool {
         match self {
-            View::Keyed(row, _) => row.get().field(key).is_some_and(|f| f.default.is_some()),
+            View::Keyed(row, _) => row.get().field(key).is_some_and(|f| default_of(f).is_some()),
             View::Custom(Structure::Keyed { keys, .. }) => keys.iter().any(|(k, d)| &**k == key && d.is_some()),
             _ => true,
         }
@@ -197,8 +197,20 @@ pub(super) enum Default<'s> {
     Value(&'s Value),
 }
 
+/// What a field is when nobody sets it: what is declared, or the zero value of what Go always writes.
+fn default_of(field: &Field) -> Option<&'static str> {
+    match (field.default, field.shape) {
+        (Some(declared), _) => Some(declared),
+        _ if field.pointer || field.omit_empty => None,
+        (None, Shape::String | Shape::Enum(_)) => Some("\"\""),
+        (None, Shape::Int32 | Shape::Int64) => Some("0"),
+        (None, Shape::Bool) => Some("false"),
+        (None, _) => None,
+    }
+}
+
 fn sorted_defaults(row: TypeId, keys: &'static [&'static str]) -> Vec<(&'static str, Option<Default<'static>>)> {
-    let default = |key: &str| row.get().field(key).and_then(|f| f.default).map(Default::Text);
+    let default = |key: &str| row.get().field(key).and_then(default_of).map(Default::Text);
     let mut out: Vec<_> = keys.iter().map(|k| (*k, default(k))).collect();
     out.sort_unstable_by_key(|(k, _)| *k);
     out
