@@ -158,7 +158,12 @@ fn yaml_is_read_with_anchors_merges_and_documents() {
     );
     let (_, problems) = decode_yaml(b"a:\n  - b: 1\n    b: 2\n", None).unwrap();
     assert_eq!(problems[0].to_string(), "yaml: unmarshal errors:\n  line 3: key \"b\" already set in map");
-    assert!(decode_yaml(b"a: 1\n---\nb: 2\n", None).is_err());
+    // What follows the first document is not read.
+    for more in ["---\nb: 2\n", "---\nb: [", "...\n]"] {
+        let text = format!("a: 1\n{more}");
+        assert_eq!(decode_yaml(text.as_bytes(), None).unwrap().0, object!({"a": 1}), "{text}");
+    }
+    assert!(decode_yaml(b"---\n---\na: 1\n", None).unwrap().0.is_null());
     assert!(decode_yaml(b"a: [1\n", None).unwrap_err().to_string().starts_with("yaml: line "));
     assert!(decode_yaml(b"a: *b\n", None).is_err());
     let (pod, problems) =

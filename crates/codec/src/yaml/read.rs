@@ -65,31 +65,19 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Value, Vec<Problem>), DecodeError> {
         problems: Vec::new(),
         root: None,
     };
-    let mut result = None;
     let mut parser = Parser::new_from_str(text);
     while let Some(next) = parser.next_event() {
         let (event, span) =
             next.map_err(|e: ScanError| DecodeError::Yaml { line: e.marker().line(), message: e.info().to_owned() })?;
         let line = span.start.line();
         match event {
-            Event::DocumentEnd => {
-                let value = builder.root.take().unwrap_or_default();
-                builder.anchors.clear();
-                match (&result, value) {
-                    (None, value) => result = Some(value),
-                    (Some(_), Value::Null) => {}
-                    (Some(Value::Null), value) => result = Some(value),
-                    (Some(_), _) => {
-                        let message = "expected a single document in the stream".to_owned();
-                        return Err(DecodeError::Yaml { line, message });
-                    }
-                }
-            }
+            // As Go's readers, which look no further than the first document's end.
+            Event::DocumentEnd => break,
             Event::StreamEnd => break,
             event => builder.event(event, line)?,
         }
     }
-    Ok((result.unwrap_or_default(), builder.problems))
+    Ok((builder.root.unwrap_or_default(), builder.problems))
 }
 
 impl Builder {
