@@ -51,8 +51,8 @@ pub(crate) async fn run(context: Context) {
         unserved: unserved.clone(),
         queue: queue.clone(),
     };
-    let Some(()) = context.shutdown.run_until_cancelled(monitors.start()).await else { return };
-    tokio::spawn(monitors.follow(asked));
+    let Some(complete) = context.shutdown.run_until_cancelled(monitors.start()).await else { return };
+    tokio::spawn(monitors.follow(asked, complete));
     let collector = Arc::new(collect::Collector { client, graph, kinds, unserved, queue: queue.clone() });
     run_workers(queue, WORKERS, context.shutdown.clone(), move |work: Work| {
         let collector = collector.clone();
@@ -85,11 +85,11 @@ struct Watched {
 }
 
 impl Monitors {
-    /// Watches every resource that is served, and waits until they are all listed.
-    async fn start(&mut self) {
-        let synced = loop {
+    /// Watches every resource that is served, and waits until they are all listed. Answers whether all are known.
+    async fn start(&mut self) -> bool {
+        let Started { synced, complete } = loop {
             match self.discover().await {
-                Ok(Started { synced, .. }) => break synced,
+                Ok(started) => break started,
                 Err(error) => {
                     tracing::debug!(%error, "discovery failed, trying again");
                     tokio::time::sleep(DISCOVERY_RETRY).await;
@@ -100,11 +100,11 @@ impl Monitors {
         if tokio::time::timeout(SYNC_PATIENCE, all).await.is_err() {
             tracing::warn!("some resources are not listed yet; what they own waits");
         }
+        complete
     }
 
     /// Looks for new resources whenever it is asked to, and while some of them cannot be asked for.
-    async fn follow(mut self, mut asked: mpsc::UnboundedReceiver<()>) {
-        let mut complete = true;
+    async fn follow(mut self, mut asked: mpsc::UnboundedReceiver<()>, mut complete: bool) {
         loop {
             tokio::select! {
                 word = asked.recv() => {
