@@ -20,7 +20,7 @@ impl rules::Rules for Lease {
         if let Some(s) = strategy {
             validate_strategy(s, &at.child("strategy"), e);
         }
-        if strategy.is_none() && string(&o["spec"], "preferredHolder").is_some() {
+        if strategy.is_none_or(str::is_empty) && string(&o["spec"], "preferredHolder").is_some() {
             e.forbidden(&at.child("preferredHolder"), "may only be specified if `strategy` is defined");
         }
         if let Some(t) = o.i64_at(&["spec", "leaseTransitions"]).filter(|t| *t < 0) {

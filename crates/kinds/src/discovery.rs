@@ -1,13 +1,13 @@
 //! `discovery.k8s.io`: EndpointSlice.
 
-use ironkeel_object::Value;
+use ironkeel_object::{ObjectMeta, Value};
 
 use crate::core::endpoints::{endpoint_ip, limited};
 use crate::error::Errors;
 use crate::repeats::repeated_text;
 use crate::rules::Generation;
 use crate::structural::Depth;
-use crate::{Path, TableContext, names, print, rules};
+use crate::{Path, TableContext, equality, names, print, rules};
 
 pub(crate) struct Rules;
 
@@ -28,14 +28,19 @@ impl rules::Rules for Rules {
         }
     }
     fn prepare_create(&self, o: &mut Value) {
-        for p in o.get_mut("endpoints").and_then(Value::as_array_mut).into_iter().flatten() {
-            if let Some(m) = p.as_object_mut() {
-                m.remove("deprecatedTopology");
-            }
+        drop_topology(o);
+    }
+    fn prepare_update(&self, o: &mut Value, old: &Value, _subresource: Option<&str>) {
+        let labels = |v: &Value| v.at(&["metadata", "labels"]).filter(|l| !l.is_empty()).cloned();
+        // Controllers find slices by their labels, so those count too.
+        let changed = ["addressType", "endpoints", "ports"].iter().any(|m| !equality::same(o.get(m), old.get(m)));
+        if changed || labels(o) != labels(old) {
+            o.meta_mut().insert("generation", old.generation() + 1);
         }
+        drop_topology(o);
     }
     fn generation(&self) -> Generation {
-        Generation::Of(&["endpoints", "ports"])
+        Generation::Of(&[])
     }
     fn validate(&self, o: &Value, e: &mut Errors) {
         let kind = o.str_at(&["addressType"]).unwrap_or_default();
@@ -139,5 +144,13 @@ impl rules::Rules for Rules {
             .collect();
         let endpoints = if all.is_empty() { "<unset>".to_owned() } else { limited(&all, 0) };
         vec![print::text(o, &["addressType"], ""), ports.into(), endpoints.into(), print::age(o, c)]
+    }
+}
+
+/// The older version's topology, which this one never had.
+fn drop_topology(o: &mut Value) {
+    let endpoints = o.get_mut("endpoints").and_then(Value::as_array_mut);
+    for p in endpoints.into_iter().flatten().filter_map(Value::as_object_mut) {
+        p.remove("deprecatedTopology");
     }
 }

@@ -48,6 +48,7 @@ mod structural;
 mod table;
 mod warnings;
 
+pub use core::service::service_address_errors;
 pub use error::{FieldError, FieldErrorKind, Path};
 pub use hooks::{ColumnDefinition, DeletePlan, Hooks, Scale, TableContext};
 pub use lifecycle::deprecation;

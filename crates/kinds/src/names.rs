@@ -1,6 +1,10 @@
 //! Rules for names: DNS labels and subdomains, label keys and values, ports, environment
 //! variables, configuration keys. Each answers upstream's messages, empty when all is well.
 
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+
 use crate::Path;
 use crate::error::Errors;
 
@@ -413,20 +417,60 @@ pub(crate) fn percent(s: &str) -> Vec<String> {
     )]
 }
 
+/// Numbers without the zeros that some write before them.
+fn unpadded(s: &str) -> String {
+    let plain = |n: &str| match n.trim_start_matches('0') {
+        "" if !n.is_empty() => "0".to_owned(),
+        rest => rest.to_owned(),
+    };
+    s.split('.').map(plain).collect::<Vec<_>>().join(".")
+}
+
 /// An IP address, without a zone or leading zeros.
 pub(crate) fn ip(s: &str) -> Vec<String> {
-    if s.parse::<std::net::IpAddr>().is_ok() {
-        Vec::new()
-    } else {
-        vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()]
+    match s.parse::<IpAddr>() {
+        Ok(IpAddr::V6(v6)) if v6.to_ipv4_mapped().is_some() => {
+            vec!["must not be an IPv4-mapped IPv6 address".into()]
+        }
+        Ok(_) => Vec::new(),
+        Err(_) if unpadded(s).parse::<Ipv4Addr>().is_ok() => vec!["must not have leading 0s".into()],
+        Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".into()],
+    }
+}
+
+/// [`ip`], written in the one form that it has.
+pub(crate) fn canonical_ip(s: &str) -> Vec<String> {
+    let wrong = ip(s);
+    match s.parse::<IpAddr>() {
+        Ok(ip) if wrong.is_empty() && ip.to_string() != s => vec![format!("must be in canonical form (\"{ip}\")")],
+        _ => wrong,
     }
 }
 
 /// An address block.
 pub(crate) fn cidr(s: &str) -> Vec<String> {
-    if s.parse::<ipnet::IpNet>().is_ok() {
-        Vec::new()
-    } else {
-        vec!["must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".into()]
+    let padded = |n: &str| n.len() > 1 && n.starts_with('0');
+    let why = match s.parse::<IpNet>() {
+        Ok(_) if s.rsplit('/').next().is_some_and(padded) => "must not have leading 0s in IP or prefix length",
+        Ok(IpNet::V6(n)) if n.addr().to_ipv4_mapped().is_some() => "must not have an IPv4-mapped IPv6 address",
+        Ok(n) if n.addr() != n.network() => "must not have bits set beyond the prefix length",
+        Ok(_) => return Vec::new(),
+        Err(_) if unpadded_net(s).is_some() => "must not have leading 0s in IP or prefix length",
+        Err(_) => "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+    };
+    vec![why.into()]
+}
+
+fn unpadded_net(s: &str) -> Option<IpNet> {
+    let (ip, bits) = s.split_once('/')?;
+    format!("{}/{}", unpadded(ip), unpadded(bits)).parse().ok()
+}
+
+/// [`cidr`], written in the one form that it has.
+pub(crate) fn canonical_cidr(s: &str) -> Vec<String> {
+    let wrong = cidr(s);
+    match s.parse::<IpNet>() {
+        Ok(n) if wrong.is_empty() && n.to_string() != s => vec![format!("must be in canonical form (\"{n}\")")],
+        _ => wrong,
     }
 }

@@ -35,7 +35,7 @@ impl rules::Rules for ApiService {
         let at = Path::new("spec");
         let text = |f: &str| o.str_at(&["spec", f]).unwrap_or_default();
         let wanted = format!("{}.{}", text("version"), text("group"));
-        if o.name() != wanted && names::path_segment(o.name(), false).is_empty() {
+        if !o.name().is_empty() && o.name() != wanted && names::path_segment(o.name(), false).is_empty() {
             let detail = format!("must be `spec.version+\".\"+spec.group`: \"{wanted}\"");
             e.invalid(&Path::new("metadata").child("name"), o.name(), &detail);
         }

@@ -22,7 +22,7 @@ fn may_overcommit(name: &str) -> bool {
 }
 
 /// Whether a name is one of the API's own resources, not a vendor's.
-fn is_native(name: &str) -> bool {
+pub(crate) fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 

@@ -44,6 +44,13 @@ pub(crate) fn label_selector(value: Option<&Value>, path: &Path, e: &mut Errors)
     }
 }
 
+/// Whether a `meta/v1.LabelSelector` can be asked what it selects.
+pub(crate) fn is_valid(selector: &Value) -> bool {
+    let mut e = Errors::default();
+    label_selector(Some(selector), &Path::default(), &mut e);
+    e.len() == 0
+}
+
 /// Whether a `meta/v1.LabelSelector` selects by nothing (and so everything).
 pub(crate) fn is_blank(value: Option<&Value>) -> bool {
     value.is_none_or(|s| {

@@ -5,16 +5,18 @@ use ironkeel_object::Value;
 
 use crate::error::Errors;
 use crate::pod_spec::string;
-use crate::repeats::repeated_text;
+use crate::repeats::{repeated_text, texts};
 use crate::{Path, names};
 
-/// `status.loadBalancer` of a Service or an Ingress; the modes of its addresses are a Service's only.
-pub(crate) fn load_balancer(o: &Value, modes: bool, e: &mut Errors) {
+/// `status.loadBalancer` of a Service or an Ingress; the modes of its addresses are a Service's only. Addresses that
+/// stood in `old` stay, however they are written.
+pub(crate) fn load_balancer(o: &Value, old: &Value, modes: bool, e: &mut Errors) {
+    let known = texts(old.items_at(&["status", "loadBalancer", "ingress"]), "ip");
     let path = Path::new("status").child("loadBalancer").child("ingress");
     for (i, g) in o.items_at(&["status", "loadBalancer", "ingress"]).iter().enumerate() {
         let at = path.index(i);
         let ip = string(g, "ip");
-        if let Some(ip) = ip {
+        if let Some(ip) = ip.filter(|ip| !known.contains(ip)) {
             e.invalid_each(&at.child("ip"), ip, names::ip(ip));
         }
         if modes {
@@ -87,6 +89,12 @@ pub(crate) fn addresses(o: &Value, field: &str, e: &mut Errors) {
     let ips: Vec<&str> = list.iter().map(|i| i.str_at(&["ip"]).unwrap_or_default()).collect();
     for (i, ip) in ips.iter().enumerate() {
         e.invalid_each(&path.index(i), ip, names::ip(ip));
+    }
+    if ips.len() > 1
+        && let Some(i) = ips.iter().position(|ip| !names::ip(ip).is_empty())
+    {
+        let why = format!("invalid IP[{i}]: {}", ips[i]);
+        e.internal(&path, &format!("failed to check for dual stack with error:{why}"));
     }
     let sixes = ips.iter().filter(|i| i.contains(':')).count();
     if ips.len() > 1 && !(ips.len() == 2 && sixes == 1) {

@@ -8,7 +8,7 @@ use crate::error::Errors;
 use crate::pod_spec::storage_sources;
 use crate::repeats::{identity, repeated, repeated_by, repeated_text, repeated_whole};
 use crate::structural::Depth;
-use crate::{Path, TableContext, names, pod_spec, print, resources, rules, strategy};
+use crate::{Path, TableContext, equality, names, pod_spec, print, resources, rules, strategy};
 
 fn immutable(o: &Value, old: &Value, fields: &[&str], e: &mut Errors) {
     for f in fields {
@@ -196,8 +196,8 @@ impl rules::Rules for Attachment {
         }
     }
     fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
-        if subresource.is_none() {
-            immutable(o, old, &["spec"], e);
+        if subresource.is_none() && !equality::equal_as("storage/v1.VolumeAttachmentSpec", &o["spec"], &old["spec"]) {
+            e.invalid(&Path::new("spec"), o["spec"].clone(), "field is immutable");
         }
     }
     fn depth(&self) -> Depth {

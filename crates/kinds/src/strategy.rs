@@ -61,10 +61,12 @@ pub(crate) fn keep_metadata(object: &mut Value, old: &Value, members: &'static [
 
 /// Resources whose status writes leave the metadata alone; the others' may label and annotate.
 const STATUS_KEEPS_METADATA: &[&str] = &[
-    "customresourcedefinitions",
+    "apiservices",
     "devicetaintrules",
+    "flowschemas",
     "podcertificaterequests",
     "podgroups",
+    "prioritylevelconfigurations",
     "resourceclaims",
     "resourcepoolstatusrequests",
     "servicecidrs",
@@ -162,13 +164,11 @@ impl Hooks for Strategy {
     fn validate_update(&self, object: &Value, old: &Value, subresource: Option<&str>) -> Vec<FieldError> {
         let mut change = Errors::default();
         self.rules.validate_update(object, old, subresource, &mut change);
-        let mut all = change.into_vec();
-        if self.rules.revalidates(subresource) {
-            let told = |e: &FieldError| (e.path.as_str().to_owned(), e.kind, e.message.clone());
-            let mut seen: HashSet<_> = all.iter().map(told).collect();
-            all.extend(self.own_errors(object).into_iter().filter(|e| seen.insert(told(e))));
-        }
-        all
+        // First what is wrong with it as it is.
+        let own = if self.rules.revalidates(subresource) { self.own_errors(object) } else { Vec::new() };
+        let told = |e: &FieldError| (e.path.as_str().to_owned(), e.kind, e.message.clone());
+        let mut seen = HashSet::new();
+        own.into_iter().chain(change.into_vec()).filter(|e| seen.insert(told(e))).collect()
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>, subresource: Option<&str>) -> Vec<String> {
@@ -241,6 +241,13 @@ impl Hooks for Strategy {
 
     fn from_stored(&self, object: &mut Value) {
         self.rules.from_stored(self.resource, object);
+    }
+}
+
+/// A phase, where the object has none.
+pub(crate) fn default_phase(object: &mut Value, phase: &'static str) {
+    if object.str_at(&["status", "phase"]).unwrap_or_default().is_empty() {
+        *object.slot(&["status", "phase"]) = phase.into();
     }
 }
 

@@ -118,10 +118,14 @@ fn deployments_say_what_is_wrong_in_upstreams_words() {
     assert_eq!(errors, ["spec.template.spec.containers[0].image: Required value"]);
     let mut moved = d.clone();
     *moved.slot(&["spec", "selector"]) = object!({ "matchLabels": { "app": "b" } });
-    let errors = k.hooks.validate_update(&moved, &d, None);
+    // First what is wrong with it as it is, then what may not change.
+    let errors: Vec<String> = k.hooks.validate_update(&moved, &d, None).iter().map(ToString::to_string).collect();
     assert_eq!(
-        errors[0].to_string(),
-        "spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"b\"}}: field is immutable"
+        errors,
+        [
+            "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`",
+            "spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"b\"}}: field is immutable"
+        ]
     );
 }
 

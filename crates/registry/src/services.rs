@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use ironkeel_kinds::service_address_errors;
 use ironkeel_object::{ObjectMeta, Value};
 use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
@@ -259,10 +260,11 @@ impl Registry {
         old: Option<&Value>,
         dry_run: bool,
     ) -> Result<(), ApiError> {
-        let mut fields = families::Fields::of(service);
-        if fields.malformed() {
-            return Ok(());
+        let wrong = service_address_errors(service, old);
+        if !wrong.is_empty() {
+            return Err(ApiError::invalid("", "Service", service.name(), &wrong));
         }
+        let mut fields = families::Fields::of(service);
         let before = old.map(families::Fields::of);
         let cluster: Vec<&str> = self.services.configured.iter().map(Range::family).collect();
         fields.complete(service.name(), before.as_ref(), &cluster)?;

@@ -114,6 +114,10 @@ impl rules::Rules for Rules {
     }
     fn prepare_update(&self, o: &mut Value, old: &Value, subresource: Option<&str>) {
         if subresource.is_some() {
+            // No member of the object upstream, so a status cannot take it away.
+            if let Some(n) = old.annotation(TEMPLATE_GENERATION).map(str::to_owned) {
+                o.meta_mut().object("annotations").insert(TEMPLATE_GENERATION, n);
+            }
             return;
         }
         // The old counter of template changes still goes up for old clients.

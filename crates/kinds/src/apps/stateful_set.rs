@@ -33,9 +33,11 @@ impl rules::Rules for Rules {
         let update = spec.object("updateStrategy");
         if update.str("type").unwrap_or_default().is_empty() {
             update.insert("type", "RollingUpdate");
+            update.object("rollingUpdate");
         }
-        if update.str("type") == Some("RollingUpdate") {
-            let rolling = update.object("rollingUpdate");
+        if update.str("type") == Some("RollingUpdate")
+            && let Some(rolling) = update.get_mut("rollingUpdate").and_then(Value::as_object_mut)
+        {
             if rolling.get("partition").is_none_or(Value::is_null) {
                 rolling.insert("partition", 0_i64);
             }
@@ -71,12 +73,12 @@ impl rules::Rules for Rules {
     fn prepare_create(&self, o: &mut Value) {
         *o.slot(&["status", "replicas"]) = 0_i64.into();
         *o.slot(&["status", "availableReplicas"]) = 0_i64.into();
-        // Behind a gate that is off: dropped, not refused.
-        if let Some(r) =
-            o.get_mut("spec").and_then(|s| s.get_mut("updateStrategy")).and_then(|u| u.get_mut("rollingUpdate"))
-            && let Some(m) = r.as_object_mut()
-        {
-            m.remove("maxUnavailable");
+        drop_unavailable(o);
+    }
+    fn prepare_update(&self, o: &mut Value, old: &Value, subresource: Option<&str>) {
+        let had = old.at(&["spec", "updateStrategy", "rollingUpdate", "maxUnavailable"]).is_some_and(|v| !v.is_null());
+        if subresource.is_none() && !had {
+            drop_unavailable(o);
         }
     }
     fn name_rule(&self) -> names::NameRule {
@@ -179,6 +181,14 @@ impl rules::Rules for Rules {
     }
     fn scale(&self, o: &Value) -> Option<Scale> {
         Some(replica_set::scale(o))
+    }
+}
+
+/// Behind a gate that is off: dropped, not refused.
+fn drop_unavailable(o: &mut Value) {
+    let update = o.get_mut("spec").and_then(|s| s.get_mut("updateStrategy"));
+    if let Some(rolling) = update.and_then(|u| u.get_mut("rollingUpdate")).and_then(Value::as_object_mut) {
+        rolling.remove("maxUnavailable");
     }
 }
 

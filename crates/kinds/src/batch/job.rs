@@ -2,7 +2,7 @@
 
 use ironkeel_object::{ObjectMeta, Value};
 
-use crate::batch::job_policies;
+use crate::batch::{job_policies, job_status};
 use crate::error::Errors;
 use crate::pod_spec::present;
 use crate::rules::Generation;
@@ -160,9 +160,6 @@ fn generate_selector(o: &mut Value) {
     if o.at(&["spec", "manualSelector"]).and_then(Value::as_bool) == Some(true) {
         return;
     }
-    if o.at(&["spec", "manualSelector"]).is_none_or(Value::is_null) {
-        *o.slot(&["spec", "manualSelector"]) = false.into();
-    }
     let (uid, name) = (o.uid().to_owned(), o.name().to_owned());
     // A name that is still to be generated comes later, and this with it.
     if uid.is_empty() || (name.is_empty() && !o.meta_str("generateName").is_empty()) {
@@ -234,45 +231,6 @@ fn template_change(o: &Value, old: &Value, at: &Path, e: &mut Errors) {
     }
 }
 
-fn validate_status(o: &Value, e: &mut Errors) {
-    let at = Path::new("status");
-    for f in ["active", "succeeded", "failed", "ready", "terminating"] {
-        e.non_negative(&at.child(f), o.i64_at(&["status", f]));
-    }
-    let ready = print::number(o, &["status", "ready"]);
-    if ready > print::number(o, &["status", "active"]) {
-        e.invalid(&at.child("ready"), ready, "cannot set more ready pods than active");
-    }
-    let indexed = o.str_at(&["spec", "completionMode"]) == Some("Indexed");
-    let done = o.str_at(&["status", "completedIndexes"]).filter(|s| !s.is_empty());
-    if let Some(d) = done.filter(|_| !indexed) {
-        let text = "cannot set non-empty completedIndexes when non-indexed completion mode";
-        e.invalid(&at.child("completedIndexes"), d, text);
-    }
-    let completions = print::number(o, &["spec", "completions"]);
-    for (f, text) in [("completedIndexes", done), ("failedIndexes", o.str_at(&["status", "failedIndexes"]))] {
-        let Some(text) = text else { continue };
-        if f == "failedIndexes" && o.i64_at(&["spec", "backoffLimitPerIndex"]).is_none() {
-            let why = "cannot set non-null failedIndexes when backoffLimitPerIndex is null";
-            e.invalid(&at.child(f), text, why);
-        }
-        if f == "failedIndexes" && !indexed {
-            continue;
-        }
-        if let Err(why) = job_policies::count_indexes(text, completions) {
-            e.invalid(&at.child(f), text, &format!("error parsing {f}: {why}"));
-        }
-    }
-    let complete = o
-        .items_at(&["status", "conditions"])
-        .iter()
-        .any(|c| c.str_at(&["type"]) == Some("Complete") && c.str_at(&["status"]) == Some("True"));
-    if let Some(t) = o.str_at(&["status", "completionTime"]).filter(|_| !complete) {
-        let text = "cannot set completionTime when there is no Complete=True condition";
-        e.invalid(&at.child("completionTime"), t, text);
-    }
-}
-
 /// The selector and labels that a Job gets by itself are all there.
 fn validate_generated(o: &Value, e: &mut Errors) {
     let manual = o.at(&["spec", "manualSelector"]).and_then(Value::as_bool) == Some(true);
@@ -297,7 +255,7 @@ fn validate_generated(o: &Value, e: &mut Errors) {
             Some(_) => {}
         }
     }
-    if !selector::matches(selector, Some(&generated.into())) {
+    if selector::is_valid(selector) && !selector::matches(selector, Some(&generated.into())) {
         e.invalid(&Path::new("spec").child("selector"), selector.clone(), "`selector` not auto-generated");
     }
 }
@@ -306,6 +264,9 @@ impl rules::Rules for Rules {
     fn default(&self, o: &mut Value) {
         if let Some(spec) = strategy::spec(o) {
             default_spec(spec);
+            if spec.get("manualSelector").is_none_or(Value::is_null) {
+                spec.insert("manualSelector", false);
+            }
         }
         let labels = pod_template::template_labels(o).cloned().filter(|l| !l.is_empty());
         if let Some(l) = labels.filter(|_| o.at(&["metadata", "labels"]).is_none_or(Value::is_empty)) {
@@ -328,14 +289,17 @@ impl rules::Rules for Rules {
     fn validate(&self, o: &Value, e: &mut Errors) {
         let at = Path::new("spec");
         let spec = o.get("spec").unwrap_or(&Value::Null);
-        if present(spec, "selector").is_none() {
-            e.required(&at.child("selector"), "");
-        } else {
-            selector::label_selector(spec.get("selector"), &at.child("selector"), e);
-            pod_template::validate_labels(o, e);
-        }
         validate_generated(o, e);
         validate_spec(spec, &at, e);
+        let selector = present(spec, "selector");
+        match selector {
+            None => e.required(&at.child("selector"), ""),
+            Some(s) => selector::label_selector(Some(s), &at.child("selector"), e),
+        }
+        // No selector selects nothing.
+        if selector.is_none_or(selector::is_valid) {
+            pod_template::validate_labels(o, e);
+        }
         if let Some(n) = spec.i64_at(&["completions"]).filter(|n| *n > 0)
             && spec.str_at(&["completionMode"]) == Some("Indexed")
         {
@@ -348,7 +312,7 @@ impl rules::Rules for Rules {
     }
     fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
         if subresource == Some("status") {
-            validate_status(o, e);
+            job_status::validate(o, old, e);
             return;
         }
         let at = Path::new("spec");

@@ -143,33 +143,36 @@ pub(super) fn success(spec: &Value, at: &Path, e: &mut Errors) {
     }
 }
 
+/// An index, or the first and last of an interval of them: `5`, `0-2`.
+fn interval(part: &str, completions: i64) -> Result<(i64, i64), String> {
+    let number = |s: &str| {
+        let n = s.parse::<i64>().map_err(|_| format!("cannot convert string to integer for index: \"{s}\""))?;
+        if n >= completions { Err(format!("too large index: \"{s}\"")) } else { Ok(n) }
+    };
+    let limits: Vec<&str> = part.split('-').collect();
+    match limits[..] {
+        [one] => Ok((number(one)?, number(one)?)),
+        [from, to] => {
+            let (from, to) = (number(from)?, number(to)?);
+            if from >= to {
+                return Err(format!("non-increasing order, previous: {from}, current: {to}"));
+            }
+            Ok((from, to))
+        }
+        _ => Err(format!(
+            "the fragment \"{part}\" violates the requirement that an index interval can have at most two parts separated by '-'"
+        )),
+    }
+}
+
 /// How many indexes `0-2,5` names; what is wrong with it otherwise.
 pub(super) fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
     if text.is_empty() {
         return Ok(0);
     }
-    let number = |s: &str| {
-        let n = s.parse::<i64>().map_err(|_| format!("cannot convert string to integer for index: \"{s}\""))?;
-        if n >= completions { Err(format!("too large index: \"{s}\"")) } else { Ok(n) }
-    };
     let (mut last, mut total) = (None, 0);
     for part in text.split(',') {
-        let limits: Vec<&str> = part.split('-').collect();
-        let (from, to) = match limits[..] {
-            [one] => (number(one)?, number(one)?),
-            [from, to] => {
-                let (from_n, to_n) = (number(from)?, number(to)?);
-                if from_n >= to_n {
-                    return Err(format!("non-increasing order, previous: {from_n}, current: {to_n}"));
-                }
-                (from_n, to_n)
-            }
-            _ => {
-                return Err(format!(
-                    "the fragment \"{part}\" violates the requirement that an index interval can have at most two parts separated by '-'"
-                ));
-            }
-        };
+        let (from, to) = interval(part, completions)?;
         if let Some(l) = last.filter(|l| *l >= from) {
             return Err(format!("non-increasing order, previous: {l}, current: {from}"));
         }
@@ -177,4 +180,24 @@ pub(super) fn count_indexes(text: &str, completions: i64) -> Result<i64, String>
         last = Some(to);
     }
     Ok(total)
+}
+
+/// The first index that both texts name. What cannot be read is passed over.
+pub(super) fn first_shared_index(a: &str, b: &str, completions: i64) -> Option<i64> {
+    let read = |text: &str| -> Vec<(i64, i64)> {
+        text.split(',').filter(|p| !p.is_empty()).filter_map(|p| interval(p, completions).ok()).collect()
+    };
+    let (a, b) = (read(a), read(b));
+    let (mut i, mut j) = (0, 0);
+    while let (Some((from, to)), Some((first, last))) = (a.get(i), b.get(j)) {
+        if from <= last && first <= to {
+            return Some(*from.max(first));
+        }
+        if from <= first {
+            i += 1;
+        } else {
+            j += 1;
+        }
+    }
+    None
 }

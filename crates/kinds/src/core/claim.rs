@@ -114,20 +114,49 @@ pub(crate) fn validate_modes(spec: &Value, at: &Path, e: &mut Errors) {
     }
 }
 
+const RESIZE_STATUSES: &[&str] = &[
+    "ControllerResizeInProgress",
+    "ControllerResizeInfeasible",
+    "NodeResizeInProgress",
+    "NodeResizeInfeasible",
+    "NodeResizePending",
+];
+
 fn validate_status(o: &Value, e: &mut Errors) {
     let at = Path::new("status");
+    let statuses = o.at(&["status", "allocatedResourceStatuses"]).and_then(Value::as_object);
+    for (name, status) in statuses.into_iter().flat_map(|m| m.iter()) {
+        let at = at.child("allocatedResourceStatuses");
+        resized_resource(name, &at, e);
+        if !status.as_str().is_some_and(|s| RESIZE_STATUSES.contains(&s)) {
+            // Upstream shows the resource there.
+            e.not_supported(&at, name.as_ref(), RESIZE_STATUSES);
+        }
+    }
     for f in ["capacity", "allocatedResources"] {
         let list = o.at(&["status", f]).and_then(Value::as_object);
         for (name, q) in list.into_iter().flat_map(|m| m.iter()) {
             let at = at.child(f);
-            if f == "allocatedResources" {
-                e.invalid_each(&at, name, names::qualified(name));
+            if f == "allocatedResources" && !resized_resource(name, &at, e) {
+                continue;
             }
             if let Some(q) = resources::quantity(Some(q)).filter(|q| q.signum() < 0) {
                 e.invalid(&at.key(name), q.value(), "must be a valid resource quantity");
             }
         }
     }
+}
+
+/// A resource that a claim may be resized in. Answers whether it is one.
+fn resized_resource(name: &str, at: &Path, e: &mut Errors) -> bool {
+    let wrong = names::qualified(name);
+    let known = !resources::is_native(name) || name == "storage";
+    if wrong.is_empty() && !known {
+        e.not_supported(at, name, &["storage"]);
+    }
+    let fine = wrong.is_empty() && known;
+    e.invalid_each(at, name, wrong);
+    fine
 }
 
 /// The two ways to name a source follow each other, except across namespaces; what the elder cannot
@@ -164,6 +193,7 @@ impl rules::Rules for Rules {
         {
             spec.insert("volumeMode", "Filesystem");
         }
+        strategy::default_phase(o, "Pending");
     }
     fn prepare_create(&self, o: &mut Value) {
         *o.slot(&["status", "phase"]) = "Pending".into();

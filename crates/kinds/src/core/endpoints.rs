@@ -23,6 +23,10 @@ pub(crate) fn endpoint_ip(ip: &str, slices: bool, at: &Path, e: &mut Errors) {
         std::net::IpAddr::V4(v4) => v4.is_link_local(),
         std::net::IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
+    let link_local_group = match a {
+        std::net::IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
+        std::net::IpAddr::V6(v6) => v6.segments()[0] & 0xff0f == 0xff02,
+    };
     if a.is_unspecified() {
         e.invalid(at, ip, &format!("may not be unspecified ({ip})"));
     }
@@ -31,6 +35,9 @@ pub(crate) fn endpoint_ip(ip: &str, slices: bool, at: &Path, e: &mut Errors) {
     }
     if link_local {
         e.invalid(at, ip, "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
+    }
+    if link_local_group {
+        e.invalid(at, ip, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)");
     }
 }
 

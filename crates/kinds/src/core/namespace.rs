@@ -15,6 +15,7 @@ impl rules::Rules for Rules {
         if !name.is_empty() {
             o.meta_mut().object("labels").insert("kubernetes.io/metadata.name", name);
         }
+        strategy::default_phase(o, "Active");
     }
 
     fn prepare_create(&self, o: &mut Value) {

@@ -61,6 +61,7 @@ impl rules::Rules for Rules {
             let c = c.as_str().unwrap_or_default();
             e.invalid_each(&at.index(i), c, names::cidr(c));
         }
+        declared_features(o, e);
         let wrong = |c: &&Value| !names::cidr(c.as_str().unwrap_or_default()).is_empty();
         if cidrs.len() > 1
             && let Some(i) = cidrs.iter().position(|c| wrong(&c))
@@ -156,10 +157,43 @@ fn validate_status(o: &Value, e: &mut Errors) {
             resources::validate_quantity(name, Some(q), &at.child(f).child(name), e);
         }
     }
+    declared_features(o, e);
     let all = o.items_at(&["status", "addresses"]);
     let twice = repeated_whole(all);
     for (i, a) in all.iter().enumerate().filter(|(i, _)| twice[*i]) {
         e.duplicate(&at.child("addresses").index(i), a.clone());
+    }
+}
+
+const FEATURE_MAX_CHARACTERS: usize = 253;
+
+/// Names of features that the node has: words in camel case between slashes, sorted.
+fn declared_features(o: &Value, e: &mut Errors) {
+    let path = Path::new("status").child("declaredFeatures");
+    let list = o.items_at(&["status", "declaredFeatures"]);
+    let name = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+    for (i, f) in list.iter().map(name).enumerate() {
+        let word = |w: &str| w.bytes().all(|b| b.is_ascii_alphanumeric()) && !w.is_empty();
+        if f.len() > FEATURE_MAX_CHARACTERS {
+            let text = format!(
+                "invalid feature name {}: {}",
+                crate::error::shown(&f.as_str().into()),
+                names::max_characters(FEATURE_MAX_CHARACTERS)
+            );
+            e.invalid(&path.index(i), f.as_str(), &text);
+        } else if !f.split('/').all(word) || !f.starts_with(|c: char| c.is_ascii_uppercase()) {
+            let text = format!(
+                "invalid feature name {}: must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes",
+                crate::error::shown(&f.as_str().into())
+            );
+            e.invalid(&path.index(i), f.as_str(), &text);
+        }
+        let Some(next) = list.get(i + 1).map(name) else { continue };
+        if f == next {
+            e.duplicate(&path.index(i + 1), next);
+        } else if f > next {
+            e.invalid(&path.index(i + 1), next, "list must be sorted alphabetically");
+        }
     }
 }
 

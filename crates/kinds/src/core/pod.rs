@@ -60,7 +60,21 @@ impl rules::Rules for Rules {
     }
     fn validate(&self, o: &Value, e: &mut Errors) {
         let path = Path::new("spec");
-        pod_spec::validate(o.get("spec").unwrap_or(&Value::Null), o.name(), &path, pod_spec::Place::Pod, e);
+        let spec = o.get("spec").unwrap_or(&Value::Null);
+        pod_spec::validate(spec, o.name(), &path, pod_spec::Place::Pod, e);
+        if pod_spec::string(spec, "serviceAccountName").is_some() {
+            return;
+        }
+        // A template may leave the account to whoever makes pods of it.
+        for (i, v) in spec.items_at(&["volumes"]).iter().enumerate() {
+            let at = path.child("volumes").index(i).child("projected");
+            for (j, s) in v.items_at(&["projected", "sources"]).iter().enumerate() {
+                if pod_spec::present(s, "serviceAccountToken").is_some() {
+                    let at = at.child("sources").index(j).child("serviceAccountToken");
+                    e.forbidden(&at, "must not be specified when serviceAccountName is not set");
+                }
+            }
+        }
     }
     fn validate_create(&self, o: &Value, e: &mut Errors) {
         if !o.items_at(&["spec", "ephemeralContainers"]).is_empty() {

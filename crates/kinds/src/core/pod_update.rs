@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 
 use ironkeel_object::{ObjectMeta, Value};
 
-use super::pod_resize;
+use super::{pod_resize, pod_status};
 use crate::error::Errors;
-use crate::repeats::{identity, members, texts};
-use crate::{Path, equality, names, pod_spec, status, strategy};
+use crate::repeats::{identity, members};
+use crate::{Path, equality, pod_spec, strategy};
 
 const POD_SPEC: &str = "core/v1.PodSpec";
 
@@ -105,7 +105,7 @@ fn keep_observed_generations(o: &mut Value, old: &Value) {
 /// Rules for the change.
 pub(crate) fn validate(o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
     match subresource {
-        Some("status") => validate_status(o, old, e),
+        Some("status") => pod_status::validate(o, old, e),
         Some("ephemeralcontainers") => validate_ephemeral(o, old, e),
         Some("resize") => pod_resize::validate(o, old, e),
         Some("binding") => {}
@@ -231,72 +231,6 @@ fn validate_gates(o: &Value, old: &Value, path: &Path, e: &mut Errors) {
         if !kept {
             let at = path.child("nodeSelector");
             e.invalid(&at, now.cloned().unwrap_or_default(), "only additions are allowed (no mutations or deletions)");
-        }
-    }
-}
-
-fn validate_status(o: &Value, old: &Value, e: &mut Errors) {
-    let at = Path::new("status");
-    if !equality::same(o.at(&["spec", "nodeName"]), old.at(&["spec", "nodeName"])) {
-        e.forbidden(&Path::new("status").child("nodeName"), "may not be changed directly");
-    }
-    for (i, c) in o.items_at(&["status", "conditions"]).iter().enumerate() {
-        let kind = c.str_at(&["type"]).unwrap_or_default();
-        e.invalid_each(&at.child("conditions").index(i).child("Type"), kind, names::qualified(kind));
-    }
-    let nominated = |v: &Value| v.str_at(&["status", "nominatedNodeName"]).unwrap_or_default().to_owned();
-    if !nominated(o).is_empty() && nominated(o) != nominated(old) {
-        let path = at.child("nominatedNodeName");
-        e.invalid_each(&path, &nominated(o), names::subdomain(&nominated(o)));
-        if old.str_at(&["spec", "nodeName"]).is_some_and(|n| !n.is_empty()) {
-            e.forbidden(&path, "may not be set on pods that are already bound to a node");
-        }
-    }
-    if let Some(g) = o.i64_at(&["status", "observedGeneration"]).filter(|g| *g < 0) {
-        e.invalid(&at.child("observedGeneration"), g, "must be a non-negative integer");
-    }
-    status::addresses(o, "podIPs", e);
-    if let Some(first) = o.items_at(&["status", "hostIPs"]).first() {
-        let ip = first.str_at(&["ip"]).unwrap_or_default();
-        if o.str_at(&["status", "hostIP"]).unwrap_or_default() != ip {
-            e.invalid(&at.child("hostIPs").index(0).child("ip"), ip, "must be equal to `hostIP`");
-        }
-        status::addresses(o, "hostIPs", e);
-    }
-    let claims = texts(o.items_at(&["spec", "resourceClaims"]), "name");
-    for (i, c) in o.items_at(&["status", "resourceClaimStatuses"]).iter().enumerate() {
-        let name = c.str_at(&["name"]).unwrap_or_default();
-        if !claims.contains(name) {
-            let text = "must match the name of an entry in `spec.resourceClaims`";
-            e.invalid(&at.child("resourceClaimStatuses").index(i).child("name"), name, text);
-        }
-    }
-    let class = |v: &Value| v.str_at(&["status", "qosClass"]).unwrap_or_default().to_owned();
-    if !class(old).is_empty() && class(o) != class(old) {
-        e.invalid(&at.child("qosClass"), class(o), "field is immutable");
-    }
-    // A container that ended for good does not come back.
-    let policy = o.str_at(&["spec", "restartPolicy"]).unwrap_or_default();
-    if policy == "Always" {
-        return;
-    }
-    let mut statuses: HashMap<&str, &Value> = HashMap::new();
-    for c in o.items_at(&["status", "containerStatuses"]) {
-        statuses.entry(c.str_at(&["name"]).unwrap_or_default()).or_insert(c);
-    }
-    let own_policy =
-        o.items_at(&["spec", "containers"]).iter().filter(|c| pod_spec::present(c, "restartPolicy").is_some());
-    let own_policy = texts(own_policy, "name");
-    for (i, b) in old.items_at(&["status", "containerStatuses"]).iter().enumerate() {
-        let Some(ended) = b.at(&["state", "terminated"]) else { continue };
-        if policy == "OnFailure" && ended.i64_at(&["exitCode"]).unwrap_or(0) != 0 {
-            continue;
-        }
-        let name = b.str_at(&["name"]).unwrap_or_default();
-        let (now, restarts) = (statuses.get(name), own_policy.contains(name));
-        if !restarts && now.is_some_and(|n| n.at(&["state", "terminated"]).is_none()) {
-            let at = at.child("containerStatuses").index(i).child("state");
-            e.forbidden(&at, "may not be transitioned to non-terminated state");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ironkeel_object::Value;
+use ironkeel_object::{ObjectMeta, Value};
 
 use crate::error::{Errors, shown};
 use crate::repeats::repeated;
@@ -252,6 +252,13 @@ impl rules::Rules for Range {
                     }
                 }
             }
+        }
+    }
+    fn prepare_create(&self, o: &mut Value) {
+        // Alone of all kinds, it may come without a name.
+        if o.name().is_empty() && o.meta_str("generateName").is_empty() {
+            let name = o.uid().to_owned();
+            o.meta_mut().insert("name", name);
         }
     }
     fn create_on_update(&self) -> bool {

@@ -1,15 +1,19 @@
 //! Service: types, ports, addresses. Cluster IPs and node ports are allocated by the registry,
 //! between `prepare_create` and `validate`; here is what needs no allocator.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use ironkeel_object::Value;
+use ironkeel_object::{ObjectMeta, Value};
 
+use crate::core::endpoints::endpoint_ip;
 use crate::error::Errors;
 use crate::names::NameRule;
-use crate::repeats::{identity, repeated_whole};
+use crate::pod_spec::present;
+use crate::repeats::repeated_whole;
 use crate::structural::Depth;
-use crate::{Path, TableContext, core::service_cells, names, rules, selector, strategy};
+use crate::{
+    FieldError, Path, TableContext, core::service_cells, core::service_update, names, rules, selector, strategy,
+};
 
 pub(crate) struct Rules;
 
@@ -43,19 +47,22 @@ impl rules::Rules for Rules {
         let kind = spec.str("type").unwrap_or_default().to_owned();
         let external_ips = spec.get("externalIPs").and_then(Value::as_array).is_some_and(|a| !a.is_empty());
         let accessible = matches!(kind.as_str(), "LoadBalancer" | "NodePort") || (kind == "ClusterIP" && external_ips);
+        let absent = |v: Option<&Value>| v.is_none_or(Value::is_null);
         if accessible && blank(spec.get("externalTrafficPolicy")) {
             spec.insert("externalTrafficPolicy", "Cluster");
         }
-        if kind != "ExternalName" && blank(spec.get("internalTrafficPolicy")) {
+        if matches!(kind.as_str(), "ClusterIP" | "NodePort" | "LoadBalancer")
+            && absent(spec.get("internalTrafficPolicy"))
+        {
             spec.insert("internalTrafficPolicy", "Cluster");
         }
-        if kind == "LoadBalancer" && spec.get("allocateLoadBalancerNodePorts").is_none_or(Value::is_null) {
+        if kind == "LoadBalancer" && absent(spec.get("allocateLoadBalancerNodePorts")) {
             spec.insert("allocateLoadBalancerNodePorts", true);
         }
         if kind == "LoadBalancer" {
             let status = o.get_mut("status").and_then(|s| s.get_mut("loadBalancer")).and_then(|l| l.get_mut("ingress"));
             for i in status.and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
-                if !blank(i.get("ip")) && blank(i.get("ipMode")) {
+                if !blank(i.get("ip")) && absent(i.get("ipMode")) {
                     i.insert("ipMode", "VIP");
                 }
             }
@@ -64,20 +71,21 @@ impl rules::Rules for Rules {
 
     fn prepare_create(&self, o: &mut Value) {
         *o.slot(&["status", "loadBalancer"]) = Value::object();
-        first_cluster_ip(o);
+        service_update::drop_internal_policy(o);
+        service_update::first_address(o);
     }
 
     fn prepare_update(&self, o: &mut Value, old: &Value, subresource: Option<&str>) {
         if subresource.is_none() {
-            follow_cluster_ip(o, old);
-            keep_allocated(o, old);
-            first_cluster_ip(o);
-            drop_by_type(o, old);
+            service_update::follow(o, old);
         }
     }
 
     fn validate(&self, o: &Value, e: &mut Errors) {
-        validate(o, e);
+        validate(o, &Value::Null, e);
+    }
+    fn revalidates(&self, _subresource: Option<&str>) -> bool {
+        false
     }
 
     fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
@@ -87,37 +95,17 @@ impl rules::Rules for Rules {
             if !list.is_empty() && o.str_at(&["spec", "type"]) != Some("LoadBalancer") {
                 e.forbidden(&at, "may only be used when `spec.type` is 'LoadBalancer'");
             } else {
-                crate::status::load_balancer(o, true, e);
+                crate::status::load_balancer(o, old, true, e);
             }
         }
-        if subresource.is_some() {
-            return;
-        }
-        let kind = |v: &Value| v.str_at(&["spec", "type"]).unwrap_or_default().to_owned();
-        let first = |v: &Value| v.items_at(&["spec", "clusterIPs"]).first().cloned();
-        if kind(old) != "ExternalName"
-            && kind(o) != "ExternalName"
-            && let (Some(before), Some(now)) = (first(old), first(o))
-            && before != now
-        {
-            let at = Path::new("spec").child("clusterIPs").index(0);
-            e.invalid(&at, o.at(&["spec", "clusterIPs"]).cloned().unwrap_or_default(), "may not change once set");
-        }
-        let health = |v: &Value| v.i64_at(&["spec", "healthCheckNodePort"]);
-        if needs_health_check(o) && needs_health_check(old) && health(o) != health(old) {
-            e.forbidden(&Path::new("spec").child("healthCheckNodePort"), "field is immutable");
-        }
-        if kind(o) == "LoadBalancer" && kind(old) == "LoadBalancer" {
-            let class = |v: &Value| v.at(&["spec", "loadBalancerClass"]).filter(|c| !c.is_null()).cloned();
-            if class(o) != class(old) {
-                let at = Path::new("spec").child("loadBalancerClass");
-                e.invalid(&at, class(o).unwrap_or_default(), "may not change once set");
-            }
+        if subresource.is_none() {
+            service_update::validate(o, old, e);
+            validate(o, old, e);
         }
     }
 
     fn depth(&self) -> Depth {
-        Depth::Enums
+        Depth::Nothing
     }
     fn name_rule(&self) -> NameRule {
         NameRule::Label
@@ -146,129 +134,25 @@ pub(crate) fn headless(o: &Value) -> bool {
         || ips.is_empty() && o.str_at(&["spec", "clusterIP"]) == Some("None")
 }
 
-fn needs_health_check(o: &Value) -> bool {
+pub(super) fn needs_health_check(o: &Value) -> bool {
     o.str_at(&["spec", "type"]) == Some("LoadBalancer") && o.str_at(&["spec", "externalTrafficPolicy"]) == Some("Local")
 }
 
-/// `clusterIP` is the first of `clusterIPs`; an old client sets the one only.
-fn first_cluster_ip(o: &mut Value) {
-    let single = o.str_at(&["spec", "clusterIP"]).unwrap_or_default().to_owned();
-    let listed = o.items_at(&["spec", "clusterIPs"]).len();
-    if !single.is_empty() && listed == 0 {
-        *o.slot(&["spec", "clusterIPs"]) = vec![single].into();
-    }
-}
-
-/// A client that changes `clusterIP` alone means the first of `clusterIPs`.
-fn follow_cluster_ip(o: &mut Value, old: &Value) {
-    let single = |v: &Value| v.str_at(&["spec", "clusterIP"]).unwrap_or_default().to_owned();
-    let now = single(o);
-    let listed = o.items_at(&["spec", "clusterIPs"]);
-    if now.is_empty() || now == single(old) || listed.is_empty() || listed != old.items_at(&["spec", "clusterIPs"]) {
-        return;
-    }
-    if let Some(first) = o.slot(&["spec", "clusterIPs"]).as_array_mut().and_then(|l| l.first_mut()) {
-        *first = now.into();
-    }
-}
-
-/// An update that leaves out what was allocated keeps it, as long as the type still needs it.
-fn keep_allocated(o: &mut Value, old: &Value) {
-    let kind = |v: &Value| v.str_at(&["spec", "type"]).unwrap_or_default().to_owned();
-    let (now, before) = (kind(o), kind(old));
-    let has_ip = |k: &str| matches!(k, "ClusterIP" | "NodePort" | "LoadBalancer");
-    let has_node_port = |k: &str| matches!(k, "NodePort" | "LoadBalancer");
-    if has_ip(&now) && has_ip(&before) {
-        let (single, list) =
-            (o.str_at(&["spec", "clusterIP"]).unwrap_or_default(), o.items_at(&["spec", "clusterIPs"]));
-        if single.is_empty() && list.is_empty() {
-            for f in ["clusterIP", "clusterIPs"] {
-                if let Some(v) = old.at(&["spec", f]).cloned() {
-                    *o.slot(&["spec", f]) = v;
-                }
-            }
-        }
-        for f in ["ipFamilies", "ipFamilyPolicy"] {
-            if o.at(&["spec", f]).is_none_or(Value::is_empty)
-                && let Some(v) = old.at(&["spec", f]).cloned()
-            {
-                *o.slot(&["spec", f]) = v;
-            }
-        }
-    }
-    if has_node_port(&now) && has_node_port(&before) {
-        let mut had: HashMap<(String, String), &Value> = HashMap::new();
-        for h in old.items_at(&["spec", "ports"]) {
-            had.entry((identity(&h["port"]), identity(&h["protocol"]))).or_insert(h);
-        }
-        let mut used: HashSet<i64> =
-            o.items_at(&["spec", "ports"]).iter().filter_map(|p| p.i64_at(&["nodePort"])).collect();
-        let ports = o.get_mut("spec").and_then(|s| s.get_mut("ports")).and_then(Value::as_array_mut);
-        for p in ports.into_iter().flatten() {
-            if p.i64_at(&["nodePort"]).unwrap_or(0) != 0 {
-                continue;
-            }
-            let same = had.get(&(identity(&p["port"]), identity(&p["protocol"])));
-            if let Some(n) = same.and_then(|h| h.i64_at(&["nodePort"])).filter(|n| !used.contains(n)) {
-                used.insert(n);
-                *p.slot(&["nodePort"]) = n.into();
-            }
-        }
-    }
-    if needs_health_check(o)
-        && needs_health_check(old)
-        && o.i64_at(&["spec", "healthCheckNodePort"]).unwrap_or(0) == 0
-        && let Some(v) = old.at(&["spec", "healthCheckNodePort"]).cloned()
-    {
-        *o.slot(&["spec", "healthCheckNodePort"]) = v;
-    }
-}
-
-/// Fields that only a former type had go with it, unless the client changed them itself.
-fn drop_by_type(o: &mut Value, old: &Value) {
-    let kind = o.str_at(&["spec", "type"]).unwrap_or_default().to_owned();
-    let was = old.str_at(&["spec", "type"]).unwrap_or_default().to_owned();
-    let drop = |o: &mut Value, fields: &[&str]| {
-        let unchanged: Vec<&str> =
-            fields.iter().copied().filter(|f| o.at(&["spec", f]) == old.at(&["spec", f])).collect();
-        if let Some(spec) = strategy::spec(o) {
-            for f in unchanged {
-                spec.remove(f);
-            }
-        }
-    };
-    if kind == "ExternalName" && was != "ExternalName" {
-        drop(o, &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]);
-    }
-    if kind != "ExternalName" && was == "ExternalName" {
-        drop(o, &["externalName"]);
-    }
-    if !matches!(kind.as_str(), "NodePort" | "LoadBalancer") && matches!(was.as_str(), "NodePort" | "LoadBalancer") {
-        let had: HashSet<String> = old.items_at(&["spec", "ports"]).iter().map(|h| identity(&h["nodePort"])).collect();
-        let ports = o.get_mut("spec").and_then(|s| s.get_mut("ports")).and_then(Value::as_array_mut);
-        for p in ports.into_iter().flatten() {
-            if had.contains(&identity(&p["nodePort"]))
-                && let Some(m) = p.as_object_mut()
-            {
-                m.remove("nodePort");
-            }
-        }
-        if o.items_at(&["spec", "externalIPs"]).is_empty() {
-            drop(o, &["externalTrafficPolicy"]);
-        }
-    }
-    if was == "LoadBalancer" && kind != "LoadBalancer" {
-        drop(o, &["allocateLoadBalancerNodePorts", "loadBalancerClass"]);
-    }
-    if needs_health_check(old) && !needs_health_check(o) {
-        drop(o, &["healthCheckNodePort"]);
-    }
-}
-
+const TOPOLOGY_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
+const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 
-fn validate(o: &Value, e: &mut Errors) {
+/// Rules for a Service that was `old` before (null: it is new). What was accepted once stays, however it is written.
+fn validate(o: &Value, old: &Value, e: &mut Errors) {
     let spec = Path::new("spec");
+    let annotations = Path::new("metadata").child("annotations");
+    if let (Some(mode), Some(hints)) = (o.annotation(TOPOLOGY_MODE), o.annotation(TOPOLOGY_HINTS))
+        && mode != hints
+    {
+        let text = format!("must match annotations[{TOPOLOGY_HINTS}] when both are specified");
+        e.invalid(&annotations.key(TOPOLOGY_MODE), mode, &text);
+    }
     let s = o.get("spec").unwrap_or(&Value::Null);
     let kind = s.str_at(&["type"]).unwrap_or_default();
     let ports = s.items_at(&["ports"]);
@@ -283,22 +167,22 @@ fn validate(o: &Value, e: &mut Errors) {
         }
         "ExternalName" => {
             for f in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-                if s.get(f).is_some_and(|v| !v.is_empty()) {
+                let set = if f == "ipFamilyPolicy" { present(s, f).is_some() } else { !s.items_at(&[f]).is_empty() };
+                if set {
                     e.forbidden(&spec.child(f), "may not be set for ExternalName services");
                 }
             }
-            let name = s.str_at(&["externalName"]).unwrap_or_default().trim_end_matches('.');
+            let name = s.str_at(&["externalName"]).unwrap_or_default();
+            let name = name.strip_suffix('.').unwrap_or(name);
             if name.is_empty() {
                 e.required(&spec.child("externalName"), "");
             } else {
                 e.invalid_each(&spec.child("externalName"), name, names::subdomain(name));
             }
         }
-        "" => e.required(&spec.child("type"), ""),
-        k if !TYPES.contains(&k) => e.not_supported(&spec.child("type"), k, TYPES),
         _ => {}
     }
-    validate_ports(ports, kind, &spec.child("ports"), e);
+    validate_ports(ports, &spec.child("ports"), e);
     selector::labels(s.get("selector"), &spec.child("selector"), e);
     match s.str_at(&["sessionAffinity"]).unwrap_or_default() {
         "ClientIP" => {
@@ -321,21 +205,25 @@ fn validate(o: &Value, e: &mut Errors) {
         other => e.not_supported(&spec.child("sessionAffinity"), other, &["ClientIP", "None"]),
     }
     if kind != "ExternalName" {
-        validate_addresses(s, headless, &spec, e);
+        validate_addresses(s, &old["spec"], headless, &spec, e);
     }
+    let known = old.items_at(&["spec", "externalIPs"]);
     for (i, ip) in s.items_at(&["externalIPs"]).iter().enumerate() {
-        let ip = ip.as_str().unwrap_or_default();
-        e.invalid_each(&spec.child("externalIPs").index(i), ip, names::ip(ip));
+        let at = spec.child("externalIPs").index(i);
+        let wrong = names::ip(ip.as_str().unwrap_or_default());
+        match ip.as_str().unwrap_or_default() {
+            ip if wrong.is_empty() => endpoint_ip(ip, true, &at, e),
+            text if !known.contains(ip) => e.invalid_each(&at, text, wrong),
+            _ => {}
+        }
     }
-    let ranges = s.items_at(&["loadBalancerSourceRanges"]);
-    let at = spec.child("LoadBalancerSourceRanges");
-    if !ranges.is_empty() && kind != "LoadBalancer" {
-        e.forbidden(&at, "may only be used when `type` is 'LoadBalancer'");
+    match kind {
+        "" => e.required(&spec.child("type"), ""),
+        k if !TYPES.contains(&k) => e.not_supported(&spec.child("type"), k, TYPES),
+        _ => {}
     }
-    for (i, r) in ranges.iter().enumerate() {
-        let r = r.as_str().unwrap_or_default().trim();
-        e.invalid_each(&at.index(i), r, names::cidr(r));
-    }
+    repeated_ports(ports, kind, &spec.child("ports"), e);
+    source_ranges(o, old, kind, &spec, &annotations, e);
     for f in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
         if kind != "LoadBalancer" && s.get(f).is_some_and(|v| !v.is_null()) {
             e.forbidden(&spec.child(f), "may only be used when `type` is 'LoadBalancer'");
@@ -347,9 +235,37 @@ fn validate(o: &Value, e: &mut Errors) {
     validate_traffic(o, s, kind, &spec, e);
 }
 
+/// From where a load balancer is reached; an annotation says it for clients from before the field.
+fn source_ranges(o: &Value, old: &Value, kind: &str, spec: &Path, annotations: &Path, e: &mut Errors) {
+    const ELSEWHERE: &str = "may only be used when `type` is 'LoadBalancer'";
+    let ranges = |v: &Value| -> Vec<String> {
+        let list = v.items_at(&["spec", "loadBalancerSourceRanges"]).iter();
+        list.map(|r| r.as_str().unwrap_or_default().trim().to_owned()).collect()
+    };
+    let (now, before) = (ranges(o), ranges(old));
+    if !now.is_empty() {
+        let at = spec.child("LoadBalancerSourceRanges");
+        if kind != "LoadBalancer" {
+            e.forbidden(&at, ELSEWHERE);
+        }
+        for (i, r) in now.iter().enumerate().filter(|(_, r)| !before.contains(r)) {
+            e.invalid_each(&at.index(i), r, names::cidr(r));
+        }
+    } else if let Some(text) = o.annotation(SOURCE_RANGES) {
+        let at = annotations.key(SOURCE_RANGES);
+        if kind != "LoadBalancer" {
+            e.forbidden(&at, ELSEWHERE);
+        }
+        if old.annotation(SOURCE_RANGES) != Some(text) && !text.trim().is_empty() {
+            for r in text.split(',').map(str::trim) {
+                e.invalid_each(&at, r, names::cidr(r));
+            }
+        }
+    }
+}
+
 fn validate_traffic(o: &Value, s: &Value, kind: &str, spec: &Path, e: &mut Errors) {
-    let accessible = matches!(kind, "LoadBalancer" | "NodePort")
-        || (kind == "ClusterIP" && !s.items_at(&["externalIPs"]).is_empty());
+    let accessible = service_update::accessible(o);
     let at = spec.child("externalTrafficPolicy");
     match s.str_at(&["externalTrafficPolicy"]).unwrap_or_default() {
         "" if accessible => e.required(&at, ""),
@@ -362,13 +278,17 @@ fn validate_traffic(o: &Value, s: &Value, kind: &str, spec: &Path, e: &mut Error
     if health != 0 && !needs_health_check(o) {
         let text = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
         e.invalid(&spec.child("healthCheckNodePort"), health, text);
+    } else if health != 0 {
+        for m in names::port_number(health) {
+            e.invalid(&spec.child("healthCheckNodePort"), health, &m);
+        }
     }
-    match s.str_at(&["internalTrafficPolicy"]).unwrap_or_default() {
-        "" if matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer") => {
+    match s.str_at(&["internalTrafficPolicy"]) {
+        None if matches!(kind, "ClusterIP" | "NodePort" | "LoadBalancer") => {
             e.required(&spec.child("internalTrafficPolicy"), "");
         }
-        "" | "Cluster" | "Local" => {}
-        p => e.not_supported(&spec.child("internalTrafficPolicy"), p, &["Cluster", "Local"]),
+        None | Some("Cluster" | "Local") => {}
+        Some(p) => e.not_supported(&spec.child("internalTrafficPolicy"), p, &["Cluster", "Local"]),
     }
     const DISTRIBUTION: &[&str] = &["PreferClose", "PreferSameZone", "PreferSameNode"];
     if let Some(d) = s.str_at(&["trafficDistribution"]).filter(|d| !DISTRIBUTION.contains(d)) {
@@ -376,8 +296,8 @@ fn validate_traffic(o: &Value, s: &Value, kind: &str, spec: &Path, e: &mut Error
     }
 }
 
-fn validate_ports(ports: &[Value], kind: &str, path: &Path, e: &mut Errors) {
-    let (mut seen_names, mut seen_node_ports, mut seen_ports) = (HashSet::new(), HashSet::new(), HashSet::new());
+fn validate_ports(ports: &[Value], path: &Path, e: &mut Errors) {
+    let mut seen_names = HashSet::new();
     for (i, p) in ports.iter().enumerate() {
         let at = path.index(i);
         let name = p.str_at(&["name"]).unwrap_or_default();
@@ -400,19 +320,29 @@ fn validate_ports(ports: &[Value], kind: &str, path: &Path, e: &mut Errors) {
         if let Some(a) = p.str_at(&["appProtocol"]) {
             e.invalid_each(&at.child("appProtocol"), a, names::qualified(a));
         }
-        let node_port = p.i64_at(&["nodePort"]).unwrap_or(0);
-        if kind == "ClusterIP" && node_port != 0 {
-            e.forbidden(&at.child("nodePort"), "may not be used when `type` is 'ClusterIP'");
+    }
+}
+
+/// Node ports where there are none, and ports that one protocol has twice.
+fn repeated_ports(ports: &[Value], kind: &str, path: &Path, e: &mut Errors) {
+    let node_port = |p: &Value| p.i64_at(&["nodePort"]).unwrap_or(0);
+    for (i, _) in ports.iter().enumerate().filter(|(_, p)| kind == "ClusterIP" && node_port(p) != 0) {
+        e.forbidden(&path.index(i).child("nodePort"), "may not be used when `type` is 'ClusterIP'");
+    }
+    let (mut node_ports, mut plain) = (HashSet::new(), HashSet::new());
+    for (i, p) in ports.iter().enumerate().filter(|(_, p)| node_port(p) != 0) {
+        if !node_ports.insert((p.str_at(&["protocol"]), node_port(p))) {
+            e.duplicate(&path.index(i).child("nodePort"), node_port(p));
         }
-        let spoken = p.str_at(&["protocol"]);
-        if node_port != 0 && !seen_node_ports.insert((spoken, node_port)) {
-            e.duplicate(&at.child("nodePort"), node_port);
-        }
-        if !seen_ports.insert((spoken, port)) {
-            let mut key = ironkeel_object::Map::new();
-            key.insert("port", port);
-            key.insert("protocol", p["protocol"].clone());
-            e.duplicate(&at, key);
+    }
+    for (i, p) in ports.iter().enumerate() {
+        let (protocol, port) = (p.str_at(&["protocol"]).unwrap_or_default(), p.i64_at(&["port"]).unwrap_or(0));
+        if !plain.insert((protocol, port)) {
+            let shown = format!(
+                "{{\"Name\":\"\",\"Protocol\":{},\"AppProtocol\":null,\"Port\":{port},\"TargetPort\":0,\"NodePort\":0}}",
+                crate::error::shown(&protocol.into())
+            );
+            e.duplicate_as(&path.index(i), &shown, "");
         }
     }
 }
@@ -439,7 +369,8 @@ pub(crate) fn port_or_name(port: Option<&Value>, at: &Path, e: &mut Errors) {
     }
 }
 
-fn validate_addresses(s: &Value, headless: bool, spec: &Path, e: &mut Errors) {
+/// Addresses, their families and the policy that says how many there are; nothing of it for an ExternalName.
+fn validate_addresses(s: &Value, old: &Value, headless: bool, spec: &Path, e: &mut Errors) {
     let single = s.str_at(&["clusterIP"]).unwrap_or_default();
     let list = s.items_at(&["clusterIPs"]);
     let at = spec.child("clusterIPs");
@@ -468,25 +399,48 @@ fn validate_addresses(s: &Value, headless: bool, spec: &Path, e: &mut Errors) {
     if let Some(p) = s.str_at(&["ipFamilyPolicy"]).filter(|p| !POLICIES.contains(p)) {
         e.not_supported(&spec.child("ipFamilyPolicy"), p, POLICIES);
     }
-    for (i, ip) in list.iter().enumerate() {
-        let ip = ip.as_str().unwrap_or_default();
+    let known = old.items_at(&["clusterIPs"]);
+    let mut misplaced = false;
+    for (i, value) in list.iter().enumerate() {
+        let ip = value.as_str().unwrap_or_default();
         if i == 0 && ip == "None" {
             if list.len() > 1 {
+                misplaced = true;
                 e.invalid(&at, shown(), "'None' must be the first and only value");
             }
             continue;
         }
-        e.invalid_each(&at.index(i), ip, names::ip(ip));
-        let family = families.get(i).and_then(Value::as_str).unwrap_or_default();
-        let is_v6 = ip.contains(':');
-        if !headless && (family == "IPv4" && is_v6 || family == "IPv6" && !is_v6) {
-            e.invalid(&at.index(i), ip, &format!("expected an {family} value as indicated by `ipFamilies[{i}]`"));
-        }
+        let wrong = if known.contains(value) { Vec::new() } else { names::ip(ip) };
+        misplaced |= !wrong.is_empty();
+        e.invalid_each(&at.index(i), ip, wrong);
     }
-    if list.len() > 2 {
+    if list.len() > MAX_ADDRESSES {
         e.invalid(&at, shown(), "may only hold up to 2 values");
     }
-    if list.len() == 2 && list.iter().filter(|v| v.as_str().is_some_and(|s| s.contains(':'))).count() != 1 {
+    // Of what is no address, the family says nothing.
+    if misplaced {
+        return;
+    }
+    let is_v6 = |v: &Value| v.as_str().is_some_and(|s| s.contains(':'));
+    if list.len() > 1 && (list.iter().all(is_v6) || !list.iter().any(is_v6)) {
         e.invalid(&at, shown(), "may specify no more than one IP for each IP family");
     }
+    for (i, (ip, family)) in list.iter().zip(families).enumerate().filter(|_| !headless) {
+        let family = family.as_str().unwrap_or_default();
+        if family == "IPv4" && is_v6(ip) || family == "IPv6" && !is_v6(ip) {
+            let text = format!("expected an {family} value as indicated by `ipFamilies[{i}]`");
+            e.invalid(&at.index(i), ip.clone(), &text);
+        }
+    }
+}
+
+const MAX_ADDRESSES: usize = 2;
+
+/// What is wrong with a Service's addresses as they are, before any are allocated. Upstream's allocator answers
+/// with these alone.
+pub fn service_address_errors(service: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut e = Errors::default();
+    let before = old.unwrap_or(&Value::Null);
+    validate_addresses(&service["spec"], &before["spec"], headless(service), &Path::new("spec"), &mut e);
+    e.into_vec()
 }

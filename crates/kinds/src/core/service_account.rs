@@ -10,6 +10,12 @@ use crate::{Path, TableContext, pod_template, print, rules, selector};
 /// ServiceAccount.
 pub(crate) struct Account;
 impl rules::Rules for Account {
+    fn prepare_create(&self, o: &mut Value) {
+        names_alone(o);
+    }
+    fn prepare_update(&self, o: &mut Value, _old: &Value, _subresource: Option<&str>) {
+        names_alone(o);
+    }
     fn columns(&self) -> &'static str {
         "serviceAccount"
     }
@@ -18,6 +24,13 @@ impl rules::Rules for Account {
     }
     fn cells(&self, o: &Value, c: &TableContext) -> Vec<Value> {
         vec![print::age(o, c)]
+    }
+}
+
+/// Of the Secrets' references, only the names count.
+fn names_alone(o: &mut Value) {
+    for s in o.get_mut("secrets").and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut) {
+        s.retain(|k, _| k == "name");
     }
 }
 

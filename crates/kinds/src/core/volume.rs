@@ -7,7 +7,7 @@ use crate::error::Errors;
 use crate::pod_spec::storage_sources::{self, Holder};
 use crate::pod_spec::{containers, node_selector, present, string};
 use crate::structural::Depth;
-use crate::{Path, TableContext, equality, names, print, resources, rules};
+use crate::{Path, TableContext, equality, names, print, resources, rules, strategy};
 
 pub(crate) struct Rules;
 
@@ -124,7 +124,7 @@ fn graduate(old: &mut Value, new: &Value) {
 
 impl rules::Rules for Rules {
     fn default(&self, o: &mut Value) {
-        let Some(spec) = crate::strategy::spec(o) else { return };
+        let Some(spec) = strategy::spec(o) else { return };
         for (f, v) in [("persistentVolumeReclaimPolicy", "Retain"), ("volumeMode", "Filesystem")] {
             if spec.get(f).is_none_or(|x| x.is_null() || (f != "volumeMode" && x.is_empty())) {
                 spec.insert(f, v);
@@ -135,6 +135,7 @@ impl rules::Rules for Rules {
         {
             h.insert("type", "");
         }
+        strategy::default_phase(o, "Pending");
     }
     fn prepare_create(&self, o: &mut Value) {
         *o.slot(&["status", "phase"]) = "Pending".into();

@@ -110,6 +110,9 @@ impl Walk<'_> {
                 return;
             }
             let before = self.e.len();
+            if place.resource && !s.embedded {
+                embedded::resource(default, at, self.e);
+            }
             embedded::validate(default, s, at, self.e);
             if self.e.len() > before {
                 return;

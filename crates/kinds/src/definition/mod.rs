@@ -35,8 +35,9 @@ pub(crate) struct Rules;
 impl rules::Rules for Rules {
     fn default(&self, o: &mut Value) {
         let Some(spec) = crate::strategy::spec(o) else { return };
+        let blank = spec.get("conversion").is_none_or(Value::is_null);
         let conversion = spec.object("conversion");
-        if conversion.str("strategy").unwrap_or_default().is_empty() {
+        if blank {
             conversion.insert("strategy", "None");
         }
         if let Some(service) =

@@ -181,7 +181,8 @@ fn plain(s: &Value, c: &Context<'_>, at: &Path, e: &mut Errors) {
         e.forbidden(&at.child("default"), &format!("must not be set {why}"));
     }
     for field in ["id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref"] {
-        if s.get(field).is_some_and(|v| !v.is_null() && (v.as_bool().is_some() || !v.is_empty())) {
+        let anything = field == "additionalItems";
+        if s.get(field).is_some_and(|v| !v.is_null() && (anything || v.as_bool().is_some() || !v.is_empty())) {
             e.forbidden(&at.child(field), &format!("{field} is not supported"));
         }
     }

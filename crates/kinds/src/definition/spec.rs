@@ -33,9 +33,10 @@ pub(super) fn validate(o: &Value, old: Option<&Value>, e: &mut Errors) {
     let text = |path: &[&str]| spec.str_at(path).unwrap_or_default();
     let group = text(&["group"]);
     let required = format!("{}.{group}", text(&["names", "plural"]));
-    if old.is_none() && ironkeel_object::ObjectMeta::name(o) != required {
-        let name = Path::new("metadata").child("name");
-        e.invalid(&name, ironkeel_object::ObjectMeta::name(o), "must be spec.names.plural+\".\"+spec.group");
+    let name = ironkeel_object::ObjectMeta::name(o);
+    if old.is_none() && !name.is_empty() && name != required {
+        let at_name = Path::new("metadata").child("name");
+        e.invalid(&at_name, name, "must be spec.names.plural+\".\"+spec.group");
     }
     if group.is_empty() {
         e.required(&at.child("group"), "");
@@ -125,6 +126,10 @@ fn versions(spec: &Value, old: Option<&Value>, tolerance: &Tolerance, at: &Path,
     }
     if storage != 1 {
         e.invalid(&path, list.to_vec(), "must have exactly one version marked as storage version");
+    }
+    // The single version of long ago is the first of these.
+    if let Some(first) = list.first().and_then(|v| v.str_at(&["name"])).filter(|n| !n.is_empty()) {
+        joined(e, &at.child("version"), first, "", rules::label_1035(first));
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{Path, TableContext, names, print, rules};
 pub(crate) struct Address;
 impl rules::Rules for Address {
     fn extra_name_rule(&self, name: &str, _prefix: bool) -> Vec<String> {
-        names::ip(name)
+        names::canonical_ip(name)
     }
     fn name_rule(&self) -> names::NameRule {
         names::NameRule::Any
@@ -75,12 +75,12 @@ fn ranges(all: &[Value], at: &Path, e: &mut Errors) {
     }
     for (i, c) in all.iter().enumerate() {
         let c = c.as_str().unwrap_or_default();
-        e.invalid_each(&at.index(i), c, names::cidr(c));
+        e.invalid_each(&at.index(i), c, names::canonical_cidr(c));
     }
     let six = |c: &Value| c.as_str().is_some_and(|c| c.contains(':'));
     if let [a, b] = all
         && six(a) == six(b)
-        && all.iter().all(|c| names::cidr(c.as_str().unwrap_or_default()).is_empty())
+        && all.iter().all(|c| names::canonical_cidr(c.as_str().unwrap_or_default()).is_empty())
     {
         let detail = "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64";
         e.invalid(at, all.to_vec(), detail);

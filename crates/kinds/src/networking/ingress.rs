@@ -130,9 +130,9 @@ impl rules::Rules for Rules {
             e.invalid_each(&at.child("ingressClassName"), c, names::subdomain(c));
         }
     }
-    fn validate_update(&self, o: &Value, _old: &Value, subresource: Option<&str>, e: &mut Errors) {
+    fn validate_update(&self, o: &Value, old: &Value, subresource: Option<&str>, e: &mut Errors) {
         if subresource == Some("status") {
-            crate::status::load_balancer(o, false, e);
+            crate::status::load_balancer(o, old, false, e);
         }
     }
     fn depth(&self) -> Depth {

@@ -1,5 +1,7 @@
 //! NetworkPolicy.
 
+use std::collections::HashSet;
+
 use ironkeel_object::Value;
 
 use crate::error::Errors;
@@ -20,7 +22,7 @@ impl rules::Rules for Rules {
     }
     fn default(&self, o: &mut Value) {
         let Some(spec) = strategy::spec(o) else { return };
-        for (list, _) in [("ingress", "from"), ("egress", "to")] {
+        for (list, _) in LISTS {
             for r in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
                 for p in r.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
                     if p.get("protocol").is_none_or(Value::is_null) {
@@ -41,34 +43,55 @@ impl rules::Rules for Rules {
         Generation::Of(&["spec"])
     }
     fn validate(&self, o: &Value, e: &mut Errors) {
-        let at = Path::new("spec");
-        selector::label_selector(o.at(&["spec", "podSelector"]), &at.child("podSelector"), e);
-        for (list, peers) in [("ingress", "from"), ("egress", "to")] {
-            for (i, r) in o.items_at(&["spec", list]).iter().enumerate() {
-                let at = at.child(list).index(i);
-                for (j, p) in r.items_at(&["ports"]).iter().enumerate() {
-                    port(p, &at.child("ports").index(j), e);
-                }
-                for (j, p) in r.items_at(&[peers]).iter().enumerate() {
-                    peer(p, &at.child(peers).index(j), e);
-                }
-            }
-        }
-        let types = o.items_at(&["spec", "policyTypes"]);
-        let path = at.child("policyTypes");
-        if types.len() > 2 {
-            e.invalid(&path, types.to_vec(), "may not specify more than two policyTypes");
-            return;
-        }
-        for (i, t) in types.iter().enumerate() {
-            let t = t.as_str().unwrap_or_default();
-            if !matches!(t, "Ingress" | "Egress") {
-                e.not_supported(&path.index(i), t, &["Ingress", "Egress"]);
-            }
-        }
+        validate(o, &HashSet::new(), e);
+    }
+    fn revalidates(&self, _subresource: Option<&str>) -> bool {
+        false
+    }
+    fn validate_update(&self, o: &Value, old: &Value, _subresource: Option<&str>, e: &mut Errors) {
+        validate(o, &blocks(old), e);
     }
     fn depth(&self) -> Depth {
         Depth::Nothing
+    }
+}
+
+/// The rules and their peers: where in the spec, and under what name.
+const LISTS: [(&str, &str); 2] = [("ingress", "from"), ("egress", "to")];
+
+/// Every address block of a policy.
+fn blocks(o: &Value) -> HashSet<&str> {
+    let rules = LISTS.iter().flat_map(|(list, peers)| o.items_at(&["spec", list]).iter().map(|r| r.items_at(&[peers])));
+    let found = rules.flatten().filter_map(|p| p.get("ipBlock"));
+    found.flat_map(|b| b.items_at(&["except"]).iter().filter_map(Value::as_str).chain(b.str_at(&["cidr"]))).collect()
+}
+
+/// Rules for the policy; blocks that it had before stay, however they are written.
+fn validate(o: &Value, known: &HashSet<&str>, e: &mut Errors) {
+    let at = Path::new("spec");
+    selector::label_selector(o.at(&["spec", "podSelector"]), &at.child("podSelector"), e);
+    for (list, peers) in LISTS {
+        for (i, r) in o.items_at(&["spec", list]).iter().enumerate() {
+            let at = at.child(list).index(i);
+            for (j, p) in r.items_at(&["ports"]).iter().enumerate() {
+                port(p, &at.child("ports").index(j), e);
+            }
+            for (j, p) in r.items_at(&[peers]).iter().enumerate() {
+                peer(p, known, &at.child(peers).index(j), e);
+            }
+        }
+    }
+    let types = o.items_at(&["spec", "policyTypes"]);
+    let path = at.child("policyTypes");
+    if types.len() > 2 {
+        e.invalid(&path, types.to_vec(), "may not specify more than two policyTypes");
+        return;
+    }
+    for (i, t) in types.iter().enumerate() {
+        let t = t.as_str().unwrap_or_default();
+        if !matches!(t, "Ingress" | "Egress") {
+            e.not_supported(&path.index(i), t, &["Ingress", "Egress"]);
+        }
     }
 }
 
@@ -102,7 +125,7 @@ fn port(p: &Value, at: &Path, e: &mut Errors) {
     }
 }
 
-fn peer(p: &Value, at: &Path, e: &mut Errors) {
+fn peer(p: &Value, known: &HashSet<&str>, at: &Path, e: &mut Errors) {
     let mut found = 0;
     for f in ["podSelector", "namespaceSelector"] {
         if let Some(s) = present(p, f) {
@@ -116,15 +139,16 @@ fn peer(p: &Value, at: &Path, e: &mut Errors) {
             e.forbidden(at, "may not specify both ipBlock and another peer");
         }
         found += 1;
+        let wrong = |c: &str| if known.contains(c) { Vec::new() } else { names::cidr(c) };
         let cidr = b.str_at(&["cidr"]).unwrap_or_default();
         if cidr.is_empty() {
             e.required(&path.child("cidr"), "");
         } else {
-            e.invalid_each(&path.child("cidr"), cidr, names::cidr(cidr));
+            e.invalid_each(&path.child("cidr"), cidr, wrong(cidr));
         }
         for (i, x) in b.items_at(&["except"]).iter().enumerate() {
             let (x, at) = (x.as_str().unwrap_or_default(), path.child("except").index(i));
-            e.invalid_each(&at, x, names::cidr(x));
+            e.invalid_each(&at, x, wrong(x));
             if let (Ok(inner), Ok(outer)) = (x.parse::<ipnet::IpNet>(), cidr.parse::<ipnet::IpNet>())
                 && (!outer.contains(&inner) || inner == outer)
             {

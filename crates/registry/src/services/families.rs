@@ -44,26 +44,6 @@ impl Fields {
         self.policy.as_deref() == Some("SingleStack")
     }
 
-    /// What validation will refuse anyhow is not looked at here.
-    pub(super) fn malformed(&self) -> bool {
-        let bad = |(i, a): (usize, &String)| {
-            let parsed = a.parse().map(family_of).ok();
-            let named = self.families.get(i);
-            (parsed.is_none() && !(i == 0 && a == "None") && !a.is_empty())
-                || matches!((parsed, named), (Some(is), Some(says)) if is != says)
-        };
-        self.addresses.len() > 2
-            || self.families.len() > 2
-            || (self.headless && self.addresses.len() > 1)
-            || self.families.iter().any(|f| !matches!(f.as_str(), "IPv4" | "IPv6"))
-            || matches!(self.families.as_slice(), [a, b] if a == b)
-            || self
-                .policy
-                .as_deref()
-                .is_some_and(|p| !matches!(p, "SingleStack" | "PreferDualStack" | "RequireDualStack"))
-            || self.addresses.iter().enumerate().any(bad)
-    }
-
     /// Fills in what is missing. `cluster` are the families of the cluster's ranges, the default first.
     pub(super) fn complete(&mut self, name: &str, old: Option<&Fields>, cluster: &[&str]) -> Result<(), ApiError> {
         let prefers = |f: &Fields| f.policy.as_deref() == Some("PreferDualStack");
@@ -98,10 +78,10 @@ impl Fields {
                     self.families.truncate(1);
                 }
             } else {
-                if self.addresses.len() < old.addresses.len() {
+                if !self.addresses.is_empty() && self.addresses.len() < old.addresses.len() {
                     refuse(at_policy.clone(), &policy, "must be 'SingleStack' to release the secondary cluster IP");
                 }
-                if self.families.len() < old.families.len() {
+                if !self.families.is_empty() && self.families.len() < old.families.len() {
                     refuse(at_policy.clone(), &policy, "must be 'SingleStack' to release the secondary IP family");
                 }
             }
