@@ -17,6 +17,8 @@ use crate::{
     resources::{self, CPU_PERIOD_US},
 };
 
+/// v2 controllers that pods' cgroups have, where the host has them.
+const CONTROLLERS_V2: [&str; 6] = ["cpu", "memory", "pids", "cpuset", "io", "hugetlb"];
 /// v1 controllers that pods are placed in.
 const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "cpuset"];
 /// Where the hierarchies are mounted.
@@ -79,14 +81,12 @@ impl Cgroups {
         }
     }
 
-    /// Makes the pod's cgroup and sets its limits; those of one that is there only when they are `settled`, and not
-    /// about to be changed.
+    /// Makes the pod's cgroup, or what a kubelet that was killed has left to do of it, and sets its limits; those of one
+    /// that is there only when they are `settled`, and not about to be changed.
     pub(crate) fn create_pod(&self, pod: &Pod, settled: bool) -> Result<(), Error> {
         let path = self.pod_path(pod);
         let missing = !self.directories(&path).iter().all(|directory| directory.is_dir());
-        if missing {
-            self.create(&path)?;
-        }
+        self.create(&path)?;
         if (missing || settled)
             && let Err(error) = self.limit_pod(pod, Limits::All)
         {
@@ -179,19 +179,21 @@ impl Cgroups {
         }
     }
 
+    /// Makes a cgroup where it is not there, with the controllers of those above it.
     fn create(&self, path: &str) -> Result<(), Error> {
-        for directory in self.directories(path) {
-            std::fs::create_dir_all(&directory).map_err(|source| Error::Cgroup { path: path.to_owned(), source })?;
-            inherit_cpuset(&directory);
-        }
+        let failed = |source| Error::Cgroup { path: path.to_owned(), source };
         if let Layout::V2(mount) = &self.layout {
             let mut directory = mount.clone();
             for part in path.split('/').filter(|part| !part.is_empty()) {
-                for controller in ["+cpu", "+memory", "+pids", "+cpuset", "+io", "+hugetlb"] {
-                    write(&directory.join("cgroup.subtree_control"), controller);
-                }
+                give_controllers(&directory);
                 directory.push(part);
+                std::fs::create_dir_all(&directory).map_err(failed)?;
             }
+            return Ok(());
+        }
+        for directory in self.directories(path) {
+            std::fs::create_dir_all(&directory).map_err(failed)?;
+            inherit_cpuset(&directory);
         }
         Ok(())
     }
@@ -225,12 +227,22 @@ fn detect(mount: &Path) -> Layout {
     if mounts.is_empty() { Layout::Absent } else { Layout::V1(mounts) }
 }
 
+/// Gives the cgroups below one in v2 the controllers that they lack.
+fn give_controllers(directory: &Path) {
+    let list = |file: &str| std::fs::read_to_string(directory.join(file)).unwrap_or_default();
+    let (available, given) = (list("cgroup.controllers"), list("cgroup.subtree_control"));
+    let has = |list: &str, controller: &str| list.split_whitespace().any(|name| name == controller);
+    for controller in CONTROLLERS_V2.iter().filter(|name| has(&available, name) && !has(&given, name)) {
+        write(&directory.join("cgroup.subtree_control"), &format!("+{controller}"));
+    }
+}
+
 /// A v1 cpuset starts empty and takes no process until it is given its parent's processors and memory.
 fn inherit_cpuset(directory: &Path) {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         let own = directory.join(file);
         let Ok(text) = std::fs::read_to_string(&own) else { continue };
-        if !text.trim().is_empty() || directory.join("cgroup.controllers").exists() {
+        if !text.trim().is_empty() {
             continue;
         }
         if let Some(parent) = directory.parent().and_then(|p| std::fs::read_to_string(p.join(file)).ok()) {
