@@ -13,11 +13,11 @@ use std::{
 use ironkeel_cri::v1 as cri;
 use ironkeel_informer::{Delta, EventKind, EventRecorder, Informer, WatchConfig, reference_to};
 use ironkeel_semantics::{QosClass, qos_class};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodStatus, Service};
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     config::Config,
@@ -29,7 +29,7 @@ use crate::{
         cgroups::Cgroups,
         kill, manifests, mirror,
         spec::{self, Role},
-        worker::{self, Handle, Wish},
+        worker::{self, Handle, Wish, resize},
     },
     resources,
     runtime::Runtime,
@@ -57,7 +57,9 @@ pub(crate) struct Kubelet {
     pub(crate) host_dns: cri::DnsConfig,
     pub(crate) shutdown: CancellationToken,
     pub(crate) pods: Mutex<HashMap<String, Arc<Handle>>>,
-    /// Held while resources are granted, so that two pods are not given the same.
+    /// The pods' workers, which end with `shutdown`.
+    pub(crate) workers: TaskTracker,
+    /// Held while resources are granted and pods are admitted, so that two pods are not given the same.
     pub(crate) granting: Mutex<()>,
     pub(crate) ips: Mutex<HashMap<String, Vec<String>>>,
     pub(crate) port: AtomicU16,
@@ -182,7 +184,13 @@ impl Kubelet {
 
     fn set_pod(self: &Arc<Self>, pod: Arc<Pod>, mirror: Option<Arc<Pod>>) {
         let uid = names::uid(&pod).to_owned();
+        let _granting = self.granting.lock();
         if let Some(handle) = self.pods.lock().get(&uid).cloned() {
+            // What it asks for now is not its own before it is granted.
+            let before = handle.wish.lock().pod.clone();
+            if resize::asks_otherwise(&before, &pod) {
+                handle.granted.lock().get_or_insert(before);
+            }
             let mut wish = handle.wish.lock();
             wish.pod = pod.clone();
             wish.mirror = mirror;
@@ -212,11 +220,21 @@ impl Kubelet {
             }
         }
         self.volumes.objects.register(&pod);
+        let known = mirror.as_ref().unwrap_or(&pod).status.as_ref();
+        let granted = known.and_then(|status| resize::in_force(&pod, status));
+        // Nobody has to make room for one that was refused, from now on.
+        let failed = |refusal: &Refusal| PodStatus {
+            phase: Some("Failed".into()),
+            reason: Some(refusal.reason.clone()),
+            message: Some(refusal.message.clone()),
+            ..known.cloned().unwrap_or_default()
+        };
+        let status = Mutex::new(refusal.as_ref().map(failed));
         let handle = Arc::new(Handle {
             wish: Mutex::new(Wish { pod, mirror, gone: false, refusal, grace: None }),
             wake: Arc::new(Notify::new()),
-            status: Mutex::default(),
-            granted: Mutex::default(),
+            status,
+            granted: Mutex::new(granted),
         });
         self.start_worker(uid, handle);
     }
@@ -224,7 +242,7 @@ impl Kubelet {
     fn start_worker(self: &Arc<Self>, uid: String, handle: Arc<Handle>) {
         self.pods.lock().insert(uid, handle.clone());
         self.pods_changed();
-        tokio::spawn(worker::run(self.clone(), handle));
+        self.workers.spawn(worker::run(self.clone(), handle));
     }
 
     /// No source has the pod any more. One that the API dropped before its containers ended was deleted by force.

@@ -25,6 +25,7 @@ mod volumes;
 use std::{
     collections::HashMap,
     sync::{Arc, atomic::AtomicU16},
+    time::Duration,
 };
 
 use futures::future::BoxFuture;
@@ -34,12 +35,15 @@ use k8s_openapi::api::core::v1::Service;
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::{sync::mpsc, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use config::{CgroupDriver, Config, EvictionThresholds, ImageGcThresholds, ServingCertificate};
 pub use error::Error;
 
 use error::FileContext;
+
+/// How long pods' workers get to finish what they are at when the kubelet stops.
+const WORKERS_END_MAX: Duration = Duration::from_secs(5);
 
 /// Runs the kubelet until `shutdown`. Containers go on running after it returns.
 pub fn run(
@@ -82,6 +86,7 @@ async fn parts(mut config: Config, client: Client, cri: CriClient, shutdown: Can
         host_dns: pods::network::parse_resolv_conf(&resolv_conf),
         port: AtomicU16::new(port),
         pods: Mutex::new(HashMap::new()),
+        workers: TaskTracker::new(),
         granting: Mutex::new(()),
         ips: Mutex::new(HashMap::new()),
         shutdown: stop.clone(),
@@ -103,5 +108,9 @@ async fn parts(mut config: Config, client: Client, cri: CriClient, shutdown: Can
     tasks.spawn(server::run(kubelet.clone(), listener, tls));
     stop.cancelled().await;
     while tasks.join_next().await.is_some() {}
+    kubelet.workers.close();
+    if tokio::time::timeout(WORKERS_END_MAX, kubelet.workers.wait()).await.is_err() {
+        tracing::warn!(workers = kubelet.workers.len(), "pods' workers are left in the middle of their work");
+    }
     Ok(())
 }

@@ -7,12 +7,16 @@ use std::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use futures::{Stream, StreamExt};
 use ironkeel_cri::v1::{self as cri, image_service_server::ImageService, runtime_service_server::RuntimeService};
 use parking_lot::Mutex;
-use tokio::sync::broadcast;
+use tokio::{
+    sync::{OwnedMutexGuard, broadcast, watch},
+    time::timeout,
+};
 use tokio_stream::wrappers::BroadcastStream;
 use tonic::{Request, Response, Status};
 
@@ -30,11 +34,32 @@ pub struct Fake {
     state: Arc<Mutex<State>>,
     events: broadcast::Sender<cri::ContainerEventResponse>,
     clock: Arc<AtomicI64>,
+    /// Held while resources are updated.
+    updating: Arc<tokio::sync::Mutex<()>>,
+    /// Updates that are asked for.
+    updates: watch::Sender<usize>,
 }
 
 impl Fake {
     pub fn new() -> Self {
-        Self { state: Arc::default(), events: broadcast::channel(64).0, clock: Arc::default() }
+        Self {
+            state: Arc::default(),
+            events: broadcast::channel(64).0,
+            clock: Arc::default(),
+            updating: Arc::default(),
+            updates: watch::Sender::new(0),
+        }
+    }
+
+    /// Lets updates of resources wait.
+    pub async fn hold_updates(&self) -> OwnedMutexGuard<()> {
+        self.updating.clone().lock_owned().await
+    }
+
+    /// Comes back when one waits.
+    pub async fn until_an_update_waits(&self) {
+        let mut updates = self.updates.subscribe();
+        timeout(Duration::from_secs(15), updates.wait_for(|n| *n > 0)).await.unwrap().unwrap();
     }
 
     fn now(&self) -> i64 {
@@ -277,6 +302,9 @@ impl RuntimeService for Fake {
         request: Request<cri::UpdateContainerResourcesRequest>,
     ) -> Result<Response<cri::UpdateContainerResourcesResponse>, Status> {
         let cri::UpdateContainerResourcesRequest { container_id, linux, .. } = request.into_inner();
+        self.updates.send_modify(|n| *n += 1);
+        let _updating = self.updating.lock().await;
+        self.updates.send_modify(|n| *n -= 1);
         let mut state = self.state.lock();
         let found = state.containers.iter_mut().find(|(_, status, _)| status.id == container_id);
         let (.., config) = found.ok_or_else(|| Status::not_found(container_id))?;

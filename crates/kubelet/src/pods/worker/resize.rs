@@ -8,8 +8,11 @@ use std::{
     time::Duration,
 };
 
-use ironkeel_semantics::resources::{CPU, MEMORY, amounts};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
+use ironkeel_semantics::{
+    quantity::Amount,
+    resources::{CPU, MEMORY, amounts},
+};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus, ResourceRequirements};
 
 use crate::{
     Error, names,
@@ -74,6 +77,16 @@ impl Allocation {
         self.to_apply.is_empty() && !self.pod_to_apply
     }
 
+    /// Takes over what was granted before the first look.
+    fn begin_with(&mut self, known: &Pod) {
+        let Some(spec) = &known.spec else { return };
+        self.pod.get_or_insert_with(|| spec.resources.clone());
+        for container in all(spec) {
+            let resources = || container.resources.clone().unwrap_or_default();
+            self.granted.entry(container.name.clone()).or_insert_with(resources);
+        }
+    }
+
     /// The pod with what was granted in the place of what it asks for.
     pub(crate) fn granted(&self, pod: &Pod) -> Pod {
         let mut granted = pod.clone();
@@ -92,23 +105,49 @@ impl Allocation {
 
 /// What a pod asks for as a whole, with the amounts that its status says are in force.
 fn known_amounts(
-    pod: &Pod,
+    spec: &PodSpec,
     asked: &ResourceRequirements,
     status: Option<&ResourceRequirements>,
 ) -> ResourceRequirements {
     let mut resources = asked.clone();
+    let Some(status) = status else { return resources };
     // The status counts the overhead in.
-    let overhead = pod.spec.as_ref().is_some_and(|spec| spec.overhead.is_some());
-    let Some(status) = status.filter(|_| !overhead) else { return resources };
+    let overhead = amounts(spec.overhead.as_ref());
     let lists = [(&mut resources.requests, &status.requests), (&mut resources.limits, &status.limits)];
     for (mine, theirs) in lists {
         for (name, amount) in mine.iter_mut().flatten() {
-            if let Some(known) = theirs.as_ref().and_then(|list| list.get(name)) {
-                *amount = known.clone();
-            }
+            let Some(known) = theirs.as_ref().and_then(|list| list.get(name)) else { continue };
+            *amount = match overhead.get(name) {
+                Some(overhead) => (Amount::from(known) - *overhead).to_quantity(),
+                None => known.clone(),
+            };
         }
     }
     resources
+}
+
+/// The pod with what its status says is in force in the place of what it asks for: after a restart of the kubelet,
+/// nobody else knows. `None` when that is the same.
+pub(crate) fn in_force(pod: &Pod, status: &PodStatus) -> Option<Arc<Pod>> {
+    let spec = pod.spec.as_ref()?;
+    let whole = spec.resources.as_ref().map(|asked| known_amounts(spec, asked, status.resources.as_ref()));
+    let known = [&status.container_statuses, &status.init_container_statuses].into_iter().flatten().flatten();
+    let granted = known.filter_map(|status| Some((status.name.clone(), status.resources.clone()?))).collect();
+    let known = Allocation { granted, pod: Some(whole), ..Allocation::default() }.granted(pod);
+    asks_otherwise(&known, pod).then(|| Arc::new(known))
+}
+
+/// Whether the resources that a pod asks for have changed.
+pub(crate) fn asks_otherwise(before: &Pod, now: &Pod) -> bool {
+    let (Some(before), Some(now)) = (&before.spec, &now.spec) else { return false };
+    let nothing = ResourceRequirements::default();
+    let differ = |before: &Option<ResourceRequirements>, now: &Option<ResourceRequirements>| {
+        !same(before.as_ref().unwrap_or(&nothing), now.as_ref().unwrap_or(&nothing))
+    };
+    let changed = |(before, now): (&Container, &Container)| differ(&before.resources, &now.resources);
+    before.resources.is_some() != now.resources.is_some()
+        || differ(&before.resources, &now.resources)
+        || all(before).zip(all(now)).any(changed)
 }
 
 fn same(a: &ResourceRequirements, b: &ResourceRequirements) -> bool {
@@ -134,31 +173,22 @@ impl Worker {
         let Some(spec) = &pod.spec else { return pod.clone() };
         let (kubelet, uid) = (self.kubelet.clone(), names::uid(pod));
         let _granting = kubelet.granting.lock();
-        let known = [&self.previous.container_statuses, &self.previous.init_container_statuses];
-        let in_force = |name: &str| {
-            let status = known.into_iter().flatten().flatten().find(|status| status.name == name)?;
-            status.resources.clone()
-        };
-        let whole = self.previous.resources.as_ref();
-        let first = || spec.resources.as_ref().map(|asked| known_amounts(pod, asked, whole));
-        let own = self.resources.pod.get_or_insert_with(first);
-        let whole_resized = match (own, &spec.resources) {
+        let known = self.handle.granted.lock().clone();
+        self.resources.begin_with(known.as_ref().unwrap_or(pod));
+        let whole_resized = match (self.resources.pod.as_ref().and_then(Option::as_ref), &spec.resources) {
             (Some(granted), Some(asked)) => !same(granted, asked),
             (granted, asked) => granted.is_some() != asked.is_some(),
         };
         let mut resized = whole_resized;
         for container in all(spec) {
             let asked = container.resources.clone().unwrap_or_default();
-            // After a restart of the kubelet, the status knows what is in force.
-            let first = || in_force(&container.name).unwrap_or_else(|| asked.clone());
-            let granted = self.resources.granted.entry(container.name.clone()).or_insert_with(first);
-            resized |= !same(granted, &asked);
+            resized |= self.resources.of(&container.name).is_none_or(|granted| !same(granted, &asked));
         }
         if !resized {
             if self.resources.is_all_applied() {
                 self.resources.pending = None;
             }
-            if self.handle.granted.lock().take().is_some() {
+            if self.settle(pod) {
                 kubelet.wake_waiting(uid);
             }
             return pod.clone();
@@ -182,7 +212,7 @@ impl Worker {
                         self.resources.to_apply.insert(container.name.clone());
                     }
                 }
-                *self.handle.granted.lock() = None;
+                self.settle(pod);
                 kubelet.wake_waiting(uid);
                 pod.clone()
             }
@@ -190,13 +220,18 @@ impl Worker {
                 self.resources.pending = Some(pending);
                 self.wake_in(RETRY);
                 let granted = Arc::new(self.resources.granted(pod));
-                // It was counted with what it asks for, as long as nobody had looked at it.
-                if self.handle.granted.lock().replace(granted.clone()).is_none() {
-                    kubelet.wake_waiting(uid);
-                }
+                *self.handle.granted.lock() = Some(granted.clone());
                 granted
             }
         }
+    }
+
+    /// Notes that the pod has what it asks for; what it has come to ask for meanwhile waits for the next look. Whether
+    /// it had to wait.
+    fn settle(&self, pod: &Arc<Pod>) -> bool {
+        let asked = self.handle.wish.lock().pod.clone();
+        let granted = asks_otherwise(pod, &asked).then(|| pod.clone());
+        std::mem::replace(&mut *self.handle.granted.lock(), granted).is_some()
     }
 
     /// Gives the containers what was granted since they were started. Those that must be restarted for it come back.
@@ -238,7 +273,10 @@ impl Worker {
         }
         match self.kubelet.cgroups.limit_pod(pod, Limits::All) {
             Ok(()) => self.resources.pod_to_apply = false,
-            Err(error) => failure = failure.or(Some((Pending::Failed, error.to_string()))),
+            Err(error) => {
+                self.resources.pod_to_apply = true;
+                failure = failure.or(Some((Pending::Failed, error.to_string())));
+            }
         }
         if failure.is_some() {
             self.wake_in(RETRY);
