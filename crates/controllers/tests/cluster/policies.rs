@@ -188,7 +188,9 @@ async fn a_quota_keeps_what_it_told_of_a_resource_whose_server_does_not_answer()
         let known = groups.iter().any(|group| group.name == "example.com");
         known && cluster.client.list_api_group_resources("example.com/v1").await.is_err()
     };
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while !hidden().await {
+        assert!(std::time::Instant::now() < deadline, "the group is never told of");
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     let hard = json!({"count/widgets.example.com": "9", "count/gadgets.example.org": "9", "configmaps": "9"});
