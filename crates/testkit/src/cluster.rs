@@ -9,18 +9,21 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::statvfs::statvfs;
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::namespace::HOST_ADDRESS;
 use crate::run::{self, Background, Output};
 use crate::tools::{self, Tool, say};
-use crate::{Error, NetworkNamespace, Outcome, http};
+use crate::{Error, NetworkNamespace, Outcome, expect, http};
 
 /// How long a cluster may take until it is ready.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// How long it may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// Free disk that a cluster needs to keep its pods, percent: below 10 the kubelet evicts them.
+const FREE_DISK_PERCENT: u64 = 12;
 /// Variables that would lead the commands elsewhere.
 const PROXIES: [&str; 6] = ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
 
@@ -49,6 +52,14 @@ impl Options {
     }
 }
 
+/// Whether pods would stay: an eviction looks like anything but a full disk to who waits for a rollout.
+fn enough_disk(dir: &Path) -> Outcome {
+    let disk = statvfs(dir).map_err(|e| Error::io("the free disk")(e.into()))?;
+    let free = disk.blocks_available().saturating_mul(100) / disk.blocks().max(1);
+    let needed = format!("{FREE_DISK_PERCENT}% at least, or the kubelet evicts the tests' pods");
+    expect("free disk", needed, format!("{free}% under {}", dir.display()), free >= FREE_DISK_PERCENT)
+}
+
 /// A cluster that runs, or will again.
 #[derive(Debug)]
 pub struct Cluster {
@@ -68,6 +79,7 @@ impl Cluster {
             None => NetworkNamespace::new()?,
         };
         let dir = tempfile::Builder::new().prefix("ironkeel-test-").tempdir().map_err(Error::io("a folder"))?;
+        enough_disk(dir.path())?;
         std::fs::create_dir(dir.path().join("home")).map_err(Error::io("a folder"))?;
         let images = options.images;
         let mut cluster = Cluster { options, namespace, process: None, ready_after: Duration::ZERO, dir };
