@@ -192,6 +192,9 @@ fn unread(body: &Bytes, format: Format, kind: &str, type_id: TypeId) -> Result<(
             (ironkeel_codec::decode_protobuf(body, &resolve).map_err(malformed)?, Vec::new())
         }
     };
+    if format == Format::Yaml && value.is_null() {
+        return Ok((Value::object(), Vec::new()));
+    }
     if !matches!(value, Value::Object(_)) {
         let found = value.type_name();
         let why = format!("{UNREAD}json: cannot unmarshal {found} into Go value of type {TYPE_META}");

@@ -182,8 +182,9 @@ async fn decode_patch(c: &Context, row: &Arc<Row>, type_id: TypeId) -> Result<Pa
         }
         PatchBody::Apply { object: value, force: c.query.flag("force") }
     } else {
-        let (value, found) = ironkeel_codec::parse_json_strict(&c.body)
-            .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
+        let doing = if content_type == PATCH_TYPES[2] { "" } else { "error decoding patch: " };
+        let (value, found) =
+            ironkeel_codec::parse_json_strict(&c.body).map_err(|e| ApiError::bad_request(format!("{doing}{e}")))?;
         problems.extend(found.iter().map(ToString::to_string));
         match content_type {
             "application/json-patch+json" => {
@@ -194,9 +195,9 @@ async fn decode_patch(c: &Context, row: &Arc<Row>, type_id: TypeId) -> Result<Pa
             "application/merge-patch+json" if value.is_null() => {
                 return Err(ApiError::bad_request("Invalid JSON Patch"));
             }
-            "application/merge-patch+json" => PatchBody::Merge(an_object(value, "error decoding patch: ")?),
+            "application/merge-patch+json" => PatchBody::Merge(an_object(value, doing)?),
             _ if value.is_null() => PatchBody::Strategic(Value::object()),
-            _ => PatchBody::Strategic(an_object(value, "")?),
+            _ => PatchBody::Strategic(an_object(value, doing)?),
         }
     };
     Ok(Patch {

@@ -80,7 +80,14 @@ async fn an_object_is_changed_under_the_uid_that_it_has() {
     let immutable = "ConfigMap \"m\" is invalid: metadata.uid: Invalid value: \"x\": field is immutable";
     for kind in [MERGE, STRATEGIC] {
         check(&http.patch(&path, kind, &renamed).await, 422, immutable);
+        let number = http.patch(&path, kind, &json!({"metadata": {"uid": 5}})).await;
+        check(&number, 422, "types.UID");
     }
+    // Nobody keeps what a name was generated from.
+    let generated = json!({"metadata": {"generateName": "m-"}});
+    http.patch(&path, MERGE, &generated).await.expect(200);
+    let dropped = http.patch(&path, MERGE, &json!({"metadata": {"generateName": null}})).await.expect(200);
+    assert!(dropped["metadata"]["generateName"].is_null(), "{dropped}");
     check(&http.patch(&format!("{path}?fieldManager=me"), APPLY, &other).await, 422, immutable);
     // No uid at all is the one that there is.
     for nothing in [Value::Null, "".into()] {
@@ -231,7 +238,6 @@ async fn a_custom_resource_says_what_it_is() {
         check(&http.send(Method::POST, FOOS, JSON, body).await, code, &words);
     }
     let path = format!("{FOOS}/f");
-    let kindless = "\"metadata\":{\"";
     for (patch, code, words) in [
         (json!({"kind": null}), 422, "Object 'Kind' is missing in '{\"apiVersion\":\"ex.io/v1\",\"metadata\":{"),
         (json!({"kind": 5}), 422, "json: cannot unmarshal number into Go struct field .kind of type string"),
@@ -242,12 +248,21 @@ async fn a_custom_resource_says_what_it_is() {
             "Deployment.apps \"f\" is invalid: [kind: Invalid value: \"Deployment\": must be Foo, apiVersion: Invalid \
              value: \"apps/v1\": must be ex.io/v1]",
         ),
+        (json!({"apiVersion": "a/b/c"}), 422, "unexpected GroupVersion string: a/b/c"),
         (json!({"metadata": {"labels": "x"}}), 422, "into Go struct field ObjectMeta.labels of type map[string]string"),
     ] {
         let answer = http.patch(&path, MERGE, &patch).await;
         check(&answer, code, words);
-        assert!(!kindless.is_empty() && !message(&answer).contains("cannot be handled as a"), "{}", message(&answer));
+        assert!(!message(&answer).contains("cannot be handled as a"), "{}", message(&answer));
     }
+    // A number is the same with a fraction of nothing: an apply of it changes nothing.
+    let mut counted = foo("f");
+    counted["spec"] = json!({"n": 5});
+    let owner = format!("{path}?fieldManager=me");
+    let once = http.patch(&owner, APPLY, &counted).await.expect(200);
+    counted["spec"] = json!({"n": 5.0});
+    let again = http.patch(&owner, APPLY, &counted).await.expect(200);
+    assert_eq!(again["metadata"]["resourceVersion"], once["metadata"]["resourceVersion"]);
     // A status is written by itself.
     http.patch(&format!("{path}/status"), MERGE, &json!({"apiVersion": "ex.io/v2"})).await.expect(200);
     // What the path of a create names is no matter.
@@ -269,6 +284,11 @@ async fn a_patch_of_the_wrong_types_is_told_where_it_fails() {
     let pod = |spec: Value| json!({"spec": {"template": {"spec": spec}}});
     for (patch, code, words) in [
         (json!({"$patch": "x"}), 400, "unknown patch type: x in map: map[$patch:x]"),
+        (
+            json!({"spec": {"strategy": {"$retainKeys": ["type"], "rollingUpdate": {"maxSurge": 1}}}}),
+            400,
+            "invalid patch format of retainKeys",
+        ),
         (json!({"$patch": 5}), 400, "unknown patch type: %!s(int64=5) in map: map[$patch:5]"),
         (
             pod(json!({"containers": [{"image": "x"}]})),
@@ -300,6 +320,12 @@ async fn a_patch_of_the_wrong_types_is_told_where_it_fails() {
     let strict = format!("{path}?fieldValidation=Strict");
     let unknown = "patch: Invalid value: \"map[foo:1]\": strict decoding error: unknown field \\\"foo\\\"";
     check(&http.patch(&strict, STRATEGIC, &json!({"foo": 1})).await, 422, &unknown.replace('\\', ""));
+    for (meta, words) in [
+        (json!({"name": "z"}), "the name of the object (z) does not match the name on the URL (d)"),
+        (json!({"namespace": "z"}), "the namespace of the provided object does not match the namespace sent on"),
+    ] {
+        check(&http.patch(&format!("{path}/scale"), MERGE, &json!({"metadata": meta})).await, 400, words);
+    }
     let member = json!([{"op": 5, "path": "/a"}]);
     let why = "error decoding patch: json: cannot unmarshal number into Go struct field jsonPatchOp.op of type string";
     check(&http.patch(&path, JSON_PATCH, &member).await, 400, why);
@@ -351,6 +377,16 @@ async fn an_apply_is_held_to_the_types_of_its_kind() {
     // A key that Go always writes is there, though it is empty.
     let nameless = applied(container(json!({"image": "i"})));
     check(&http.patch(&path, APPLY, &nameless).await, 422, "spec.template.spec.containers[1].name: Required value");
+    let mut garbled = applied(json!({}));
+    garbled["metadata"] = json!({"name": "new", "resourceVersion": "x"});
+    let new = format!("{DEPLOYMENTS}/new?fieldManager=me");
+    check(&http.patch(&new, APPLY, &garbled).await, 400, "strconv.ParseUint: parsing \"x\": invalid syntax");
+    let numbered = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "n", "generation": -1}});
+    check(
+        &http.patch(&format!("{MAPS}/n?fieldManager=me"), APPLY, &numbered).await,
+        422,
+        "metadata.generation: Invalid",
+    );
     let mut unnamed = applied(json!({"replicas": 2}));
     unnamed["metadata"]["name"] = "".into();
     let words = "the name of the object (d based on URL) was undeterminable: name must be provided";

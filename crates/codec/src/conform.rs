@@ -166,7 +166,9 @@ impl Check<'_> {
             _ => "value".to_owned(),
         };
         let numeric = matches!(shape, Shape::Int32 | Shape::Int64);
-        DecodeError::Type { found: found(value, numeric), target, expected: go_type(shape) }
+        let uid = matches!(shape, Shape::String) && self.names.last() == Some(&"uid");
+        let expected = if uid { "types.UID".to_owned() } else { go_type(shape) };
+        DecodeError::Type { found: found(value, numeric), target, expected }
     }
 }
 

@@ -177,7 +177,7 @@ fn retain_keys(target: &mut Map, patch: &Map) -> Result<(), PatchError> {
     let listed = |name: &str| names.contains(name);
     let unlisted = patch.iter().any(|(name, change)| !name.starts_with('$') && !change.is_null() && !listed(name));
     if unlisted {
-        return Err(PatchError::Inapplicable("patch content doesn't match retainKeys list".into()));
+        return Err(malformed("invalid patch format of retainKeys".into()));
     }
     target.retain(|name, _| listed(name));
     Ok(())

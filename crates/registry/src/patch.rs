@@ -15,7 +15,7 @@ use crate::custom::{schema_of, structure_of};
 use crate::error::{ApiError, Cause, Details, Reason};
 use crate::managed_fields;
 use crate::storage::Row;
-use crate::update::Change;
+use crate::update::{Change, garbled_version};
 
 /// A decoded patch.
 #[derive(Clone, Debug)]
@@ -223,6 +223,10 @@ impl Patch {
                     return Err(unpatchable(sorted_text(out), &why));
                 }
             }
+            if version.matches('/').count() > 1 {
+                let why = format!("unexpected GroupVersion string: {version}");
+                return Err(unpatchable(sorted_text(out), &why));
+            }
             if kind.is_empty() {
                 let shown = sorted_text(out);
                 let why = format!("Object 'Kind' is missing in '{shown}'");
@@ -374,6 +378,7 @@ impl Change for Patch {
         let mut nothing = Value::object();
         nothing.set_gvk(&self.row.api_version, self.row.kind_name());
         let mut object = self.patched(&nothing)?;
+        garbled_version(&object)?;
         object.meta_mut().remove("resourceVersion");
         if !object.uid().is_empty() {
             let why = format!(

@@ -68,6 +68,18 @@ impl Change for ScaleWrite<'_> {
             ScaleChange::Replace(scale) => scale.clone(),
             ScaleChange::Patch(patch) => patch.patched(&before)?,
         };
+        let (name, namespace) = (scale.name(), scale.namespace());
+        if !name.is_empty() && name != current.name() {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({name}) does not match the name on the URL ({})",
+                current.name()
+            )));
+        }
+        if !namespace.is_empty() && namespace != current.namespace() {
+            return Err(ApiError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
         let replicas = scale.i64_at(&["spec", "replicas"]).unwrap_or(0);
         if let Some(path) = missing.filter(|_| replicas == i64::from(i32::MIN)) {
             return Err(ApiError::bad_request(format!("the spec replicas field {path:?} cannot be empty")));

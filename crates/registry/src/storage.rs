@@ -149,7 +149,6 @@ fn of_metadata(e: &DecodeError) -> String {
     e.to_string()
         .replace("Go struct field PartialObjectMetadata.metadata of", "Go value of")
         .replace("Go struct field ObjectMeta.metadata.", "Go struct field ObjectMeta.")
-        .replace("ObjectMeta.uid of type string", "ObjectMeta.uid of type types.UID")
 }
 
 impl Row {

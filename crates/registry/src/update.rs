@@ -265,12 +265,7 @@ fn check_preconditions(request: &WriteRequest, new: &Value, old: &Value, named: 
         return Err(request.conflict(&request.name, &storage_error(request, &why)));
     }
     let version = new.resource_version();
-    if !version.is_empty() {
-        // Upstream says it under 500.
-        version
-            .parse::<u64>()
-            .map_err(|_| ApiError::bad_request(format!("strconv.ParseUint: parsing {version:?}: invalid syntax")))?;
-    }
+    garbled_version(new)?;
     if version.is_empty() || version == "0" {
         if request.row.kind.hooks.unconditional_update() || request.sub() == Some("scale") {
             return Ok(());
@@ -286,6 +281,15 @@ fn check_preconditions(request: &WriteRequest, new: &Value, old: &Value, named: 
         return Err(request.conflict(&request.name, OPTIMISTIC_LOCK));
     }
     Ok(())
+}
+
+/// 400: a resourceVersion that is none. Upstream says it under 500.
+pub(crate) fn garbled_version(object: &Value) -> Result<(), ApiError> {
+    let version = object.resource_version();
+    if version.is_empty() || version.parse::<u64>().is_ok() {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!("strconv.ParseUint: parsing {version:?}: invalid syntax")))
 }
 
 /// A failed precondition as upstream's store words it.
@@ -312,10 +316,6 @@ fn carry_over(new: &mut Value, old: &Value, subresource: bool) {
         keys.push("managedFields");
     }
     keep_metadata(new, old, &keys);
-    let meta = new.meta_mut();
-    if old.meta().is_some_and(|m| m.contains_key("generateName")) && !meta.contains_key("generateName") {
-        meta.insert("generateName", old.meta_str("generateName"));
-    }
 }
 
 /// Puts these members of the metadata back, be they absent.

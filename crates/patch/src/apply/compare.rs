@@ -96,11 +96,23 @@ fn compare(old: Old<'_>, new: Option<&Value>, view: View<'_>, depth: Depth) -> D
 fn leaf(old: Old<'_>, new: Option<&Value>) -> Difference {
     let here = || Some(Value::object());
     match (old, new) {
-        (Old::There(o), Some(n)) if o != n => Difference { changed: here(), removed: None },
+        (Old::There(o), Some(n)) if !same(o, n) => Difference { changed: here(), removed: None },
         (Old::Zero, Some(n)) if !n.is_empty() => Difference { changed: here(), removed: None },
         (Old::Absent, Some(_)) => Difference { changed: here(), removed: None },
         (Old::There(_), None) => Difference { changed: None, removed: here() },
         _ => Difference::default(),
+    }
+}
+
+/// Equal, whether or not a whole number was written with a fraction.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(x), Value::Number(y)) => x == y || a.as_f64() == b.as_f64(),
+        (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(x, y)| same(x, y)),
+        (Value::Object(x), Value::Object(y)) => {
+            x.len() == y.len() && x.iter().zip(y.iter()).all(|((k, v), (l, w))| k == l && same(v, w))
+        }
+        _ => a == b,
     }
 }
 

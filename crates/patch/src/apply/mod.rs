@@ -207,7 +207,8 @@ pub fn apply(
     entries.take_from_others(options, &changed, &removed);
     let unchanged = changed.is_empty() && removed.is_empty() && entries.same_sets(&untouched);
     if unchanged {
-        return Ok(live.clone());
+        // What nobody owns is of interest only where there is no object yet.
+        return Ok(if live.uid().is_empty() { merged } else { live.clone() });
     }
     // Who comes to own what stands there already has written nothing yet.
     if !changed.is_empty() || !removed.is_empty() {
@@ -226,12 +227,10 @@ fn check_config(live: &Value, config: &Value, options: &ApplyOptions<'_>) -> Res
         let slash = if version.contains('/') { "" } else { "/" };
         return Err(ApplyError::Kind(format!("{slash}{version}, Kind={}", text("kind"))));
     }
-    if config.at(&["metadata", "managedFields"]).is_some_and(|v| !v.is_null()) {
-        return Err(ApplyError::ManagedFields);
-    }
     let problems = check::problems(config, View::root(options.schema));
     if problems.is_empty() {
-        return Ok(());
+        let named = config.at(&["metadata", "managedFields"]).is_some_and(|v| !v.is_null());
+        return if named { Err(ApplyError::ManagedFields) } else { Ok(()) };
     }
     let version = if options.api_version.contains('/') { "" } else { "/" };
     let object =
