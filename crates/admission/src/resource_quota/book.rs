@@ -80,12 +80,13 @@ impl Book {
     }
 
     /// What waits to be told of a quota together with a request. `None` where the request's own is told already.
+    /// Quotas are told in their order, so that none is told of what one before it refuses.
     pub(super) fn waiting(&self, key: &str, request: usize, quota: &str) -> Option<Vec<Waiting>> {
         let state = self.state.lock();
-        let untold = |c: &Charge| c.shares.iter().find(|s| s.quota == quota && !s.told).map(|s| s.more.clone());
-        state.pending.get(key)?.iter().find(|c| c.request == request).and_then(untold)?;
+        let next = |c: &Charge| c.shares.iter().find(|s| !s.told).filter(|s| s.quota == quota).map(|s| s.more.clone());
+        state.pending.get(key)?.iter().find(|c| c.request == request).and_then(next)?;
         let others = state.pending.values().flatten().filter(|c| c.request != request);
-        Some(others.filter_map(|c| Some(Waiting { request: c.request, more: untold(c)? })).collect())
+        Some(others.filter_map(|c| Some(Waiting { request: c.request, more: next(c)? })).collect())
     }
 
     /// `status.used` of a quota has what these requests use of it.
