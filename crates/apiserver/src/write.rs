@@ -359,23 +359,6 @@ pub(crate) fn go_integer(text: &str) -> Result<i64, ApiError> {
     })
 }
 
-/// Resources whose delete is answered with the object, not with a Status (upstream's
-/// `ReturnDeletedObject`).
-const ANSWERS_DELETED: &[(&str, &str)] = &[
-    ("", "persistentvolumeclaims"),
-    ("", "persistentvolumes"),
-    ("", "pods"),
-    ("", "podtemplates"),
-    ("", "resourcequotas"),
-    ("", "serviceaccounts"),
-    ("", "services"),
-    ("storage.k8s.io", "csidrivers"),
-    ("storage.k8s.io", "csinodes"),
-    ("storage.k8s.io", "storageclasses"),
-    ("storage.k8s.io", "volumeattachments"),
-    ("storage.k8s.io", "volumeattributesclasses"),
-];
-
 /// A delete as the registry sees it; admission is shown `DeleteOptions`, wherever they came from.
 fn delete_request(c: &Context, row: &Arc<Row>, options: &DeleteOptions) -> Result<WriteRequest, ApiError> {
     let mut request = c.request(row, options.dry_run)?;
@@ -392,7 +375,7 @@ pub(crate) async fn delete(c: Context, row: Arc<Row>) -> Result<Response<Body>, 
     let registry = c.server.registry.clone();
     let deleted = detached(&c.server.tasks, async move { registry.delete(&request, &options).await }).await?;
     match deleted {
-        Deleted::Gone(entry) if !ANSWERS_DELETED.contains(&(row.group(), row.plural())) => {
+        Deleted::Gone(entry) if !row.kind.resource.answers_deleted() => {
             let tree = entry.tree()?;
             let status = answer::success(row.group(), row.plural(), entry.name(), tree.uid());
             Ok(answer::value(200, &status, &c.output))

@@ -224,6 +224,22 @@ async fn namespaces_and_definitions_begin_to_go_in_their_own_way() {
     assert_eq!(going["metadata"]["generation"], made["metadata"]["generation"]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_answers_with_the_object_where_upstream_does() {
+    let c = cluster().await;
+    let http = c.admin();
+    for (path, kind) in [("/apis/resource.k8s.io/v1/deviceclasses", "DeviceClass"), ("/api/v1/namespaces", "Namespace")] {
+        http.post(path, &json!({"metadata": {"name": "n"}})).await.expect(201);
+        let first = http.delete(&format!("{path}/n")).await.expect(200);
+        assert_eq!(first["kind"], kind);
+    }
+    let finalized = json!({"metadata": {"name": "n"}, "spec": {"finalizers": []}});
+    http.put("/api/v1/namespaces/n/finalize", &finalized).await.expect(200);
+    http.get("/api/v1/namespaces/n").await.refused(404, "NotFound", "not found");
+    http.post(MAPS, &json!({"metadata": {"name": "n"}})).await.expect(201);
+    assert_eq!(http.delete(&format!("{MAPS}/n")).await.expect(200)["kind"], "Status");
+}
+
 /// A store whose first delete of a key waits.
 #[derive(Debug)]
 struct Held {

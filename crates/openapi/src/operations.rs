@@ -18,28 +18,6 @@ const PATCHES: [&str; 4] = [
     "application/apply-patch+yaml",
 ];
 
-/// Kinds whose delete answers with the object.
-const ANSWER_THE_OBJECT: &[&str] = &[
-    "CSIDriver",
-    "CSINode",
-    "DeviceClass",
-    "DeviceTaintRule",
-    "PersistentVolume",
-    "PersistentVolumeClaim",
-    "Pod",
-    "PodTemplate",
-    "ResourceClaim",
-    "ResourceClaimTemplate",
-    "ResourcePoolStatusRequest",
-    "ResourceQuota",
-    "ResourceSlice",
-    "Service",
-    "ServiceAccount",
-    "StorageClass",
-    "VolumeAttachment",
-    "VolumeAttributesClass",
-];
-
 /// What an operation does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Action {
@@ -301,7 +279,9 @@ impl<'d> Operations<'d> {
             _ if deletes => Some(self.definitions.shared("DeleteOptions", group, version)),
             _ => None,
         };
-        let answers_object = action == Action::Delete && !target.custom && ANSWER_THE_OBJECT.contains(&target.kind);
+        // Of Namespaces upstream's documents do not know it.
+        let answers_object =
+            action == Action::Delete && target.resource.answers_deleted() && target.resource.plural != "namespaces";
         let answer = match action {
             Action::List => target.list.clone(),
             Action::Watch | Action::WatchList => Some(self.definitions.shared("WatchEvent", group, version)),

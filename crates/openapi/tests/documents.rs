@@ -322,6 +322,14 @@ fn parameters_of_all_operations_stand_with_the_path() {
 }
 
 #[test]
+fn a_delete_answers_with_a_status_or_with_what_went() {
+    let rows: Vec<Row<'_>> = resources().iter().map(Row::from).collect();
+    let answering: BTreeSet<&str> =
+        rows.iter().filter(|r| r.resource.answers_deleted()).map(|r| r.resource.plural).collect();
+    assert_eq!(answering.len(), 19, "{answering:?}");
+}
+
+#[test]
 fn exceptions_and_zero_defaults_stand_where_upstream_has_them() {
     let rows = openapi::built_in();
     let core = openapi::openapi_v3(&rows, "", "v1").unwrap();
