@@ -56,18 +56,7 @@ fn is_always_written(field: &Field) -> bool {
     if field.pointer || field.name == "creationTimestamp" {
         return false;
     }
-    matches!(
-        field.shape,
-        Shape::Struct(_)
-            | Shape::Time
-            | Shape::MicroTime
-            | Shape::Duration
-            | Shape::Quantity
-            | Shape::IntOrString
-            | Shape::FieldsV1
-            | Shape::RawExtension
-            | Shape::Json
-    )
+    field.shape.has_no_empty()
 }
 
 fn nested(shape: &Shape) -> Option<TypeId> {

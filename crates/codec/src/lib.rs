@@ -3,7 +3,8 @@
 //! All four are driven by the tables of `ironkeel_schema`; nobody types a field here. Decoding is
 //! two steps: the bytes become a tree (names that the schema knows are borrowed from it), then
 //! [`conform`] checks the tree against its type as Go's decoder would, canonicalizes the special
-//! scalars and takes out what the type does not have, reporting it. Patches use the second step alone. [`complete`] adds what Go would write besides.
+//! scalars and takes out what the type does not have, reporting it. Patches use the second step alone.
+//! [`complete`] adds what Go would write besides.
 //!
 //! What does not live here: defaults and validation (`kinds`), patches (`patch`), and which kinds
 //! there are (`schema`, or a CRD's structural schema).

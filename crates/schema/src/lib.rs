@@ -183,6 +183,24 @@ pub enum Shape {
     Map(&'static Shape),
 }
 
+impl Shape {
+    /// Whether `omitempty` has no hold on values of this shape: Go writes them whatever they are.
+    pub fn has_no_empty(&self) -> bool {
+        matches!(
+            self,
+            Shape::Struct(_)
+                | Shape::Time
+                | Shape::MicroTime
+                | Shape::Duration
+                | Shape::Quantity
+                | Shape::IntOrString
+                | Shape::FieldsV1
+                | Shape::RawExtension
+                | Shape::Json
+        )
+    }
+}
+
 /// Where the objects of a resource live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {

@@ -94,7 +94,7 @@ impl<'s> View<'s> {
             View::Struct(id) => id.get().field(name).map(|field| Member {
                 view: View::of_field(field),
                 declared: true,
-                always: !field.omit_empty || !field.pointer && has_no_empty(&field.shape),
+                always: !field.omit_empty || !field.pointer && field.shape.has_no_empty(),
             }),
             View::Map(shape) => free(View::of_shape(shape)),
             View::Custom(Structure::Object { members, others }) => match (members.get(name), others) {
@@ -172,20 +172,6 @@ impl<'s> View<'s> {
             _ => true,
         }
     }
-}
-
-/// Whether `omitempty` has no hold on values of this shape: Go writes them whatever they are.
-fn has_no_empty(shape: &Shape) -> bool {
-    matches!(
-        shape,
-        Shape::Struct(_)
-            | Shape::Time
-            | Shape::MicroTime
-            | Shape::Duration
-            | Shape::Quantity
-            | Shape::IntOrString
-            | Shape::RawExtension
-    )
 }
 
 /// The value of a key that an element leaves out.
