@@ -449,9 +449,9 @@ pub(crate) fn canonical_ip(s: &str) -> Vec<String> {
 
 /// An address block.
 pub(crate) fn cidr(s: &str) -> Vec<String> {
-    let padded = |n: &str| n.len() > 1 && n.starts_with('0');
+    let padded = |(ip, bits): (&str, &str)| ip.parse::<IpAddr>().is_err() || (bits.len() > 1 && bits.starts_with('0'));
     let why = match s.parse::<IpNet>() {
-        Ok(_) if s.rsplit('/').next().is_some_and(padded) => "must not have leading 0s in IP or prefix length",
+        Ok(_) if s.split_once('/').is_some_and(padded) => "must not have leading 0s in IP or prefix length",
         Ok(IpNet::V6(n)) if n.addr().to_ipv4_mapped().is_some() => "must not have an IPv4-mapped IPv6 address",
         Ok(n) if n.addr() != n.network() => "must not have bits set beyond the prefix length",
         Ok(_) => return Vec::new(),

@@ -47,6 +47,10 @@ pub(crate) trait Rules: Sync + Send {
     fn revalidates(&self, subresource: Option<&str>) -> bool {
         subresource.is_none()
     }
+    /// Whether what may not change is told before what is wrong with the object as it is.
+    fn tells_changes_first(&self) -> bool {
+        false
+    }
     fn depth(&self) -> Depth {
         Depth::Full
     }

@@ -151,6 +151,9 @@ impl rules::Rules for Attributes {
             }
         }
     }
+    fn tells_changes_first(&self) -> bool {
+        true
+    }
     fn depth(&self) -> Depth {
         Depth::Nothing
     }

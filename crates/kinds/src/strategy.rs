@@ -164,11 +164,14 @@ impl Hooks for Strategy {
     fn validate_update(&self, object: &Value, old: &Value, subresource: Option<&str>) -> Vec<FieldError> {
         let mut change = Errors::default();
         self.rules.validate_update(object, old, subresource, &mut change);
-        // First what is wrong with it as it is.
         let own = if self.rules.revalidates(subresource) { self.own_errors(object) } else { Vec::new() };
+        let parts = match self.rules.tells_changes_first() {
+            true => [change.into_vec(), own],
+            false => [own, change.into_vec()],
+        };
         let told = |e: &FieldError| (e.path.as_str().to_owned(), e.kind, e.message.clone());
         let mut seen = HashSet::new();
-        own.into_iter().chain(change.into_vec()).filter(|e| seen.insert(told(e))).collect()
+        parts.into_iter().flatten().filter(|e| seen.insert(told(e))).collect()
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>, subresource: Option<&str>) -> Vec<String> {

@@ -104,6 +104,7 @@ impl rules::Rules for Rules {
                 "updatedNumberScheduled",
                 "numberAvailable",
                 "numberUnavailable",
+                "collisionCount",
             ];
             for f in fields {
                 e.non_negative(&Path::new("status").child(f), o.i64_at(&["status", f]));
@@ -124,6 +125,9 @@ impl rules::Rules for Rules {
         let before = old.annotation(TEMPLATE_GENERATION).and_then(|n| n.parse::<i64>().ok()).unwrap_or(0);
         let changed = !equality::equal_as("core/v1.PodTemplateSpec", &o["spec"]["template"], &old["spec"]["template"]);
         set_template_generation(o, before + i64::from(changed));
+    }
+    fn tells_changes_first(&self) -> bool {
+        true
     }
     fn depth(&self) -> Depth {
         Depth::Nothing

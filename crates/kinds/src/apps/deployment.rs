@@ -38,6 +38,9 @@ impl rules::Rules for Rules {
         // Upstream raises the generation for a change of annotations too: the controller copies them.
         let annotations = |v: &Value| v.at(&["metadata", "annotations"]).cloned();
         let (new, before) = (annotations(o), annotations(old));
+        if subresource == Some("status") {
+            strategy::keep_metadata(o, old, &["labels"]);
+        }
         if subresource.is_none() && !crate::equality::same(new.as_ref(), before.as_ref()) {
             o.meta_mut().insert("generation", old.generation() + 1);
         }
@@ -72,6 +75,8 @@ impl rules::Rules for Rules {
                     "readyReplicas",
                     "availableReplicas",
                     "unavailableReplicas",
+                    "terminatingReplicas",
+                    "collisionCount",
                 ];
                 for f in fields {
                     e.non_negative(&status.child(f), Some(count(f)));

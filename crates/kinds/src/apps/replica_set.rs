@@ -77,7 +77,15 @@ pub(crate) fn scale(o: &Value) -> Scale {
 pub(crate) fn validate_status(o: &Value, e: &mut Errors) {
     let status = Path::new("status");
     let count = |f: &str| print::number(o, &["status", f]);
-    for f in ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"] {
+    let counts = [
+        "replicas",
+        "fullyLabeledReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "observedGeneration",
+        "terminatingReplicas",
+    ];
+    for f in counts {
         e.non_negative(&status.child(f), Some(count(f)));
     }
     for f in ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"] {

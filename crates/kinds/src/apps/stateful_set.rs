@@ -37,10 +37,9 @@ impl rules::Rules for Rules {
         }
         if update.str("type") == Some("RollingUpdate")
             && let Some(rolling) = update.get_mut("rollingUpdate").and_then(Value::as_object_mut)
+            && rolling.get("partition").is_none_or(Value::is_null)
         {
-            if rolling.get("partition").is_none_or(Value::is_null) {
-                rolling.insert("partition", 0_i64);
-            }
+            rolling.insert("partition", 0_i64);
         }
         let retention = spec.object("persistentVolumeClaimRetentionPolicy");
         for f in ["whenDeleted", "whenScaled"] {
@@ -153,7 +152,7 @@ impl rules::Rules for Rules {
                 let at = status.child("availableReplicas");
                 e.invalid(&at, count("availableReplicas"), "cannot be greater than status.readyReplicas");
             }
-            if count("collisionCount") < print::number(old, &["status", "collisionCount"]) {
+            if old.i64_at(&["status", "collisionCount"]).is_some_and(|had| count("collisionCount") < had) {
                 e.invalid(&status.child("collisionCount"), count("collisionCount"), "cannot be decremented");
             }
             return;

@@ -52,7 +52,10 @@ impl rules::Rules for Rules {
         match string(spec, "schedule") {
             None => e.required(&at.child("schedule"), ""),
             Some(s) => {
-                if let Err(text) = cron_schedule::check(s) {
+                // A zone before the fields is read, and refused for another reason.
+                let zoned = ["TZ=", "CRON_TZ="].into_iter().find_map(|z| s.strip_prefix(z));
+                let fields = zoned.and_then(|z| z.split_once(' ')).map_or(s, |(_, fields)| fields.trim());
+                if let Err(text) = cron_schedule::check(fields) {
                     e.invalid(&at.child("schedule"), s, &text);
                 }
                 if s.contains("TZ") {

@@ -59,7 +59,8 @@ pub(super) fn validate(o: &Value, old: &Value, e: &mut Errors) {
     finished(&now, &was, &at, e);
     indexes(&now, &was, &at, e);
     let turned = |f: &str| now.count(f) != was.count(f) || now.member(f).is_some() != was.member(f).is_some();
-    if (turned("ready") || turned("active")) && now.count("ready") > now.count("active") {
+    let told = now.member("ready").is_some() && (turned("ready") || turned("active"));
+    if told && now.count("ready") > now.count("active") {
         e.invalid(&at.child("ready"), now.count("ready"), "cannot set more ready pods than active");
     }
     if now.count("failed") < was.count("failed") {

@@ -1,6 +1,6 @@
 //! PersistentVolumeClaim.
 
-use ironkeel_object::{Quantity, Value};
+use ironkeel_object::{ObjectMeta, Quantity, Value};
 
 use crate::error::Errors;
 use crate::pod_spec::{present, string};
@@ -186,6 +186,23 @@ fn sources(spec: &mut ironkeel_object::Map, had: bool) {
     }
 }
 
+const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+
+/// The class of long ago, an annotation: it stays as it is, unless the field takes its place with the same value.
+fn class_annotation(o: &Value, old: &Value, new: &mut Value, e: &mut Errors) {
+    let (now, was) = (o.annotation(CLASS_ANNOTATION), old.annotation(CLASS_ANNOTATION));
+    let class = |v: &Value| present(&v["spec"], "storageClassName").and_then(Value::as_str).map(str::to_owned);
+    let moves = was.is_some() && class(old).is_none() && class(o).as_deref() == was && (now.is_none() || now == was);
+    if moves {
+        if let Some(spec) = new.as_object_mut() {
+            spec.remove("storageClassName");
+        }
+    } else if now.unwrap_or_default() != was.unwrap_or_default() {
+        let at = Path::new("metadata").child("annotations").child(CLASS_ANNOTATION);
+        e.invalid(&at, now.unwrap_or_default(), "field is immutable");
+    }
+}
+
 impl rules::Rules for Rules {
     fn default(&self, o: &mut Value) {
         if let Some(spec) = strategy::spec(o)
@@ -222,6 +239,7 @@ impl rules::Rules for Rules {
         validate_changed_spec(&o["spec"], &old["spec"], &path, e);
         let mut new = o.get("spec").cloned().unwrap_or_default();
         let before = old.get("spec").cloned().unwrap_or_default();
+        class_annotation(o, old, &mut new, e);
         let bound = old.str_at(&["status", "phase"]) == Some("Bound");
         if string(&before, "volumeName").is_none() {
             strategy::keep(&mut new, &before, "volumeName");
@@ -235,7 +253,7 @@ impl rules::Rules for Rules {
         if bound {
             strategy::keep(&mut new, &before, "volumeAttributesClassName");
         }
-        if present(&before, "storageClassName").is_none() {
+        if present(&before, "storageClassName").is_none() && old.annotation(CLASS_ANNOTATION).is_none() {
             strategy::keep(&mut new, &before, "storageClassName");
         }
         if !equality::equal_as("core/v1.PersistentVolumeClaimSpec", &new, &before) {
@@ -243,6 +261,18 @@ impl rules::Rules for Rules {
             e.forbidden(&path, text);
         }
         e.immutable(&Path::new("volumeMode"), o.at(&["spec", "volumeMode"]), old.at(&["spec", "volumeMode"]));
+        // A class that was applied goes to another, but not away.
+        let applied = old.at(&["status", "currentVolumeAttributesClassName"]).is_some_and(|c| !c.is_null());
+        let attributes = |v: &Value| v.str_at(&["spec", "volumeAttributesClassName"]).map(str::to_owned);
+        if applied && attributes(o) != attributes(old) {
+            let at = path.child("volumeAttributesClassName");
+            const SET: &str = "is forbidden when status.currentVolumeAttributesClassName is not nil";
+            match attributes(o).as_deref() {
+                None => e.forbidden(&at, &format!("update to nil {SET}")),
+                Some("") => e.forbidden(&at, &format!("update to empty string {SET}")),
+                Some(_) => {}
+            }
+        }
         let size = |v: Option<&Value>| resources::quantity(v).unwrap_or(Quantity::ZERO);
         let wanted = |v: &Value| size(v.at(&["spec", "resources", "requests", "storage"]));
         let granted = size(old.at(&["status", "capacity", "storage"]));
@@ -258,7 +288,6 @@ impl rules::Rules for Rules {
         "persistentVolumeClaim"
     }
     fn cells(&self, o: &Value, c: &TableContext) -> Vec<Value> {
-        use ironkeel_object::ObjectMeta;
         let phase = if o.deletion_timestamp().is_some() {
             "Terminating".into()
         } else {

@@ -49,6 +49,9 @@ impl rules::Rules for Rules {
     fn validate_update(&self, o: &Value, old: &Value, _subresource: Option<&str>, e: &mut Errors) {
         immutable(o, old, &["data", "binaryData"], e);
     }
+    fn tells_changes_first(&self) -> bool {
+        true
+    }
     fn depth(&self) -> Depth {
         Depth::Enums
     }

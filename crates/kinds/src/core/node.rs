@@ -26,6 +26,11 @@ impl rules::Rules for Rules {
         if subresource == Some("status") {
             // The kubelet writes labels and annotations with its status.
             strategy::keep(o, old, "spec");
+            // What its configuration of long ago came to: dropped, too.
+            let had = old.at(&["status", "config"]).is_some_and(|c| !c.is_null());
+            if let Some(status) = o.get_mut("status").and_then(Value::as_object_mut).filter(|_| !had) {
+                status.remove("config");
+            }
         } else {
             one_of_pod_cidrs(o);
         }

@@ -54,28 +54,96 @@ pub(super) fn validate(o: &Value, old: &Value, e: &mut Errors) {
     if !class(old).is_empty() && class(o) != class(old) {
         e.invalid(&at.child("qosClass"), class(o), "field is immutable");
     }
-    // A container that ended for good does not come back.
-    let policy = o.str_at(&["spec", "restartPolicy"]).unwrap_or_default();
-    if policy == "Always" {
+    for (statuses, containers) in LISTS {
+        ended_for_good(o, old, statuses, containers, &at.child(statuses), e);
+        users(o, statuses, &at.child(statuses), e);
+    }
+}
+
+/// Lists of statuses, and of the containers that they are of.
+const LISTS: [(&str, &str); 3] = [
+    ("containerStatuses", "containers"),
+    ("initContainerStatuses", "initContainers"),
+    ("ephemeralContainerStatuses", "ephemeralContainers"),
+];
+
+/// Whether a container that ended with this code starts again.
+fn restarts(container: &Value, pod: &Value, code: i64) -> bool {
+    let by_policy = |policy: &str| match policy {
+        "Never" => Some(false),
+        "OnFailure" => Some(code != 0),
+        "Always" => Some(true),
+        _ => None,
+    };
+    let matched = |r: &&Value| {
+        let listed = r.items_at(&["exitCodes", "values"]).iter().any(|v| v.as_i64() == Some(code));
+        match r.str_at(&["exitCodes", "operator"]) {
+            Some("In") => listed,
+            Some("NotIn") => !listed,
+            _ => false,
+        }
+    };
+    if let Some(own) = pod_spec::string(container, "restartPolicy") {
+        let rule = container.items_at(&["restartPolicyRules"]).iter().find(matched);
+        if rule.is_some_and(|r| r.str_at(&["action"]) == Some("Restart")) {
+            return true;
+        }
+        if let Some(restarts) = by_policy(own) {
+            return restarts;
+        }
+    }
+    by_policy(pod.str_at(&["restartPolicy"]).unwrap_or_default()).unwrap_or(true)
+}
+
+/// A container that ended for good does not come back.
+fn ended_for_good(o: &Value, old: &Value, statuses: &str, containers: &str, at: &Path, e: &mut Errors) {
+    let pod = &old["spec"];
+    let all = ["containers", "initContainers"].iter().flat_map(|l| pod.items_at(&[l]));
+    let mut rules = all.flat_map(|c| c.items_at(&["restartPolicyRules"]));
+    if containers != "ephemeralContainers" && rules.any(|r| r.str_at(&["action"]) == Some("RestartAllContainers")) {
         return;
     }
-    let mut statuses: HashMap<&str, &Value> = HashMap::new();
-    for c in o.items_at(&["status", "containerStatuses"]) {
-        statuses.entry(c.str_at(&["name"]).unwrap_or_default()).or_insert(c);
+    let name = |v: &Value| v.str_at(&["name"]).unwrap_or_default().to_owned();
+    let ended = |s: &Value| s.at(&["state", "terminated"]).filter(|t| !t.is_null()).cloned();
+    let mut now: HashMap<String, &Value> = HashMap::new();
+    for s in o.items_at(&["status", statuses]) {
+        now.entry(name(s)).or_insert(s);
     }
-    let own_policy =
-        o.items_at(&["spec", "containers"]).iter().filter(|c| pod_spec::present(c, "restartPolicy").is_some());
-    let own_policy = texts(own_policy, "name");
-    for (i, b) in old.items_at(&["status", "containerStatuses"]).iter().enumerate() {
-        let Some(ended) = b.at(&["state", "terminated"]) else { continue };
-        if policy == "OnFailure" && ended.i64_at(&["exitCode"]).unwrap_or(0) != 0 {
+    let mut known: HashMap<String, &Value> = HashMap::new();
+    for c in pod.items_at(&[containers]) {
+        known.entry(name(c)).or_insert(c);
+    }
+    for (i, s) in old.items_at(&["status", statuses]).iter().enumerate() {
+        let Some(end) = ended(s) else { continue };
+        if now.get(&name(s)).is_none_or(|n| ended(n).is_some()) {
             continue;
         }
-        let name = b.str_at(&["name"]).unwrap_or_default();
-        let (now, restarts) = (statuses.get(name), own_policy.contains(name));
-        if !restarts && now.is_some_and(|n| n.at(&["state", "terminated"]).is_none()) {
-            let at = at.child("containerStatuses").index(i).child("state");
-            e.forbidden(&at, "may not be transitioned to non-terminated state");
+        let code = end.i64_at(&["exitCode"]).unwrap_or(0);
+        let ephemeral = containers == "ephemeralContainers";
+        if ephemeral || !known.get(&name(s)).is_some_and(|c| restarts(c, pod, code)) {
+            e.forbidden(&at.index(i).child("state"), "may not be transitioned to non-terminated state");
+        }
+    }
+}
+
+/// Who a container's first process runs as.
+fn users(o: &Value, statuses: &str, at: &Path, e: &mut Errors) {
+    let windows = o.str_at(&["spec", "os", "name"]) == Some("windows");
+    for (i, s) in o.items_at(&["status", statuses]).iter().enumerate() {
+        let Some(user) = s.at(&["user", "linux"]).filter(|u| !u.is_null()) else { continue };
+        let at = at.index(i).child("user").child("linux");
+        if windows {
+            e.forbidden(&at, "cannot be set for a windows pod");
+            continue;
+        }
+        let mut check = |id: Option<&Value>, at: &Path| {
+            let id = id.and_then(Value::as_i64).unwrap_or(0);
+            names::unix_id(id).iter().for_each(|m| e.invalid(at, id, m));
+        };
+        check(user.get("uid"), &at.child("uid"));
+        check(user.get("gid"), &at.child("gid"));
+        for (g, group) in user.items_at(&["supplementalGroups"]).iter().enumerate() {
+            check(Some(group), &at.child("supplementalGroups").index(g));
         }
     }
 }

@@ -173,8 +173,60 @@ fn restore(spec: &mut Value, before: &Value, o: &Value, old: &Value) {
         strategy::keep(spec, before, "terminationGracePeriodSeconds");
     }
     if gated(old) {
-        for member in ["nodeSelector", "affinity"] {
-            strategy::keep(spec, before, member);
+        strategy::keep(spec, before, "nodeSelector");
+        restore_affinity(spec, before);
+    }
+}
+
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+
+/// Of a gated pod's affinity, that to nodes may change.
+fn restore_affinity(spec: &mut Value, before: &Value) {
+    let nodes = |s: &Value| s.at(&["affinity", "nodeAffinity"]).filter(|a| !a.is_null()).cloned();
+    let (now, was) = (nodes(spec), nodes(before));
+    if equality::equal_as("core/v1.NodeAffinity", &now.clone().unwrap_or_default(), &was.clone().unwrap_or_default())
+        && now.is_some() == was.is_some()
+    {
+        return;
+    }
+    let had = pod_spec::present(before, "affinity").is_some();
+    let pods = ["podAffinity", "podAntiAffinity"];
+    let none_of_pods = pods.iter().all(|f| spec.at(&["affinity", f]).is_none_or(Value::is_null));
+    if !had && none_of_pods {
+        strategy::keep(spec, before, "affinity");
+    } else if let Some(affinity) = spec.slot(&["affinity"]).as_object_mut() {
+        match was {
+            Some(a) => _ = affinity.insert("nodeAffinity", a),
+            None => _ = affinity.remove("nodeAffinity"),
+        }
+    } else {
+        let mut affinity = Value::object();
+        *affinity.slot(&["nodeAffinity"]) = was.unwrap_or_default();
+        *spec.slot(&["affinity"]) = affinity;
+    }
+}
+
+/// What a gated pod asks of its node: more may be asked, nothing less.
+fn validate_node_affinity(o: &Value, old: &Value, path: &Path, e: &mut Errors) {
+    let terms = |v: &Value| v.items_at(&["spec", "affinity", "nodeAffinity", REQUIRED, "nodeSelectorTerms"]).to_vec();
+    let (now, was) = (terms(o), terms(old));
+    if was.is_empty() {
+        return;
+    }
+    let at = path.child("affinity").child("nodeAffinity").child(REQUIRED).child("nodeSelectorTerms");
+    if now.len() != was.len() {
+        e.invalid(&at, now, "no additions/deletions to non-empty NodeSelectorTerms list are allowed");
+        return;
+    }
+    for (i, (n, b)) in now.iter().zip(&was).enumerate() {
+        let list = |t: &Value, f: &str| t.items_at(&[f]).to_vec();
+        let lists = ["matchExpressions", "matchFields"].map(|f| (list(n, f), list(b, f)));
+        let selected_nothing = lists.iter().all(|(_, b)| b.is_empty()) && lists.iter().any(|(n, _)| !n.is_empty());
+        let lost = |(n, b): &(Vec<Value>, Vec<Value>)| {
+            n.len() < b.len() || n.iter().zip(b).any(|(x, y)| !equality::equal(x, y))
+        };
+        if selected_nothing || lists.iter().any(lost) {
+            e.invalid(&at.index(i), n.clone(), "only additions are allowed (no mutations or deletions)");
         }
     }
 }
@@ -232,6 +284,7 @@ fn validate_gates(o: &Value, old: &Value, path: &Path, e: &mut Errors) {
             let at = path.child("nodeSelector");
             e.invalid(&at, now.cloned().unwrap_or_default(), "only additions are allowed (no mutations or deletions)");
         }
+        validate_node_affinity(o, old, path, e);
     }
 }
 

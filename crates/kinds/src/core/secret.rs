@@ -83,6 +83,9 @@ impl rules::Rules for Rules {
         e.immutable(&Path::new("type"), o.get("type"), old.get("type"));
         immutable(o, old, &["data"], e);
     }
+    fn tells_changes_first(&self) -> bool {
+        true
+    }
     fn depth(&self) -> Depth {
         Depth::Enums
     }

@@ -212,7 +212,15 @@ impl rules::Rules for Rules {
             }
             s
         };
-        if !equality::equal_as("core/v1.PersistentVolumeSource", &source(o), &source(old)) {
+        let (mut now, was) = (source(o), source(old));
+        // A volume from before the field may get the Secret to grow with.
+        const GROWS_WITH: &str = "controllerExpandSecretRef";
+        if let (Some(before), Some(csi)) = (present(&was, "csi"), now.get_mut("csi").and_then(Value::as_object_mut))
+            && present(before, GROWS_WITH).is_none()
+        {
+            csi.remove(GROWS_WITH);
+        }
+        if !equality::equal_as("core/v1.PersistentVolumeSource", &now, &was) {
             e.forbidden(
                 &Path::new("spec").child("persistentvolumesource"),
                 "spec.persistentvolumesource is immutable after creation",

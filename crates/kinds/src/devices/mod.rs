@@ -312,7 +312,13 @@ fn requests(o: &mut Value, path: &[&str], to_v1: bool) {
                     exact.insert(*m, v);
                 }
             }
-            if !exact.is_empty() {
+            // Texts and the number are there even where a request says nothing of its own.
+            let says = |(m, v): (&str, &Value)| match m {
+                "deviceClassName" | "allocationMode" => !v.is_empty(),
+                "count" => v.as_i64() != Some(0),
+                _ => !v.is_null(),
+            };
+            if exact.iter().any(|(m, v)| says((m.as_ref(), v))) {
                 r.insert("exactly", exact);
             }
         } else if let Some(Value::Object(exact)) = r.remove("exactly") {

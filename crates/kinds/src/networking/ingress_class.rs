@@ -57,6 +57,9 @@ impl rules::Rules for Rules {
             old.at(&["spec", "controller"]),
         );
     }
+    fn tells_changes_first(&self) -> bool {
+        true
+    }
     fn depth(&self) -> Depth {
         Depth::Full
     }
