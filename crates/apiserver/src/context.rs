@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use ironkeel_auth::UserInfo;
 use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
-use ironkeel_object::{Map, Value};
+use ironkeel_object::{Map, Value, is_print, quoted};
 use ironkeel_registry::{ApiError, FieldValidation, Row, User, WriteRequest};
 use parking_lot::Mutex;
 
@@ -67,20 +67,11 @@ impl Context {
             None | Some("" | "Warn") => Ok(FieldValidation::Warn),
             Some("Ignore") => Ok(FieldValidation::Ignore),
             Some("Strict") => Ok(FieldValidation::Strict),
-            Some(other) => Err(self.unsupported_option("fieldValidation", other, &["", "Ignore", "Strict", "Warn"])),
+            Some(other) => {
+                let error = unsupported("fieldValidation", &quoted(other), &FIELD_VALIDATIONS);
+                Err(ApiError::invalid("meta.k8s.io", self.options_kind(), "", &[error]))
+            }
         }
-    }
-
-    /// 422: the option has another value than the supported ones.
-    pub(crate) fn unsupported_option(&self, field: &str, value: &str, supported: &[&str]) -> ApiError {
-        let quoted: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
-        let why = format!("Unsupported value: {value:?}: supported values: {}", quoted.join(", "));
-        self.option_error(field, FieldErrorKind::NotSupported, why)
-    }
-
-    fn option_error(&self, field: &str, kind: FieldErrorKind, message: String) -> ApiError {
-        let error = FieldError { path: Path::new(field), kind, message };
-        ApiError::invalid("meta.k8s.io", self.options_kind(), "", &[error])
     }
 
     fn options_kind(&self) -> &'static str {
@@ -96,28 +87,19 @@ impl Context {
     /// 422 about all that is wrong with the options of a write, after what is wrong already.
     pub(crate) fn check_options(&self, mut errors: Vec<FieldError>) -> Result<(), ApiError> {
         errors.extend(self.field_manager_error());
-        errors.extend(self.dry_run_error());
+        errors.extend(dry_run_error(&self.query.all("dryRun")));
         if let Some(other) = self.query.get("fieldValidation")
-            && !matches!(other.as_ref(), "" | "Ignore" | "Strict" | "Warn")
+            && !FIELD_VALIDATIONS.contains(&other.as_ref())
         {
-            errors.push(unsupported("fieldValidation", &quoted(&other), &["", "Ignore", "Strict", "Warn"]));
+            errors.push(unsupported("fieldValidation", &quoted(&other), &FIELD_VALIDATIONS));
         }
         if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("meta.k8s.io", self.options_kind(), "", &errors)) }
     }
 
     /// 422 about a delete's options: what is wrong already, and a `dryRun` that is not understood.
     pub(crate) fn check_delete(&self, dry_run: &[String], mut errors: Vec<FieldError>) -> Result<(), ApiError> {
-        if dry_run.iter().any(|v| v != "All") {
-            let shown = format!("[{}]", dry_run.iter().map(|v| quoted(v)).collect::<Vec<_>>().join(","));
-            errors.push(unsupported("dryRun", &shown, &["All"]));
-        }
+        errors.extend(dry_run_error(dry_run));
         if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("meta.k8s.io", "DeleteOptions", "", &errors)) }
-    }
-
-    fn dry_run_error(&self) -> Option<FieldError> {
-        let values = self.query.all("dryRun");
-        let shown = || format!("[{}]", values.iter().map(|v| quoted(v)).collect::<Vec<_>>().join(","));
-        values.iter().any(|v| v != "All").then(|| unsupported("dryRun", &shown(), &["All"]))
     }
 
     fn field_manager_error(&self) -> Option<FieldError> {
@@ -126,7 +108,7 @@ impl Context {
             let why = format!("Too long: may not be more than {FIELD_MANAGER_BYTES} bytes");
             return Some(FieldError { path: Path::new("fieldManager"), kind: FieldErrorKind::TooLong, message: why });
         }
-        let (at, c) = named.char_indices().find(|(_, c)| !is_printable(*c))?;
+        let (at, c) = named.char_indices().find(|(_, c)| !is_print(*c))?;
         let message =
             format!("Invalid value: {}: invalid character U+{:04X} (at position {at})", quoted(&named), u32::from(c));
         Some(FieldError { path: Path::new("fieldManager"), kind: FieldErrorKind::Invalid, message })
@@ -134,7 +116,7 @@ impl Context {
 
     /// `dryRun`; only `All` is understood.
     pub(crate) fn dry_run(&self) -> Result<bool, ApiError> {
-        match self.dry_run_error() {
+        match dry_run_error(&self.query.all("dryRun")) {
             Some(error) => Err(ApiError::invalid("meta.k8s.io", self.options_kind(), "", &[error])),
             None => Ok(self.query.all("dryRun").iter().any(|v| v == "All")),
         }
@@ -152,7 +134,7 @@ impl Context {
         let agent = self.parts.headers.get(http::header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let name = agent.split('/').next().unwrap_or_default();
         let mut out = String::new();
-        for c in name.chars().filter(|c| is_printable(*c)) {
+        for c in name.chars().filter(|c| is_print(*c)) {
             if out.len() + c.len_utf8() > FIELD_MANAGER_BYTES {
                 break;
             }
@@ -199,31 +181,20 @@ impl Context {
     }
 }
 
+/// What `fieldValidation` may be.
+const FIELD_VALIDATIONS: [&str; 4] = ["", "Ignore", "Strict", "Warn"];
+
+/// A `dryRun` that is not understood.
+fn dry_run_error(values: &[impl AsRef<str>]) -> Option<FieldError> {
+    let shown = || format!("[{}]", values.iter().map(|v| quoted(v.as_ref())).collect::<Vec<_>>().join(","));
+    values.iter().any(|v| v.as_ref() != "All").then(|| unsupported("dryRun", &shown(), &["All"]))
+}
+
 /// An option's value (as it is shown) that is none of these.
 fn unsupported(field: &str, shown: &str, supported: &[&str]) -> FieldError {
     let supported: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
     let message = format!("Unsupported value: {shown}: supported values: {}", supported.join(", "));
     FieldError { path: Path::new(field), kind: FieldErrorKind::NotSupported, message }
-}
-
-/// Go's `%q`.
-fn quoted(text: &str) -> String {
-    let mut out = String::from('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' | '\n' | '\r' | '\t' => out.extend(c.escape_default()),
-            c if is_printable(c) => out.push(c),
-            c if c.is_ascii() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c => out.push_str(&format!("\\u{:04x}", u32::from(c))),
-        }
-    }
-    out.push('"');
-    out
-}
-
-/// Go's `unicode.IsPrint`, as far as control and space characters go.
-fn is_printable(c: char) -> bool {
-    c == ' ' || !(c.is_control() || c.is_whitespace())
 }
 
 /// The user as the registry and admission know it.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ironkeel_object::{Number, Value};
+use ironkeel_object::{Number, Value, quoted};
 
 /// A path to a field: `spec.containers[0].image`, `metadata.labels[a.b/c]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -232,25 +232,6 @@ impl Errors {
     pub(crate) fn into_vec(self) -> Vec<FieldError> {
         self.list
     }
-}
-
-/// Go's `%q`.
-fn quoted(s: &str) -> String {
-    let mut out = String::with_capacity(s.len() + 2);
-    out.push('"');
-    for c in s.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if (c as u32) < 0x20 || c as u32 == 0x7f => out.push_str(&format!("\\x{:02x}", c as u32)),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }
 
 /// A value as an error message shows it: strings quoted, scalars plain, the rest as JSON.

@@ -7,6 +7,7 @@
 mod map;
 mod meta;
 mod quantity;
+mod quoted;
 mod selector;
 mod source;
 mod time;
@@ -15,6 +16,7 @@ mod value;
 pub use map::{Key, Map};
 pub use meta::{Gvk, ObjectMeta, OwnerRef};
 pub use quantity::{Quantity, QuantityError, QuantityFormat};
+pub use quoted::{is_print, quoted};
 pub use selector::{FieldRequirement, FieldSelector, LabelSelector, Operator, Requirement, SelectorError};
 pub use source::ObjectSource;
 pub use time::{Timestamp, format_go_duration, parse_go_duration};

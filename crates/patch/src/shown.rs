@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ironkeel_object::{Number, Value};
+use ironkeel_object::{Number, Value, quoted};
 
 /// Longest text that an error shows of a value, in bytes.
 const SHOWN_BYTES: usize = 16 << 10;
@@ -83,7 +83,7 @@ fn write_typed(value: &Value, out: &mut String) {
     }
     match value {
         Value::Null => out.push_str("interface {}(nil)"),
-        Value::String(s) => _ = write!(out, "{s:?}"),
+        Value::String(s) => out.push_str(&quoted(s)),
         Value::Array(elements) => {
             out.push_str("[]interface {}{");
             for (i, element) in elements.iter().enumerate() {
@@ -100,7 +100,7 @@ fn write_typed(value: &Value, out: &mut String) {
                 if i > 0 {
                     out.push_str(", ");
                 }
-                _ = write!(out, "{:?}:", name.as_ref());
+                _ = write!(out, "{}:", quoted(name));
                 write_typed(member, out);
             }
             out.push('}');
