@@ -142,7 +142,8 @@ impl Plugins {
         if turns.of(Plugin::Priority) && pod {
             priority::mutate(c, a, object)?;
         }
-        if turns.of(Plugin::DefaultTolerationSeconds) && pod {
+        let updates = a.operation == Operation::Update && a.is("", "pods");
+        if turns.of(Plugin::DefaultTolerationSeconds) && (pod || updates) {
             default_toleration_seconds::mutate(object);
         }
         if turns.of(Plugin::PodTolerationRestriction) {

@@ -231,6 +231,22 @@ async fn foreign_addresses_of_services_are_denied() {
     assert_eq!(w.ask(Operation::Update, "", Some(service(two)), Some(&old)).await.unwrap_err().code(), 403);
 }
 
+/// Whoever replaces a Pod's tolerations leaves those that it was given: only additions are allowed.
+#[tokio::test]
+async fn a_changed_pod_keeps_the_tolerations_that_it_was_given() {
+    let w = world();
+    let made = w.create(pod("p", object!({}))).await.unwrap();
+    let given = made.items_at(&["spec", "tolerations"]).to_vec();
+    assert_eq!(given.len(), 2);
+    let own = object!({ "key": "a", "operator": "Exists" });
+    let mut changed = made.clone();
+    *changed.slot(&["spec", "tolerations"]) = Value::Array(vec![own.clone()]);
+    let updated = w.ask(Operation::Update, "", Some(changed.clone()), Some(&made)).await.unwrap();
+    assert_eq!(updated.items_at(&["spec", "tolerations"]), [vec![own.clone()], given].concat());
+    let status = w.ask(Operation::Update, "status", Some(changed), Some(&made)).await.unwrap();
+    assert_eq!(status.items_at(&["spec", "tolerations"]), [own]);
+}
+
 #[tokio::test]
 async fn a_bound_pod_carries_its_nodes_zone() {
     let w = world();

@@ -183,7 +183,13 @@ fn unread(body: &Bytes, format: Format, kind: &str, type_id: TypeId) -> Result<(
     };
     let (value, problems) = match format {
         Format::Json => ironkeel_codec::decode_json(body, Some(type_id)).map_err(malformed)?,
-        Format::Yaml => ironkeel_codec::decode_yaml(body, Some(type_id)).map_err(malformed)?,
+        Format::Yaml => match ironkeel_codec::decode_yaml(body, Some(type_id)) {
+            // A document with nothing in it is an object with nothing in it.
+            Err(DecodeError::Type { found, target, .. }) if found == "null" && target == "value" => {
+                return Ok((Value::object(), Vec::new()));
+            }
+            read => read.map_err(malformed)?,
+        },
         Format::Protobuf => {
             let resolve = |api_version: &str, kind: &str| {
                 let gvk = Gvk::new(api_version, kind);
@@ -192,9 +198,6 @@ fn unread(body: &Bytes, format: Format, kind: &str, type_id: TypeId) -> Result<(
             (ironkeel_codec::decode_protobuf(body, &resolve).map_err(malformed)?, Vec::new())
         }
     };
-    if format == Format::Yaml && value.is_null() {
-        return Ok((Value::object(), Vec::new()));
-    }
     if !matches!(value, Value::Object(_)) {
         let found = value.type_name();
         let why = format!("{UNREAD}json: cannot unmarshal {found} into Go value of type {TYPE_META}");

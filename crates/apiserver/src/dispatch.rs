@@ -126,7 +126,10 @@ async fn object(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
 }
 
 async fn subresource(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
-    let sub = row.kind.resource.subresource(&c.info.subresource).ok_or_else(ApiError::no_such_resource)?;
+    let sub = row.kind.resource.subresource(&c.info.subresource).ok_or_else(|| match row.kind.custom {
+        Some(_) => ApiError::not_found(row.group(), row.plural(), &c.info.name),
+        None => ApiError::no_such_resource(),
+    })?;
     let verb = c.info.verb;
     let streams = matches!(sub.name, "exec" | "attach" | "portforward" | "log" | "proxy");
     if !streams && !sub.verbs.contains(&verb) {

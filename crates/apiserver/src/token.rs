@@ -94,8 +94,9 @@ fn bound(registry: &Registry, c: &Context, body: &Value, account: &Value) -> Res
         ("v1", "Secret") => ("secrets", namespace),
         ("v1", "Node") => ("nodes", ""),
         (version, kind) => {
+            let slash = if version.contains('/') { "" } else { "/" };
             return Err(ApiError::bad_request(format!(
-                "cannot bind token for serviceaccount to resource {version}/{kind}"
+                "cannot bind token to object of type {slash}{version}, Kind={kind}"
             )));
         }
     };
@@ -106,7 +107,7 @@ fn bound(registry: &Registry, c: &Context, body: &Value, account: &Value) -> Res
         let why = format!(
             "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
         );
-        return Err(ApiError::conflict("", plural, name, &why));
+        return Err(ApiError::conflict("", text("kind"), name, &why));
     }
     let to = |o: &Value| Reference { name: o.name().to_owned(), uid: o.uid().to_owned() };
     Ok(Some(match plural {

@@ -160,8 +160,11 @@ async fn decode_patch(c: &Context, row: &Arc<Row>, type_id: TypeId) -> Result<Pa
     let field_manager = c.field_manager()?;
     let mut problems = Vec::new();
     let body = if apply {
-        let (value, found) = ironkeel_codec::decode_yaml(&c.body, None)
+        let (mut value, found) = ironkeel_codec::decode_yaml(&c.body, None)
             .map_err(|e| ApiError::bad_request(format!("error decoding YAML: error converting YAML to JSON: {e}")))?;
+        if value.is_null() {
+            value = Value::object();
+        }
         if !matches!(value, Value::Object(_)) {
             return Err(ApiError::bad_request(format!(
                 "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go value of type \

@@ -128,6 +128,14 @@ async fn what_the_server_says_of_an_object_is_checked_on_create() {
     ] {
         check(&http.post(MAPS, &with(entry(more))).await, 422, why);
     }
+    for nothing in ["", "---\n", "~", "# only words\n"] {
+        let answer = http.send(Method::POST, MAPS, &[("content-type", "application/yaml")], nothing).await;
+        check(
+            &answer,
+            422,
+            "ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is required",
+        );
+    }
     // Field sets that nobody can read are as good as none.
     let made = http.post(MAPS, &with(entry(json!({"fieldsV1": {"x": {}}})))).await.expect(201);
     let managers: Vec<&Value> =
@@ -263,6 +271,7 @@ async fn a_custom_resource_says_what_it_is() {
     counted["spec"] = json!({"n": 5.0});
     let again = http.patch(&owner, APPLY, &counted).await.expect(200);
     assert_eq!(again["metadata"]["resourceVersion"], once["metadata"]["resourceVersion"]);
+    check(&http.get(&format!("{path}/nope")).await, 404, "foos.ex.io \"f\" not found");
     // A status is written by itself.
     http.patch(&format!("{path}/status"), MERGE, &json!({"apiVersion": "ex.io/v2"})).await.expect(200);
     // What the path of a create names is no matter.
@@ -297,6 +306,12 @@ async fn a_patch_of_the_wrong_types_is_told_where_it_fails() {
         ),
         (pod(json!({"containers": [5]})), 400, "list element types are not identical: [[map[image:i "),
         (pod(json!({"$setElementOrder/containers": "x"})), 400, "expected a []interface {}, but received a string"),
+        (pod(json!({"$setElementOrder/containers": [5]})), 400, "value for key 0 is not a map"),
+        (
+            pod(json!({"$setElementOrder/containers": [{}]})),
+            400,
+            "map: map[] does not contain declared merge key: name",
+        ),
         (
             pod(json!({"$setElementOrder/containers": [{"name": "z"}], "containers": [{"name": "c", "image": "x"}]})),
             400,

@@ -124,6 +124,9 @@ fn merge_map(target: &mut Map, patch: &Map, row: Option<TypeId>) -> Result<(), P
         let Value::Array(order) = order else {
             return Err(not_a_list(order));
         };
+        if let Some(merge_key) = field.filter(|f| f.patch_merge).and_then(|f| f.merge_key) {
+            name_all(order, merge_key)?;
+        }
         if !patch.contains_key(list)
             && let Some(Value::Array(here)) = target.get_mut(list)
         {
@@ -140,6 +143,19 @@ fn element_order<'p>(patch: &'p Map, list: &str) -> Result<Option<&'p [Value]>, 
         Some(Value::Array(order)) => Ok(Some(order)),
         Some(other) => Err(not_a_list(other)),
     }
+}
+
+/// Each element of an order must say which element of the list it means.
+fn name_all(order: &[Value], merge_key: &str) -> Result<(), PatchError> {
+    for (i, element) in order.iter().enumerate() {
+        if !matches!(element, Value::Object(_)) {
+            return Err(malformed(format!("value for key {i} is not a map")));
+        }
+        if element.get(merge_key).is_none() {
+            return Err(malformed(format!("map: {} does not contain declared merge key: {merge_key}", shown(element))));
+        }
+    }
+    Ok(())
 }
 
 /// What a patch sets in a list must stand in the order that it asks for.

@@ -332,10 +332,7 @@ fn last_applied_text(config: &Value) -> String {
     if let Some(Value::Object(annotations)) = config.get_mut("metadata").and_then(|m| m.get_mut("annotations")) {
         annotations.remove(LAST_APPLIED);
     }
-    let mut text = Vec::new();
-    ironkeel_codec::encode_json(&config, &mut text);
-    text.push(b'\n');
-    String::from_utf8(text).unwrap_or_default()
+    sorted_text(&config) + "\n"
 }
 
 /// 400: nothing says which object it is.
@@ -402,7 +399,9 @@ fn patch_error(e: &PatchError) -> ApiError {
             details: Some(Box::default()),
             ..ApiError::new(Reason::Invalid, "the server rejected our request due to an error in our request")
         },
-        PatchError::TooManyOperations { .. } => ApiError::new(Reason::RequestEntityTooLarge, e.to_string()),
+        PatchError::TooManyOperations { .. } => {
+            ApiError::new(Reason::RequestEntityTooLarge, format!("Request entity too large: {e}"))
+        }
         PatchError::Malformed(_) => ApiError::bad_request(e.to_string()),
     }
 }
