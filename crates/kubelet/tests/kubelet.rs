@@ -87,3 +87,44 @@ async fn the_node_is_registered_and_ready() {
     }
     println!("ready after {:?}", start.elapsed());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_stops_while_a_container_takes_its_time_to_end() {
+    let mut f = fixture().await;
+    f.create("a", json!({"terminationGracePeriodSeconds": 300, "containers": [{"name": "c", "image": "i:1"}]})).await;
+    f.until_runs("a").await;
+    let held = f.runtime.changes.hold().await;
+    f.pods.delete("a", &DeleteParams::default()).await.unwrap();
+    f.runtime.changes.until_waiting(1).await;
+    f.stop().await;
+    f.runtime.changes.until_waiting(0).await;
+    drop(held);
+    // The next one goes on.
+    f.start();
+    let start = Instant::now();
+    while f.pods.get_opt("a").await.unwrap().is_some() || !f.runtime.is_empty() {
+        assert!(start.elapsed() < Duration::from_secs(15), "the pod is not gone");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_starts_during_a_look_is_not_started_again() {
+    let f = fixture().await;
+    let creating = f.runtime.creating.hold().await;
+    f.create("a", json!({"containers": [{"name": "c", "image": "i:1"}]})).await;
+    f.runtime.creating.until_waiting(1).await;
+    f.runtime.listing.until_waiting(0).await;
+    // A look that sees no container ends after the start.
+    let listing = f.runtime.listing.hold().await;
+    f.touch("a").await;
+    f.runtime.listing.until_waiting(1).await;
+    drop(creating);
+    f.until_event("Started").await;
+    drop(listing);
+    f.until_runs("a").await;
+    // Its next look, for this, has gone through all that one may begin.
+    f.runtime.end("c", 1);
+    f.until("a", |status| status["containerStatuses"][0]["restartCount"] == 1).await;
+    assert_eq!(f.runtime.configs("c").len(), 2);
+}

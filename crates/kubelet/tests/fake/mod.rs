@@ -34,10 +34,59 @@ pub struct Fake {
     state: Arc<Mutex<State>>,
     events: broadcast::Sender<cri::ContainerEventResponse>,
     clock: Arc<AtomicI64>,
-    /// Held while resources are updated.
-    updating: Arc<tokio::sync::Mutex<()>>,
-    /// Updates that are asked for.
-    updates: watch::Sender<usize>,
+    /// Before resources are updated, and containers stopped.
+    pub changes: Gate,
+    /// Before containers are made.
+    pub creating: Gate,
+    /// Before it is said which containers a pod has.
+    pub listing: Gate,
+}
+
+/// Where calls wait while a test holds them.
+#[derive(Clone)]
+pub struct Gate {
+    turn: Arc<tokio::sync::Mutex<()>>,
+    waiting: watch::Sender<usize>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { turn: Arc::default(), waiting: watch::Sender::new(0) }
+    }
+}
+
+impl Gate {
+    /// Lets all wait from now on.
+    pub async fn hold(&self) -> OwnedMutexGuard<()> {
+        self.turn.clone().lock_owned().await
+    }
+
+    /// Comes back when so many wait.
+    pub async fn until_waiting(&self, wanted: usize) {
+        let mut waiting = self.waiting.subscribe();
+        timeout(Duration::from_secs(15), waiting.wait_for(|n| *n == wanted)).await.unwrap().unwrap();
+    }
+
+    async fn pass(&self) {
+        let _waiting = Waiting::new(&self.waiting);
+        drop(self.turn.lock().await);
+    }
+}
+
+/// One that waits, until it does not any more.
+struct Waiting<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Waiting<'a> {
+    fn new(all: &'a watch::Sender<usize>) -> Self {
+        all.send_modify(|n| *n += 1);
+        Waiting(all)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|n| *n -= 1);
+    }
 }
 
 impl Fake {
@@ -46,20 +95,10 @@ impl Fake {
             state: Arc::default(),
             events: broadcast::channel(64).0,
             clock: Arc::default(),
-            updating: Arc::default(),
-            updates: watch::Sender::new(0),
+            changes: Gate::default(),
+            creating: Gate::default(),
+            listing: Gate::default(),
         }
-    }
-
-    /// Lets updates of resources wait.
-    pub async fn hold_updates(&self) -> OwnedMutexGuard<()> {
-        self.updating.clone().lock_owned().await
-    }
-
-    /// Comes back when one waits.
-    pub async fn until_an_update_waits(&self) {
-        let mut updates = self.updates.subscribe();
-        timeout(Duration::from_secs(15), updates.wait_for(|n| *n > 0)).await.unwrap().unwrap();
     }
 
     fn now(&self) -> i64 {
@@ -198,6 +237,7 @@ impl RuntimeService for Fake {
         &self,
         request: Request<cri::CreateContainerRequest>,
     ) -> Answer<cri::CreateContainerResponse> {
+        self.creating.pass().await;
         let request = request.into_inner();
         let config = request.config.unwrap();
         let log = format!("{}/{}", request.sandbox_config.unwrap().log_directory, config.log_path);
@@ -232,6 +272,7 @@ impl RuntimeService for Fake {
     }
     async fn stop_container(&self, request: Request<cri::StopContainerRequest>) -> Answer<cri::StopContainerResponse> {
         let id = request.into_inner().container_id;
+        self.changes.pass().await;
         let now = self.now();
         for (_, status, _) in self.state.lock().containers.iter_mut().filter(|(_, s, _)| s.id == id) {
             status.state = cri::ContainerState::ContainerExited as i32;
@@ -253,9 +294,7 @@ impl RuntimeService for Fake {
         request: Request<cri::ListContainersRequest>,
     ) -> Answer<cri::ListContainersResponse> {
         let filter = request.into_inner().filter;
-        let state = self.state.lock();
-        let all =
-            state.containers.iter().filter(|(_, s, _)| matches(&s.labels, filter.as_ref().map(|f| &f.label_selector)));
+        let selector = filter.as_ref().map(|f| &f.label_selector);
         let item = |(sandbox, s, _): &(String, cri::ContainerStatus, cri::ContainerConfig)| cri::Container {
             id: s.id.clone(),
             pod_sandbox_id: sandbox.clone(),
@@ -263,7 +302,14 @@ impl RuntimeService for Fake {
             labels: s.labels.clone(),
             ..Default::default()
         };
-        Ok(Response::new(cri::ListContainersResponse { containers: all.map(item).collect() }))
+        let all = {
+            let state = self.state.lock();
+            state.containers.iter().filter(|(_, s, _)| matches(&s.labels, selector)).map(item).collect()
+        };
+        if selector.is_some_and(|labels| !labels.is_empty()) {
+            self.listing.pass().await;
+        }
+        Ok(Response::new(cri::ListContainersResponse { containers: all }))
     }
     async fn container_status(
         &self,
@@ -302,9 +348,7 @@ impl RuntimeService for Fake {
         request: Request<cri::UpdateContainerResourcesRequest>,
     ) -> Result<Response<cri::UpdateContainerResourcesResponse>, Status> {
         let cri::UpdateContainerResourcesRequest { container_id, linux, .. } = request.into_inner();
-        self.updates.send_modify(|n| *n += 1);
-        let _updating = self.updating.lock().await;
-        self.updates.send_modify(|n| *n -= 1);
+        self.changes.pass().await;
         let mut state = self.state.lock();
         let found = state.containers.iter_mut().find(|(_, status, _)| status.id == container_id);
         let (.., config) = found.ok_or_else(|| Status::not_found(container_id))?;

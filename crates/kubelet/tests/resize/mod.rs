@@ -109,9 +109,9 @@ async fn what_is_only_asked_for_refuses_nobody() {
     f.create("p", json!({"containers": [container(100)]})).await;
     f.until_runs("p").await;
     // Its worker is busy with one resize while the next comes.
-    let held = f.runtime.hold_updates().await;
+    let held = f.runtime.changes.hold().await;
     f.resize("p", json!({"containers": [container(200)]})).await.unwrap();
-    f.runtime.until_an_update_waits().await;
+    f.runtime.changes.until_waiting(1).await;
     f.resize("p", json!({"containers": [container(all - 100)]})).await.unwrap();
     f.create("q", json!({"containers": [container(200)]})).await;
     f.until_runs("q").await;

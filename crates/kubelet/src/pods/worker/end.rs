@@ -35,6 +35,8 @@ impl Worker {
                     result?;
                     break;
                 }
+                // The next kubelet goes on.
+                () = kubelet.shutdown.cancelled() => return Ok(()),
                 () = self.handle.wake.notified() => {
                     let now = self.handle.wish.lock().clone();
                     if now.grace() < grace {

@@ -165,9 +165,10 @@ impl Worker {
             let wake = self.handle.wake.clone();
             let at = self.wake_at.unwrap_or_else(Instant::now);
             tokio::select! {
+                biased;
+                () = self.kubelet.shutdown.cancelled() => return,
                 () = wake.notified() => {}
                 () = tokio::time::sleep_until(at.into()) => {}
-                () = self.kubelet.shutdown.cancelled() => return,
             }
         }
     }

@@ -29,8 +29,9 @@ impl Worker {
         let kubelet = self.kubelet.clone();
         let pod = &self.grant(&wish.pod);
         let uid = names::uid(pod);
-        let view = kubelet.runtime.pod(uid).await?;
+        // First, so that the view has what a start that is over has made.
         self.collect_tasks(pod).await;
+        let view = kubelet.runtime.pod(uid).await?;
         let host_ips = kubelet.host_ips();
         let pod_ips = env::pod_ips(pod, &view, &host_ips);
         kubelet.remember_ips(uid, &pod_ips);
