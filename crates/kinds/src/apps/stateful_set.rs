@@ -191,27 +191,30 @@ fn drop_unavailable(o: &mut Value) {
     }
 }
 
-/// The template's own rules; claims of the set count as volumes of its pods.
+/// The template's own rules; claims of the set count as volumes of its pods, before others and instead of those of
+/// their names, and what its pods are called is the set's to say.
 fn validate_template(o: &Value, e: &mut Errors) {
     let at = Path::new("spec").child("template");
     let mut template = o.at(&["spec", "template"]).cloned();
     let claims = o.items_at(&["spec", "volumeClaimTemplates"]);
+    if let Some(spec) = template.as_mut().and_then(|t| t.get_mut("spec")).and_then(Value::as_object_mut) {
+        spec.remove("hostname");
+        spec.remove("subdomain");
+    }
     if let Some(t) = template.as_mut().filter(|_| !claims.is_empty()) {
-        let volumes = t.slot(&["spec", "volumes"]);
-        let mut all = volumes.as_array().unwrap_or_default().to_vec();
-        let mut taken: HashSet<&str> =
-            o.items_at(&["spec", "template", "spec", "volumes"]).iter().filter_map(|v| v.str_at(&["name"])).collect();
-        for c in claims {
-            let name = c.str_at(&["metadata", "name"]).unwrap_or_default();
-            if !taken.insert(name) {
-                continue;
+        let mut taken: HashSet<&str> = HashSet::new();
+        let mut all: Vec<Value> = Vec::new();
+        for name in claims.iter().map(|c| c.str_at(&["metadata", "name"]).unwrap_or_default()) {
+            if taken.insert(name) {
+                let mut v = Value::object();
+                *v.slot(&["name"]) = name.into();
+                *v.slot(&["persistentVolumeClaim", "claimName"]) = name.into();
+                all.push(v);
             }
-            let mut v = Value::object();
-            *v.slot(&["name"]) = name.into();
-            *v.slot(&["persistentVolumeClaim", "claimName"]) = name.into();
-            all.push(v);
         }
-        *volumes = Value::Array(all);
+        let own = o.items_at(&["spec", "template", "spec", "volumes"]).iter();
+        all.extend(own.filter(|v| !taken.contains(v.str_at(&["name"]).unwrap_or_default())).cloned());
+        *t.slot(&["spec", "volumes"]) = Value::Array(all);
     }
     pod_template::validate_template(template.as_ref(), &at, e);
     let pod = o.at(&["spec", "template", "spec"]).unwrap_or(&Value::Null);
