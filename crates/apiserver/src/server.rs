@@ -23,6 +23,7 @@ use ironkeel_registry::{Chain, Clock, Registry, ServiceAddresses, SystemClock};
 use ironkeel_schema::Resource;
 use ironkeel_store::Store;
 use ironkeel_trace::Tracer;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -59,6 +60,11 @@ const HANDSHAKE_SECONDS: u64 = 10;
 const HEADER_SECONDS: u64 = 90;
 /// Time between two pings of a quiet HTTP/2 connection, in seconds.
 const PING_SECONDS: u64 = 30;
+/// How long a connection may be silent before its peer is asked whether it is there, and between two such questions
+/// (Go's default).
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// Questions without an answer after which a connection ends (Go's default).
+const KEEPALIVE_RETRIES: u32 = 9;
 /// How long requests may go on after shutdown has begun, in seconds.
 const DRAIN_SECONDS: u64 = 10;
 /// How long writes may go on after the server has stopped, in seconds.
@@ -492,6 +498,15 @@ impl ObjectSource for Passing {
     }
 }
 
+/// Has a connection end when its peer is lost: a watch that nothing happens to would last until its time is over
+/// otherwise.
+fn notice_lost_peer(socket: &TcpStream) {
+    let probes = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(KEEPALIVE_RETRIES);
+    if let Err(error) = SockRef::from(socket).set_tcp_keepalive(&probes) {
+        tracing::debug!(%error, "the loss of a connection's peer will be noticed late");
+    }
+}
+
 async fn connection(
     server: Arc<Server>,
     (socket, address): (TcpStream, SocketAddr),
@@ -499,6 +514,7 @@ async fn connection(
     shutdown: CancellationToken,
 ) {
     let _ = socket.set_nodelay(true);
+    notice_lost_peer(&socket);
     let handshake = tokio::time::timeout(Duration::from_secs(HANDSHAKE_SECONDS), acceptor.accept(socket));
     let Some(shaken) = shutdown.run_until_cancelled(handshake).await else { return };
     let stream = match shaken {

@@ -170,3 +170,23 @@ async fn a_watch_ends_in_time_though_there_is_always_something_to_tell() {
         assert!(started.elapsed() < Duration::from_secs(20), "it is still told of changes");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_peer_is_asked_whether_it_is_there() {
+    let c = cluster().await;
+    let stream = tls(&c, None, b"http/1.1").await;
+    let hexed = |address: std::net::SocketAddr| format!("0100007F:{:04X}", address.port());
+    let (server, client) = (hexed(c.address), hexed(stream.get_ref().0.local_addr().unwrap()));
+    // The kernel's second timer of a connection is the one of its keepalive probes.
+    let probed = |table: &str| {
+        let mut rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+        rows.any(|row| row[1] == server && row[2] == client && row[5].starts_with("02:"))
+    };
+    soon("a timer", async {
+        while !probed(&std::fs::read_to_string("/proc/self/net/tcp").unwrap()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    drop(stream);
+}
