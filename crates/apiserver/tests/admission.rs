@@ -657,7 +657,11 @@ async fn a_claims_status_is_for_who_may_bind_and_for_its_drivers() {
     http.put(&format!("{rbac}/clusterroles/r"), &role(json!([update, bind("patch")]))).await.expect(200);
     let mut whole = http.get(&format!("{claims}/c")).await.expect(200);
     whole["status"] = allocation["status"].clone();
-    ann.put(&status, &whole).await.refused(422, "Invalid", "verb=\"update\" permission: resourceclaims.resource.k8s.io is forbidden");
+    ann.put(&status, &whole).await.refused(
+        422,
+        "Invalid",
+        "verb=\"update\" permission: resourceclaims.resource.k8s.io is forbidden",
+    );
     http.put(&format!("{rbac}/clusterroles/r"), &role(json!([update, bind("update")]))).await.expect(200);
     ann.patch(&status, MERGE, &allocation).await.refused(422, "Invalid", "verb=\"patch\" permission");
     ann.put(&status, &whole).await.expect(200);

@@ -228,7 +228,8 @@ async fn namespaces_and_definitions_begin_to_go_in_their_own_way() {
 async fn a_delete_answers_with_the_object_where_upstream_does() {
     let c = cluster().await;
     let http = c.admin();
-    for (path, kind) in [("/apis/resource.k8s.io/v1/deviceclasses", "DeviceClass"), ("/api/v1/namespaces", "Namespace")] {
+    for (path, kind) in [("/apis/resource.k8s.io/v1/deviceclasses", "DeviceClass"), ("/api/v1/namespaces", "Namespace")]
+    {
         http.post(path, &json!({"metadata": {"name": "n"}})).await.expect(201);
         let first = http.delete(&format!("{path}/n")).await.expect(200);
         assert_eq!(first["kind"], kind);
