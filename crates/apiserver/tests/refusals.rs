@@ -434,3 +434,26 @@ async fn a_binding_says_which_pod_goes_where() {
     let old = "/api/v1/namespaces/default/bindings";
     check(&http.post(old, &bind(json!({}), json!({"name": "n"}))).await, 400, "Name parameter required.");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revision_that_is_still_to_come_is_told_where_a_watch_begins() {
+    let c = cluster().await;
+    let http = c.admin();
+    let watch = format!(
+        "{MAPS}?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=99999999&timeoutSeconds=9"
+    );
+    let list = format!("{MAPS}?resourceVersionMatch=Exact&resourceVersion=99999999");
+    let (watched, listed) = tokio::join!(http.get(&watch), http.get(&list));
+    assert!(!watched.headers.contains_key("retry-after"));
+    let event = watched.expect(200);
+    let status = &event["object"];
+    assert_eq!((&event["type"], &status["code"]), (&json!("ERROR"), &json!(504)));
+    assert_eq!(status["details"]["retryAfterSeconds"], 1);
+    assert!(
+        status["message"].as_str().unwrap().starts_with("Timeout: Too large resource version: 99999999, current: ")
+    );
+    // Nobody need come back for a state that is meant exactly.
+    check(&listed, 504, "Timeout: Too large resource version: 99999999, current: ");
+    assert!(!listed.headers.contains_key("retry-after"));
+    assert!(listed.json()["details"]["retryAfterSeconds"].is_null());
+}
