@@ -201,8 +201,10 @@ async fn bombs_do_not_go_off() {
     for kind in [JSON, YAML, PROTOBUF] {
         let answer = send(&http, Method::POST, MAPS, kind, vec![b' '; BODY_LIMIT + 1]).await;
         status(&answer, 413, "Request entity too large: limit is 3145728");
+        // A YAML text without anything in it is an object without anything in it.
+        let code = if kind == YAML { 422 } else { 400 };
         let answer = send(&http, Method::POST, MAPS, kind, vec![b' '; BODY_LIMIT]).await;
-        status(&answer, 400, "");
+        status(&answer, code, "");
     }
     status(&send(&http, Method::PATCH, &format!("{MAPS}/m"), MERGE_PATCH, vec![b' '; BODY_LIMIT + 1]).await, 413, "");
 }
