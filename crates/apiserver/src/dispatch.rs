@@ -115,7 +115,7 @@ async fn object(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
         "get" => read::get(&c, &row).await,
         "list" => read::list(&c, &row).await,
         "watch" => watch_stream::watch(&c, &row).await,
-        // Upstream gives the paths of custom resources no routes: what a create names is no matter.
+        // Upstream gives the paths of custom resources no routes of their own.
         "create" if !named || row.kind.custom.is_some() => write::create(c, row).await,
         "update" if named => write::replace(c, row).await,
         "patch" if named => write::patch(c, row).await,

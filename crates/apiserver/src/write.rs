@@ -49,8 +49,10 @@ pub(crate) async fn create(c: Context, row: Arc<Row>) -> Result<Response<Body>, 
     c.check_options(Vec::new())?;
     let object = decode::of_row(&c, &row)?;
     let mut request = c.write_request(&row)?;
-    // What the path of a custom resource's create names is no matter.
-    request.name.clear();
+    // Upstream lets the path of a custom resource's create name anything. The authorizer was asked about that name.
+    if !std::mem::take(&mut request.name).is_empty() {
+        named_as_asked(&c, &object)?;
+    }
     let registry = c.server.registry.clone();
     let written = detached(&c.server.tasks, async move { registry.create(&request, object).await }).await?;
     answer_written(&c, &row, &written).await

@@ -276,7 +276,8 @@ async fn a_custom_resource_says_what_it_is() {
     http.patch(&format!("{path}/status"), MERGE, &json!({"apiVersion": "ex.io/v2"})).await.expect(200);
     // What the path of a create names is no matter.
     check(&http.post(&path, &foo("f")).await, 409, "foos.ex.io \"f\" already exists");
-    assert_eq!(http.post(&path, &foo("other")).await.expect(201)["metadata"]["name"], "other");
+    let why = "the name of the object (other) does not match the name on the URL";
+    http.post(&path, &foo("other")).await.refused(400, "BadRequest", why);
     http.post(&format!("{MAPS}/m"), &map("m")).await.refused(405, "MethodNotAllowed", "the server does not allow");
     let mut nameless = foo("f");
     nameless["metadata"] = json!({});

@@ -132,3 +132,22 @@ fn conflicts_deep_below_long_names_are_told_in_bounds() {
     assert!(!conflicts.is_empty());
     assert!(conflicts.iter().map(|c| c.field.len()).sum::<usize>() <= MAX_CONFLICT_BYTES);
 }
+
+#[test]
+fn faults_below_long_names_are_told_in_bounds() {
+    let slice = type_by_name("resource/v1.ResourceSlice").unwrap();
+    let options = ApplyOptions { api_version: "resource.k8s.io/v1", schema: Schema::Table(slice), ..OPTIONS };
+    let live = object!({ "apiVersion": "resource.k8s.io/v1", "kind": "ResourceSlice" });
+    let mut config = live.clone();
+    let mut attributes = Map::new();
+    attributes.insert("n".repeat(1_000_000), members('x', 200_000, &1.into()));
+    let device = object!({ "name": "d", "attributes": (Value::Object(attributes)) });
+    *config.slot(&["spec", "devices"]) = Value::Array(vec![device]);
+    let told = in_time("checking", || apply(&live, &config, false, None, &options)).unwrap_err();
+    let ApplyError::Untyped { problems, .. } = told else { panic!("{told:?}") };
+    assert!(
+        problems.contains(".x000000: field not declared in schema") && problems.len() < 4_000_000,
+        "{}",
+        problems.len()
+    );
+}

@@ -1,7 +1,7 @@
 //! `metadata.managedFields`: who set what, kept up to date on every write.
 
 use ironkeel_kinds::{FieldError, FieldErrorKind, Path};
-use ironkeel_object::{ObjectMeta, Value};
+use ironkeel_object::{ObjectMeta, Value, is_print, quoted};
 use ironkeel_patch::ApplyOptions;
 
 use crate::custom::{schema_of, structure_of};
@@ -110,10 +110,16 @@ const MANAGER_BYTES: usize = 128;
 /// Longest name of a subresource, in bytes.
 const SUBRESOURCE_BYTES: usize = 256;
 
+/// Entries whose faults are told; a body has room for many more.
+const TOLD: usize = 100;
+
 /// What is wrong with the names in an object's `managedFields`.
 pub(crate) fn errors(object: &Value) -> Vec<FieldError> {
     let mut out = Vec::new();
     for (i, entry) in object.items_at(&["metadata", "managedFields"]).iter().enumerate() {
+        if out.len() >= TOLD {
+            break;
+        }
         let at = Path::new("metadata").child("managedFields").index(i);
         let text = |key: &str| entry.str_at(&[key]).unwrap_or_default();
         let mut wrong = |field: &str, kind, message| out.push(FieldError { path: at.child(field), kind, message });
@@ -121,10 +127,9 @@ pub(crate) fn errors(object: &Value) -> Vec<FieldError> {
         if manager.len() > MANAGER_BYTES {
             let why = format!("Too long: may not be more than {MANAGER_BYTES} bytes");
             wrong("manager", FieldErrorKind::TooLong, why);
-        }
-        for (at, c) in manager.char_indices().filter(|(_, c)| c.is_control() || (c.is_whitespace() && *c != ' ')) {
-            let why =
-                format!("Invalid value: {manager:?}: invalid character U+{:04X} (at position {at})", u32::from(c));
+        } else if let Some((at, c)) = manager.char_indices().find(|(_, c)| !is_print(*c)) {
+            let shown = quoted(manager);
+            let why = format!("Invalid value: {shown}: invalid character U+{:04X} (at position {at})", u32::from(c));
             wrong("manager", FieldErrorKind::Invalid, why);
         }
         if text("subresource").len() > SUBRESOURCE_BYTES {

@@ -2,6 +2,7 @@
 //! elements without a key or with the key of another.
 
 use std::collections::HashSet;
+use std::fmt;
 
 use ironkeel_object::{Key, Value};
 use ironkeel_schema::Shape;
@@ -11,22 +12,85 @@ use super::structure::Structure;
 use super::view::View;
 use crate::shown::{shown, shown_typed, type_name};
 
-/// Everything that is wrong, each as `.spec.foo: field not declared in schema`.
-pub(super) fn problems(config: &Value, root: View<'_>) -> Vec<String> {
-    let mut out = Vec::new();
-    walk(config, root, "", &mut out);
-    out
+/// Bytes of text after which no more is told: a body has room for far more faults than anybody reads.
+const TOLD_MAX_BYTES: usize = 256 << 10;
+
+/// Where a value stands, put into words only where something is wrong: names may be as long as a body.
+#[derive(Clone, Copy)]
+struct At<'a> {
+    above: Option<&'a At<'a>>,
+    step: Step<'a>,
 }
 
-fn walk(value: &Value, view: View<'_>, path: &str, out: &mut Vec<String>) {
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Field(&'a str),
+    /// Of an associative list, in words.
+    Element(&'a str),
+    Index(usize),
+}
+
+impl<'a> At<'a> {
+    fn below(&'a self, step: Step<'a>) -> At<'a> {
+        At { above: Some(self), step }
+    }
+}
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The root has no words.
+        let Some(above) = self.above else { return Ok(()) };
+        above.fmt(f)?;
+        match self.step {
+            Step::Field(name) => write!(f, ".{name}"),
+            Step::Element(text) => f.write_str(text),
+            Step::Index(i) => write!(f, "[{i}]"),
+        }
+    }
+}
+
+/// What was found.
+#[derive(Default)]
+struct Problems {
+    list: Vec<String>,
+    bytes: usize,
+}
+
+impl Problems {
+    fn add(&mut self, at: &At<'_>, why: impl fmt::Display) {
+        if !self.is_full() {
+            let text = format!("{at}: {why}");
+            self.bytes += text.len();
+            self.list.push(text);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= TOLD_MAX_BYTES
+    }
+}
+
+const UNDECLARED: &str = "field not declared in schema";
+
+/// What is wrong, each as `.spec.foo: field not declared in schema`.
+pub(super) fn problems(config: &Value, root: View<'_>) -> Vec<String> {
+    let mut out = Problems::default();
+    walk(config, root, &At { above: None, step: Step::Field("") }, &mut out);
+    out.list
+}
+
+fn walk(value: &Value, view: View<'_>, at: &At<'_>, out: &mut Problems) {
+    if out.is_full() {
+        return;
+    }
     match value {
         Value::Null => {}
         Value::Object(members) if view.is_object(value) => {
             for (name, member) in members.iter() {
-                let path = format!("{path}.{name}");
+                let at = at.below(Step::Field(name));
                 match view.known_member(name) {
-                    Some(known) => walk(member, known.view, &path, out),
-                    None => out.push(format!("{path}: field not declared in schema")),
+                    Some(known) => walk(member, known.view, &at, out),
+                    None => out.add(&at, UNDECLARED),
                 }
             }
         }
@@ -34,25 +98,25 @@ fn walk(value: &Value, view: View<'_>, path: &str, out: &mut Vec<String>) {
             let mut seen: HashSet<Key> = HashSet::with_capacity(elements.len());
             for (i, element) in elements.iter().enumerate() {
                 if let Some(missing) = missing_key(element, view) {
-                    out.push(format!("{path}: element {i}: {missing}"));
+                    out.add(at, format_args!("element {i}: {missing}"));
                     // What stands behind it is not looked at.
                     return;
                 }
                 let key = view.key_of(element);
                 let text = step_text(&key);
-                walk(element, view.element(), &format!("{path}{text}"), out);
+                walk(element, view.element(), &at.below(Step::Element(&text)), out);
                 if !seen.insert(key) {
-                    out.push(format!("{path}: duplicate entries for key {text}"));
+                    out.add(at, format_args!("duplicate entries for key {text}"));
                 }
             }
         }
         _ => match view {
-            View::Leaf(Some(shape)) => leaf(value, shape, path, out),
+            View::Leaf(Some(shape)) => leaf(value, shape, at, out),
             View::Struct(_) | View::Map(_) | View::Custom(Structure::Object { .. }) => {
-                out.push(format!("{path}: {}", not_a("map", value)));
+                out.add(at, not_a("map", value));
             }
             View::Keyed(..) | View::Set | View::Custom(Structure::Keyed { .. }) => {
-                out.push(format!("{path}: {}", not_a("list", value)));
+                out.add(at, not_a("list", value));
             }
             _ => {}
         },
@@ -65,7 +129,10 @@ fn not_a(expected: &str, value: &Value) -> String {
 }
 
 /// What is wrong with a value that has one owner.
-fn leaf(value: &Value, shape: &Shape, path: &str, out: &mut Vec<String>) {
+fn leaf(value: &Value, shape: &Shape, at: &At<'_>, out: &mut Problems) {
+    if out.is_full() {
+        return;
+    }
     let why = match (shape, value) {
         (_, Value::Null)
         | (Shape::FieldsV1 | Shape::RawExtension | Shape::Json | Shape::Any, _)
@@ -80,22 +147,22 @@ fn leaf(value: &Value, shape: &Shape, path: &str, out: &mut Vec<String>) {
         }
         (Shape::List(inner), Value::Array(elements)) => {
             for (i, element) in elements.iter().enumerate() {
-                leaf(element, inner, &format!("{path}[{i}]"), out);
+                leaf(element, inner, &at.below(Step::Index(i)), out);
             }
             return;
         }
         (Shape::Map(inner), Value::Object(members)) => {
             for (name, member) in members.iter() {
-                leaf(member, inner, &format!("{path}.{name}"), out);
+                leaf(member, inner, &at.below(Step::Field(name)), out);
             }
             return;
         }
         (Shape::Struct(id), Value::Object(members)) => {
             for (name, member) in members.iter() {
-                let path = format!("{path}.{name}");
+                let at = at.below(Step::Field(name));
                 match id.get().field(name) {
-                    Some(field) => leaf(member, &field.shape, &path, out),
-                    None => out.push(format!("{path}: field not declared in schema")),
+                    Some(field) => leaf(member, &field.shape, &at, out),
+                    None => out.add(&at, UNDECLARED),
                 }
             }
             return;
@@ -106,7 +173,7 @@ fn leaf(value: &Value, shape: &Shape, path: &str, out: &mut Vec<String>) {
         (_, Value::String(_)) => return,
         (_, _) => format!("expected string, got &value.valueUnstructured{{Value:{}}}", shown_typed(value)),
     };
-    out.push(format!("{path}: {why}"));
+    out.add(at, why);
 }
 
 fn missing_key(element: &Value, view: View<'_>) -> Option<String> {
