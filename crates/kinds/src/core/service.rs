@@ -207,13 +207,13 @@ fn validate(o: &Value, old: &Value, e: &mut Errors) {
     if kind != "ExternalName" {
         validate_addresses(s, &old["spec"], headless, &spec, e);
     }
-    let known = old.items_at(&["spec", "externalIPs"]);
+    let known: HashSet<&str> = old.items_at(&["spec", "externalIPs"]).iter().filter_map(Value::as_str).collect();
     for (i, ip) in s.items_at(&["externalIPs"]).iter().enumerate() {
         let at = spec.child("externalIPs").index(i);
         let wrong = names::ip(ip.as_str().unwrap_or_default());
         match ip.as_str().unwrap_or_default() {
             ip if wrong.is_empty() => endpoint_ip(ip, true, &at, e),
-            text if !known.contains(ip) => e.invalid_each(&at, text, wrong),
+            text if !known.contains(text) => e.invalid_each(&at, text, wrong),
             _ => {}
         }
     }
@@ -238,17 +238,16 @@ fn validate(o: &Value, old: &Value, e: &mut Errors) {
 /// From where a load balancer is reached; an annotation says it for clients from before the field.
 fn source_ranges(o: &Value, old: &Value, kind: &str, spec: &Path, annotations: &Path, e: &mut Errors) {
     const ELSEWHERE: &str = "may only be used when `type` is 'LoadBalancer'";
-    let ranges = |v: &Value| -> Vec<String> {
-        let list = v.items_at(&["spec", "loadBalancerSourceRanges"]).iter();
-        list.map(|r| r.as_str().unwrap_or_default().trim().to_owned()).collect()
-    };
-    let (now, before) = (ranges(o), ranges(old));
+    fn ranges(v: &Value) -> impl Iterator<Item = &str> {
+        v.items_at(&["spec", "loadBalancerSourceRanges"]).iter().map(|r| r.as_str().unwrap_or_default().trim())
+    }
+    let (now, before): (Vec<&str>, HashSet<&str>) = (ranges(o).collect(), ranges(old).collect());
     if !now.is_empty() {
         let at = spec.child("LoadBalancerSourceRanges");
         if kind != "LoadBalancer" {
             e.forbidden(&at, ELSEWHERE);
         }
-        for (i, r) in now.iter().enumerate().filter(|(_, r)| !before.contains(r)) {
+        for (i, r) in now.iter().enumerate().filter(|(_, r)| !before.contains(**r)) {
             e.invalid_each(&at.index(i), r, names::cidr(r));
         }
     } else if let Some(text) = o.annotation(SOURCE_RANGES) {
@@ -399,7 +398,7 @@ fn validate_addresses(s: &Value, old: &Value, headless: bool, spec: &Path, e: &m
     if let Some(p) = s.str_at(&["ipFamilyPolicy"]).filter(|p| !POLICIES.contains(p)) {
         e.not_supported(&spec.child("ipFamilyPolicy"), p, POLICIES);
     }
-    let known = old.items_at(&["clusterIPs"]);
+    let known: HashSet<&str> = old.items_at(&["clusterIPs"]).iter().filter_map(Value::as_str).collect();
     let mut misplaced = false;
     for (i, value) in list.iter().enumerate() {
         let ip = value.as_str().unwrap_or_default();
@@ -410,7 +409,7 @@ fn validate_addresses(s: &Value, old: &Value, headless: bool, spec: &Path, e: &m
             }
             continue;
         }
-        let wrong = if known.contains(value) { Vec::new() } else { names::ip(ip) };
+        let wrong = if known.contains(ip) { Vec::new() } else { names::ip(ip) };
         misplaced |= !wrong.is_empty();
         e.invalid_each(&at.index(i), ip, wrong);
     }
