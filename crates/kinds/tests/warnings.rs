@@ -1,7 +1,9 @@
 //! Warnings of creates, against upstream's for the same objects (`warnings.txt`).
 #![allow(clippy::unwrap_used)]
 
-use ironkeel_codec::{complete, conform, parse_json};
+mod upstream;
+
+use ironkeel_codec::{complete, parse_json};
 use ironkeel_kinds::{deprecation, kind};
 use ironkeel_object::Value;
 
@@ -11,15 +13,10 @@ fn texts(all: Vec<String>) -> Value {
 
 #[test]
 fn creates_warn_as_upstream_does() {
-    let file = include_str!("warnings.txt");
-    let mut lines = file.lines().filter(|l| !l.starts_with('#'));
     let (mut faults, mut seen) = (Vec::new(), 0);
-    while let (Some(head), Some(sent), Some(wanted)) = (lines.next(), lines.next(), lines.next()) {
-        let (version, plural) = head.split_once(' ').unwrap();
-        let (group, version) = version.split_once('/').unwrap_or(("", version));
-        let kind = kind(group, version, plural).unwrap();
-        let mut object = parse_json(sent.as_bytes()).unwrap();
-        conform(&mut object, kind.resource.type_id, &mut Vec::new()).unwrap();
+    for (head, kind, body) in upstream::entries(include_str!("warnings.txt"), 2) {
+        let (sent, wanted) = (body[0], body[1]);
+        let mut object = upstream::object(kind, sent);
         kind.hooks.default(&mut object);
         kind.hooks.prepare_create(&mut object);
         complete(&mut object, kind.resource.type_id);
