@@ -41,6 +41,9 @@ pub(crate) struct Container {
     pub(crate) last_disk: Mutex<Option<(i64, u64, u64)>>,
     /// One start, stop or removal step at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    /// Held while a change is taken over and told: the answer to a start and the shim's reports tell the same, and each
+    /// event is told once, in order.
+    telling: Mutex<()>,
 }
 
 impl Container {
@@ -52,6 +55,7 @@ impl Container {
             last_cpu: Mutex::default(),
             last_disk: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+            telling: Mutex::default(),
         }
     }
 
@@ -304,6 +308,7 @@ impl Runtime {
     /// A shim told of a change, or a start succeeded.
     pub(crate) fn container_changed(&self, id: &str, status: ContainerStatusRecord) {
         let Ok(container) = self.container(id) else { return };
+        let _telling = container.telling.lock();
         let before = container.state();
         container.set_status(status);
         let after = container.state();
@@ -346,6 +351,7 @@ impl Runtime {
     /// Ends a container whose shim is gone.
     pub(crate) fn end_without_shim(&self, container: &Container) {
         crate::cgroup::kill_all(&container.record.cgroup);
+        let _telling = container.telling.lock();
         let status = container.status();
         if status.pid == 0 || status.finished_at != 0 {
             return;
