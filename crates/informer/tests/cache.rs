@@ -189,6 +189,15 @@ async fn after_a_gap_the_differences_are_told() {
     assert_eq!(told, ["+d=1", "-b=1", "a=1>a=2"]);
 }
 
+/// The next that is told.
+async fn take(told: &mut mpsc::UnboundedReceiver<String>, count: usize) -> Vec<String> {
+    let mut all = Vec::new();
+    for _ in 0..count {
+        all.push(tokio::time::timeout(Duration::from_secs(5), told.recv()).await.unwrap().unwrap());
+    }
+    all
+}
+
 #[tokio::test]
 async fn a_feed_of_metadata_tells_what_went_while_nobody_watched() {
     let server = Arc::new(Server::default());
@@ -208,22 +217,15 @@ async fn a_feed_of_metadata_tells_what_went_while_nobody_watched() {
         };
         let _ = sender.send(text);
     });
-    let mut take = async |count: usize| {
-        let mut all = Vec::new();
-        for _ in 0..count {
-            all.push(tokio::time::timeout(Duration::from_secs(5), told.recv()).await.unwrap().unwrap());
-        }
-        all
-    };
-    assert_eq!(take(4).await, ["a@1", "b@2", "c@3", "synced"]);
+    assert_eq!(take(&mut told, 4).await, ["a@1", "b@2", "c@3", "synced"]);
     watching(&server).await;
     server.put("a", "2");
     server.remove("b");
-    assert_eq!(take(2).await, ["a@4", "-b"]);
+    assert_eq!(take(&mut told, 2).await, ["a@4", "-b"]);
     server.expire();
     server.remove("a");
     server.put("d", "1");
-    assert_eq!(take(3).await, ["c@3", "d@7", "-a"], "told once more, and \"synced\" not again");
+    assert_eq!(take(&mut told, 3).await, ["c@3", "d@7", "-a"], "told once more, and \"synced\" not again");
     shutdown.cancel();
 }
 
@@ -242,16 +244,9 @@ async fn a_feed_of_metadata_goes_on_where_another_ended() {
         };
         let _ = sender.send(text);
     };
-    let mut take = async |count: usize| {
-        let mut all = Vec::new();
-        for _ in 0..count {
-            all.push(tokio::time::timeout(Duration::from_secs(5), told.recv()).await.unwrap().unwrap());
-        }
-        all
-    };
     let shutdown = CancellationToken::new();
     let first = follow_metadata(api(&server), &shutdown, tell.clone());
-    assert_eq!(take(3).await, ["a", "b", "synced"]);
+    assert_eq!(take(&mut told, 3).await, ["a", "b", "synced"]);
     watching(&server).await;
     // The one is over without having seen this, and the other has not begun.
     first.stop();
@@ -259,7 +254,7 @@ async fn a_feed_of_metadata_goes_on_where_another_ended() {
     server.remove("a");
     server.put("c", "1");
     let _second = first.succeeded_by(api(&server), &shutdown, tell).await;
-    assert_eq!(take(4).await, ["b", "c", "-a", "synced"]);
+    assert_eq!(take(&mut told, 4).await, ["b", "c", "-a", "synced"]);
     shutdown.cancel();
 }
 

@@ -94,7 +94,10 @@ impl User<'_> {
                 .map(drop)
         });
         checks.check("api-versions, version, cluster-info", || {
-            self.types("api-versions")?.says(&["apps/v1", "batch/v1", "rbac.authorization.k8s.io/v1"])?;
+            let versions =
+                self.types("api-versions")?.says(&["apps/v1", "batch/v1", "rbac.authorization.k8s.io/v1"])?;
+            let stable = !versions.contains("alpha") && !versions.contains("beta");
+            expect("versions", "stable ones alone", &versions, stable)?;
             self.types("version")?.says(&["Server Version: v1.36"])?;
             self.types("cluster-info")?.says(&["is running at"]).map(drop)
         });

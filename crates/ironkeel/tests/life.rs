@@ -202,6 +202,17 @@ fn refused(checks: &mut Checks, cluster: &Cluster) {
         let flags = ["--secure-port", "6500", "--pod-cidr", "10.9.0.0/16", "--service-cidr", "10.9.8.0/24"];
         refuses(cluster, &other.path().join("ranges"), &flags, &["--pod-cidr", "overlaps"])
     });
+    checks.check("a version that nobody serves", || {
+        let dir = other.path().join("versions");
+        let flags = ["--secure-port", "6500", "--runtime-config", "api/beta=true,nobody.example.com/v1=true"];
+        refuses(
+            cluster,
+            &dir,
+            &flags,
+            &["--runtime-config nobody.example.com/v1=true", "unknown api groups or versions"],
+        )?;
+        expect("what it has made", "nothing", dir.display(), !dir.exists())
+    });
     checks.check("an unknown flag", || {
         let output = run::finish(
             {
