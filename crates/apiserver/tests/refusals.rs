@@ -274,7 +274,7 @@ async fn a_custom_resource_says_what_it_is() {
     check(&http.get(&format!("{path}/nope")).await, 404, "foos.ex.io \"f\" not found");
     // A status is written by itself.
     http.patch(&format!("{path}/status"), MERGE, &json!({"apiVersion": "ex.io/v2"})).await.expect(200);
-    // What the path of a create names is no matter.
+    // The path of a create may name what it creates, and nothing else.
     check(&http.post(&path, &foo("f")).await, 409, "foos.ex.io \"f\" already exists");
     let why = "the name of the object (other) does not match the name on the URL";
     http.post(&path, &foo("other")).await.refused(400, "BadRequest", why);
