@@ -84,18 +84,22 @@ impl Container {
     }
 
     pub(crate) fn state(&self) -> ContainerState {
-        let status = self.status.borrow();
-        match (status.pid, status.finished_at) {
-            (_, end) if end != 0 => ContainerState::ContainerExited,
-            (0, _) => ContainerState::ContainerCreated,
-            _ => ContainerState::ContainerRunning,
-        }
+        state_of(&self.status.borrow())
     }
 
     /// Waits for the end; false when the time is up first.
     pub(crate) async fn wait(&self, timeout: Duration) -> bool {
         let mut watch = self.status.subscribe();
         tokio::time::timeout(timeout, watch.wait_for(|s| s.finished_at != 0)).await.is_ok_and(|r| r.is_ok())
+    }
+}
+
+/// The state that a status means. Who tells both takes them from one look: between two, the container may end.
+pub(crate) fn state_of(status: &ContainerStatusRecord) -> ContainerState {
+    match (status.pid, status.finished_at) {
+        (_, end) if end != 0 => ContainerState::ContainerExited,
+        (0, _) => ContainerState::ContainerCreated,
+        _ => ContainerState::ContainerRunning,
     }
 }
 

@@ -6,7 +6,7 @@ use ironkeel_cri::v1::{
     PodSandboxStatus,
 };
 
-use crate::container::Container;
+use crate::container::{Container, state_of};
 use crate::records;
 use crate::runtime::Runtime;
 use crate::sandbox::Sandbox;
@@ -69,7 +69,7 @@ pub(crate) fn container_status(container: &Container) -> ContainerStatus {
     ContainerStatus {
         id: record.id.clone(),
         metadata: config.metadata.clone(),
-        state: container.state() as i32,
+        state: state_of(&status) as i32,
         created_at: record.created_at,
         started_at: status.started_at,
         finished_at: status.finished_at,
