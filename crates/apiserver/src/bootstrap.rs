@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use ironkeel_auth::RequestHeaderConfig;
 use ironkeel_object::{Gvk, Map, ObjectMeta, Value, object};
 use ironkeel_registry::{AdmitAll, ApiError, Change, Reason, Registry, Row, User, WriteRequest};
+use tokio::time::Instant;
 
 use crate::hooks::{Hook, Hooks};
 use crate::legacy_tokens;
@@ -14,6 +16,10 @@ use crate::server::Config;
 
 /// Objects written at once, so that they share an fsync.
 pub(crate) const PARALLEL: usize = 64;
+/// How long a start waits for a shared store, in seconds (upstream's roles hook).
+const PATIENCE_SECONDS: u64 = 30;
+/// Pause between two tries, in milliseconds.
+const RETRY_MS: u64 = 250;
 
 struct Become(Value);
 
@@ -23,6 +29,32 @@ impl Change for Become {
         out.meta_mut().insert("resourceVersion", current.resource_version());
         Ok(out)
     }
+}
+
+/// Does what must be there before anything is served. A shared store that does not answer for a while, or
+/// another server that writes the same, is waited for; upstream's post-start hooks try again likewise.
+///
+/// # Errors
+/// The work's own: at once where trying again cannot help, otherwise after [`PATIENCE_SECONDS`].
+pub(crate) async fn insist<F: Future<Output = Result<(), ApiError>>>(
+    registry: &Registry,
+    work: impl Fn() -> F,
+) -> Result<(), ApiError> {
+    let until = Instant::now() + Duration::from_secs(PATIENCE_SECONDS);
+    loop {
+        match work().await {
+            Err(error) if registry.store().shared() && passes(&error) && Instant::now() < until => {
+                tracing::warn!(%error, "what every cluster has could not be written; trying again");
+                tokio::time::sleep(Duration::from_millis(RETRY_MS)).await;
+            }
+            done => return done,
+        }
+    }
+}
+
+fn passes(error: &ApiError) -> bool {
+    use Reason::{AlreadyExists, Conflict, NotFound, ServiceUnavailable, Timeout, TooManyRequests};
+    matches!(error.reason, AlreadyExists | Conflict | NotFound | ServiceUnavailable | Timeout | TooManyRequests)
 }
 
 /// Writes what is missing, and mends what changed.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ironkeel_object::{ObjectMeta, Value, object};
-use ironkeel_registry::{ApiError, Change, Reason, Registry};
+use ironkeel_registry::{ApiError, Change, Reason, Registry, WriteRequest};
 use ironkeel_store::{Condition, Range, StoreError, prefix_end};
 use ring::digest::{SHA256, digest};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,9 @@ const RENEW_SECONDS: u64 = 10;
 const ADDRESS_TTL_SECONDS: i64 = 15;
 /// `leaseDurationSeconds` of identity leases (upstream's).
 const LEASE_SECONDS: i64 = 3600;
+/// How often the endpoints are written again because the replicas changed meanwhile; later changes wait for the next
+/// renewal.
+const PUBLISH_TRIES: usize = 5;
 /// Where replicas' addresses stand.
 const ADDRESSES: &[u8] = b"/registry/masterleases/";
 /// What tells identity leases from others.
@@ -44,10 +47,11 @@ pub(crate) async fn run(registry: Arc<Registry>, config: Config, stop: Cancellat
             _ = ticks.tick() => {}
         }
         if named {
-            match renew(&registry, &config.hostname, &holder).await {
-                Ok(()) => hooks.finished(&[Hook::IdentityLease]),
-                Err(error) => tracing::info!(%error, "the identity lease was not renewed"),
+            if let Err(error) = renew(&registry, &config.hostname, &holder).await {
+                tracing::info!(%error, "the identity lease was not renewed");
             }
+            // Readiness waits for the first try, not for its success.
+            hooks.finished(&[Hook::IdentityLease]);
         }
         if shared && let Err(error) = announce(&registry, &config).await {
             tracing::warn!(%error, "the endpoints of the kubernetes Service were not reconciled");
@@ -85,7 +89,26 @@ async fn announce(registry: &Arc<Registry>, config: &Config) -> Result<(), ApiEr
     publish(registry, config).await
 }
 
+/// Makes the replicas' addresses the Service's endpoints.
 async fn publish(registry: &Arc<Registry>, config: &Config) -> Result<(), ApiError> {
+    let mut addresses = replicas(registry, config).await?;
+    for _ in 0..PUBLISH_TRIES {
+        if addresses.is_empty() {
+            break;
+        }
+        bootstrap::publish(registry, config, &addresses).await?;
+        // Another replica may have come or gone meanwhile, and have published before this one.
+        let now = replicas(registry, config).await?;
+        if now == addresses {
+            break;
+        }
+        addresses = now;
+    }
+    Ok(())
+}
+
+/// The addresses of all replicas, in order.
+async fn replicas(registry: &Registry, config: &Config) -> Result<Vec<IpAddr>, ApiError> {
     let range =
         Range { start: Bytes::from_static(ADDRESSES), end: prefix_end(ADDRESSES), keys_only: true, ..Range::default() };
     let found = registry.store().range(range).await.map_err(|e: StoreError| ApiError::from(e))?;
@@ -96,10 +119,7 @@ async fn publish(registry: &Arc<Registry>, config: &Config) -> Result<(), ApiErr
         .filter(|ip: &IpAddr| ip.is_ipv4() == config.advertise_address.is_ipv4())
         .collect();
     addresses.sort();
-    if addresses.is_empty() {
-        return Ok(());
-    }
-    bootstrap::publish(registry, config, &addresses).await
+    Ok(addresses)
 }
 
 /// `apiserver-` and the host's name, hashed as upstream does it: base32 of half a SHA-256.
@@ -150,14 +170,20 @@ async fn renew(registry: &Arc<Registry>, hostname: &str, holder: &str) -> Result
     *lease.slot(&["metadata", "labels", "kubernetes.io/hostname"]) = hostname.into();
     // Leases are not served where `--runtime-config` says so.
     let Ok(row) = bootstrap::row_of(registry, &lease) else { return Ok(()) };
-    let mut request = bootstrap::request(&row, &lease);
-    match registry.update(&request, &Renew { holder: holder.to_owned(), now }).await {
+    let request = bootstrap::request(&row, &lease);
+    let change = Renew { holder: holder.to_owned(), now };
+    match registry.update(&request, &change).await {
         Err(e) if e.reason == Reason::NotFound => {}
         other => return other.map(drop),
     }
-    request.name = String::new();
     debug_assert_eq!(lease.name(), name);
-    registry.create(&request, lease).await.map(drop)
+    match registry.create(&WriteRequest { name: String::new(), ..request.clone() }, lease).await {
+        // Another server on this host (they share the lease, as upstream's do) was first.
+        Err(e) if e.reason == Reason::AlreadyExists => {}
+        other => return other.map(drop),
+    }
+    registry.fresh().await?;
+    registry.update(&request, &change).await.map(drop)
 }
 
 #[cfg(test)]

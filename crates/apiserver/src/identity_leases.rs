@@ -13,18 +13,25 @@ use crate::identity::LABEL;
 
 /// Time between two looks, in seconds (upstream's).
 const LOOK_SECONDS: u64 = 3600;
+/// Time after which a look that failed is repeated, in seconds.
+const RETRY_SECONDS: u64 = 60;
 const NAMESPACE: &str = "kube-system";
 const COMPONENT: &str = "kube-apiserver";
 
 /// Looks at once and every hour, until it is dropped.
 pub(crate) async fn run(registry: Arc<Registry>, hooks: Hooks) {
-    let mut ticks = tokio::time::interval(Duration::from_secs(LOOK_SECONDS));
     loop {
-        ticks.tick().await;
-        match collect(&registry).await {
-            Ok(()) => hooks.finished(&[Hook::IdentityLeases]),
-            Err(error) => tracing::info!(%error, "expired identity leases were not deleted"),
-        }
+        let looked = collect(&registry).await;
+        // Readiness waits for the first look, not for its success.
+        hooks.finished(&[Hook::IdentityLeases]);
+        let pause = match looked {
+            Ok(()) => LOOK_SECONDS,
+            Err(error) => {
+                tracing::info!(%error, "expired identity leases were not deleted");
+                RETRY_SECONDS
+            }
+        };
+        tokio::time::sleep(Duration::from_secs(pause)).await;
     }
 }
 

@@ -351,10 +351,11 @@ impl ApiServer {
             registry,
         });
         escalation.belongs_to(&server);
-        service_ranges::ensure(&server.registry, &service_ranges).await?;
+        let registry = &server.registry;
+        bootstrap::insist(registry, || service_ranges::ensure(registry, &service_ranges)).await?;
         hooks.finished(&[Hook::Admission, Hook::FlowFilter]);
-        bootstrap::run(&server.registry, &config, kubernetes_ip, &hooks).await?;
-        flow::ensure(&server.registry).await?;
+        bootstrap::insist(registry, || bootstrap::run(registry, &config, kubernetes_ip, &hooks)).await?;
+        bootstrap::insist(registry, || flow::ensure(registry)).await?;
         hooks.finished(&[Hook::FlowProducer]);
         flow::digest_stored(&server.registry, &server.fairness).await?;
         hooks.finished(&[Hook::FlowConsumer]);

@@ -28,7 +28,12 @@ pub(crate) async fn ensure(registry: &Arc<Registry>, ranges: &[String]) -> Resul
         Ok(entry) => entry.tree()?,
         Err(_) => match registry.create(&WriteRequest { name: String::new(), ..request.clone() }, wanted).await {
             Ok(written) => written.entry.tree()?,
-            Err(e) if e.reason == Reason::AlreadyExists => return Ok(()),
+            Err(e) if e.reason == Reason::AlreadyExists => {
+                // Another server's, which may not have said yet that it is ready.
+                registry.fresh().await?;
+                let Ok(entry) = registry.get(&row, "", NAME) else { return Ok(()) };
+                entry.tree()?
+            }
             Err(e) => return Err(e),
         },
     };

@@ -18,6 +18,7 @@ use ironkeel_store::{
     Condition, KeyValue, LeaseId, Range, RangeAnswer, Revision, Store, StoreError, StoreStatus, WatchRange,
     WatchStream, WriteAnswer,
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 mod compactor;
@@ -58,6 +59,11 @@ pub const MAX_REQUEST_BYTES: usize = 1536 << 10;
 pub const WATCH_BUFFER_EVENTS: usize = 10_000;
 /// How long a call goes from endpoint to endpoint before it fails, in milliseconds.
 pub const CALL_PATIENCE_MS: u64 = 10_000;
+/// How long [`Etcd::connect`] waits for a member that answers and knows its leader, in seconds: an etcd may be
+/// started together with what uses it (upstream's client waits 20 s, too).
+pub const START_PATIENCE_SECONDS: u64 = 20;
+/// Pause between two looks for a member at the start, in milliseconds.
+const START_PAUSE_MS: u64 = 50;
 
 /// Where the etcd is, and how to speak to it.
 #[derive(Clone, Debug)]
@@ -80,6 +86,8 @@ pub struct Config {
     pub watch_buffer_events: usize,
     /// See [`CALL_PATIENCE_MS`].
     pub call_patience: Duration,
+    /// See [`START_PATIENCE_SECONDS`].
+    pub start_patience: Duration,
 }
 
 impl Default for Config {
@@ -94,6 +102,7 @@ impl Default for Config {
             max_request_bytes: MAX_REQUEST_BYTES,
             watch_buffer_events: WATCH_BUFFER_EVENTS,
             call_patience: Duration::from_millis(CALL_PATIENCE_MS),
+            start_patience: Duration::from_secs(START_PATIENCE_SECONDS),
         }
     }
 }
@@ -111,6 +120,29 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Waits for a member that answers and knows its leader.
+    async fn greet(&self) -> Result<(), StoreError> {
+        let patience = self.config.start_patience;
+        let deadline = Instant::now() + patience;
+        let mut reason = StoreError::Unavailable(format!("no leader was elected within {} s", patience.as_secs_f32()));
+        loop {
+            let greeting = async {
+                self.await_leader().await?;
+                self.fetch_revision().await
+            };
+            match tokio::time::timeout_at(deadline, greeting).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(error @ StoreError::Unavailable(_))) if Instant::now() < deadline => {
+                    tracing::warn!(%error, "waiting for etcd");
+                    reason = error;
+                    tokio::time::sleep(Duration::from_millis(START_PAUSE_MS)).await;
+                }
+                Ok(Err(error)) => return Err(error),
+                Err(_) => return Err(reason),
+            }
+        }
+    }
+
     /// Remembers a compaction; answers the latest that is known.
     pub(crate) fn compacted(&self, at: Revision) -> Revision {
         self.compacted.fetch_max(at, Ordering::Relaxed).max(at)
@@ -126,7 +158,7 @@ pub struct Etcd {
 
 impl Etcd {
     /// Reads certificates, looks for a member that answers, and starts the compactor. Fails after
-    /// [`Config::call_patience`] when none does.
+    /// [`Config::start_patience`] when none does.
     pub fn connect(config: Config) -> BoxFuture<'static, Result<Arc<Etcd>, EtcdError>> {
         // Boxed, so that the code of it all is made in this crate, not once more where it is awaited.
         Box::pin(Self::open(config))
@@ -145,7 +177,7 @@ impl Etcd {
         });
         let hub = Hub::start(shared.clone());
         let etcd = Arc::new(Etcd { shared: shared.clone(), hub });
-        let greeted = etcd.shared.fetch_revision().await;
+        let greeted = shared.greet().await;
         if let Err(error) = greeted {
             let config = &etcd.shared.config;
             let (endpoints, mut reason) = (config.endpoints.join(", "), error.to_string());

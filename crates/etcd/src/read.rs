@@ -1,5 +1,7 @@
 //! Linearizable reads, and what a member knows of itself.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use ironkeel_store::{KeyValue, Range, RangeAnswer, Revision, StoreError};
 
@@ -87,6 +89,26 @@ impl Shared {
         let call = self.endpoints.call(Repeat::Harmless, Request::default(), attempt);
         let status = call.await.map_err(Failure::into_store_error)?;
         Ok((status.db_size as u64, status.db_size_in_use as u64))
+    }
+
+    /// Waits until a member answers that knows its leader. etcd 3.4 loses a read that comes before there is one, and
+    /// answers it, and all that come after it, only when its time limit (7 s) has passed.
+    pub(crate) async fn await_leader(&self) -> Result<(), StoreError> {
+        loop {
+            self.open().map_err(Failure::into_store_error)?;
+            let attempt = |channel| async move { MaintenanceClient::new(channel).status(StatusRequest {}).await };
+            let status = match self.endpoints.call(Repeat::Harmless, Request::default(), attempt).await {
+                Ok(status) => status,
+                // Whoever answers that lets reads be asked.
+                Err(Failure::Refused(_)) => return Ok(()),
+                Err(error) => return Err(error.into_store_error()),
+            };
+            // What stands in for an etcd may have no elections at all.
+            if status.leader != 0 || status.raft_term == 0 {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(crate::START_PAUSE_MS)).await;
+        }
     }
 
     pub(crate) async fn compact(&self, revision: Revision) -> Result<(), StoreError> {

@@ -3,15 +3,26 @@
 
 use std::sync::Arc;
 
-use ironkeel_store::{Store, conformance};
+use ironkeel_etcd::Etcd;
+use ironkeel_store::{Layer, Store, conformance};
+use ironkeel_testkit::etcd::{Server, installed};
 use tokio::sync::Semaphore;
-
-mod server;
-
-use server::{Owned, Server, installed};
 
 /// Servers that run at once.
 static PLACES: Semaphore = Semaphore::const_new(4);
+
+/// A store whose server ends with it.
+#[derive(Debug)]
+struct Owned {
+    store: Arc<Etcd>,
+    _server: Server,
+}
+
+impl Layer for Owned {
+    fn beneath(&self) -> &dyn Store {
+        &*self.store
+    }
+}
 
 async fn check<F: Future<Output = ()>>(check: impl FnOnce(Arc<dyn Store>) -> F) {
     if !installed() {
@@ -20,7 +31,7 @@ async fn check<F: Future<Output = ()>>(check: impl FnOnce(Arc<dyn Store>) -> F) 
     let _place = PLACES.acquire().await.unwrap();
     let server = Server::start(&[]);
     let store = server.connect().await;
-    check(Arc::new(Owned { store, server })).await;
+    check(Arc::new(Owned { store, _server: server })).await;
 }
 
 macro_rules! test_each {

@@ -12,11 +12,9 @@ use ironkeel_etcd::{Config, Etcd, EtcdError};
 use ironkeel_store::{
     Condition, Event, Range, Revision, Store, StoreError, WatchItem, WatchRange, WatchStream, WriteAnswer, prefix_end,
 };
+use ironkeel_testkit::etcd::{Server, installed};
+use ironkeel_testkit::free_port;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
-
-mod server;
-
-use server::{Server, free_ports, installed};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -269,12 +267,13 @@ async fn a_full_etcd_says_so_and_goes_on_reading() {
     let store = server.connect().await;
     let value = Bytes::from(vec![b'x'; 1 << 20]);
     let full = async {
-        for number in 0..20 {
+        // etcd looks at its size ten times a second; what comes between fits.
+        for number in 0..400 {
             if let Err(error) = put(&store, &format!("/registry/{number}"), value.clone()).await {
                 return error;
             }
         }
-        panic!("20 MiB fit into 4");
+        panic!("400 MiB fit into 4");
     };
     let error = full.await;
     assert!(matches!(&error, StoreError::NoSpace(why) if why.contains("database space exceeded")), "{error}");
@@ -321,10 +320,11 @@ async fn tls_needs_the_authority_and_the_client_certificate() {
     assert_eq!(events_until(&mut watch, last).await.len(), 1);
 
     let short = Duration::from_millis(200);
-    let wrong = Config { ca: Some(stranger), call_patience: short, ..good.clone() };
+    let good = Config { call_patience: short, start_patience: 2 * short, ..good };
+    let wrong = Config { ca: Some(stranger), ..good.clone() };
     let error = Etcd::connect(wrong).await.unwrap_err().to_string();
     assert!(error.contains("certificate") && error.contains(&server.url), "{error}");
-    let nobody = Config { cert: None, key: None, call_patience: short, ..good.clone() };
+    let nobody = Config { cert: None, key: None, ..good.clone() };
     let error = Etcd::connect(nobody).await.unwrap_err().to_string();
     assert!(error.contains("certificate"), "{error}");
     let half = Config { key: None, ..good.clone() };
@@ -336,10 +336,11 @@ async fn tls_needs_the_authority_and_the_client_certificate() {
 
 #[tokio::test]
 async fn nobody_there_is_said_with_the_address() {
-    let [port] = free_ports();
+    let port = free_port();
     let endpoint = format!("http://127.0.0.1:{port}");
     let call_patience = Duration::from_millis(200);
-    let config = Config { endpoints: vec![endpoint.clone()], call_patience, ..Config::default() };
+    let start_patience = 2 * call_patience;
+    let config = Config { endpoints: vec![endpoint.clone()], call_patience, start_patience, ..Config::default() };
     let error = Etcd::connect(config).await.unwrap_err().to_string();
     assert!(error.contains(&endpoint) && error.contains("refused"), "{error}");
     assert!(matches!(Etcd::connect(Config::default()).await, Err(EtcdError::NoEndpoints)));
@@ -400,4 +401,20 @@ async fn watches_reach_revisions_that_have_no_event() {
     store.compact(deleted).await.unwrap();
     store.current_revision().await.unwrap();
     tokio::time::timeout(PATIENCE, reaches(deleted, deleted)).await.expect("the deletion stays");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_waits_for_a_leader_and_says_when_there_is_none() {
+    if !installed() {
+        return;
+    }
+    let mut servers = Server::start_three();
+    servers[1..].iter_mut().for_each(Server::kill);
+    let config = Config { start_patience: Duration::from_secs(2), ..servers[0].config() };
+    let error = Etcd::connect(config).await.unwrap_err().to_string();
+    assert!(error.contains("no leader was elected within 2 s") && error.contains(&servers[0].url), "{error}");
+    let waiting = tokio::spawn(Etcd::connect(servers[0].config()));
+    servers[1..].iter_mut().for_each(Server::restart);
+    let store = waiting.await.unwrap().unwrap();
+    put(&store, "/registry/a", "1").await.unwrap();
 }

@@ -12,9 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-mod server;
-
-use server::{Server, installed};
+use ironkeel_testkit::etcd::{Server, installed};
 
 const KEY: &str = "/registry/configmaps/default/a";
 

@@ -1,12 +1,13 @@
 //! `ironkeel kube-apiserver`: upstream's flags, over real TLS, on the embedded store and on an etcd.
 #![allow(clippy::unwrap_used)]
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use ironkeel_auth::{Identity, Pki, PkiConfig};
+use ironkeel_testkit::etcd::{Server as Etcd, installed};
+use ironkeel_testkit::free_port;
 use serde_json::{Value, json};
 
 const IRONKEEL: &str = env!("CARGO_BIN_EXE_ironkeel");
@@ -63,7 +64,7 @@ impl Files {
     }
 
     fn serve(&self, more: &[String]) -> Server {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let pki = |name: &str| self.path(&format!("pki/{name}"));
         let mut flags = vec![
             "--bind-address=127.0.0.1".to_owned(),
@@ -80,27 +81,32 @@ impl Files {
             format!("--encryption-provider-config={}", self.path("encryption.yaml")),
         ];
         flags.extend(more.iter().cloned());
+        let log = self.dir.path().join(format!("{port}.log"));
         let child = Command::new(IRONKEEL)
             .arg("kube-apiserver")
             .args(flags)
             .stdin(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
         let kubeconfig = self.dir.path().join(format!("admin-{port}.kubeconfig"));
         let url = format!("https://127.0.0.1:{port}");
         self.pki.write_kubeconfig(&kubeconfig, &url, Identity::Admin).unwrap();
-        Server { child, kubeconfig }
+        Server { child, kubeconfig, log }
     }
 }
 
 struct Server {
     child: Child,
     kubeconfig: PathBuf,
+    log: PathBuf,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}:\n{}", self.log.display(), std::fs::read_to_string(&self.log).unwrap_or_default());
+        }
         // A test that failed midway leaves nothing running.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -126,7 +132,11 @@ impl Server {
     }
 
     async fn ready(&self) {
-        eventually("readiness", async || self.try_call("GET", "/readyz", &Value::Null).await.is_ok()).await;
+        let until = Instant::now() + Duration::from_secs(PATIENCE_SECONDS);
+        while let Err(why) = self.try_call("GET", "/readyz", &Value::Null).await {
+            assert!(Instant::now() < until, "not ready: {why}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     fn stop(&mut self) {
@@ -194,39 +204,12 @@ async fn it_serves_from_its_own_store_encrypts_and_drains() {
     again.stop();
 }
 
-struct Etcd {
-    child: Child,
-    url: String,
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn etcd(dir: &Path) -> Option<Etcd> {
-    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let (url, peer) = (format!("http://127.0.0.1:{}", free()), format!("http://127.0.0.1:{}", free()));
-    let child = Command::new("etcd")
-        .arg(format!("--data-dir={}", dir.join("etcd").display()))
-        .args(["--listen-client-urls", &url, "--advertise-client-urls", &url, "--listen-peer-urls", &peer])
-        .args(["--log-level", "error"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn();
-    child.ok().map(|child| Etcd { child, url })
-}
-
 #[tokio::test]
 async fn replicas_on_one_etcd_share_objects_and_the_kubernetes_service() {
-    let files = Files::new();
-    let Some(etcd) = etcd(files.dir.path()) else {
-        println!("skipped: there is no etcd on this host");
+    if !installed() {
         return;
-    };
+    }
+    let (files, etcd) = (Files::new(), Etcd::start(&[]));
     let replica = |address: &str| {
         files.serve(&[format!("--etcd-servers={}", etcd.url), format!("--advertise-address={address}")])
     };

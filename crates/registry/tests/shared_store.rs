@@ -13,12 +13,8 @@ use ironkeel_registry::{
     User, WriteRequest,
 };
 use ironkeel_store::{Condition, Store};
+use ironkeel_testkit::etcd::{Server, installed};
 use serde_json::json;
-
-#[path = "../../etcd/tests/server/mod.rs"]
-mod server;
-
-use server::{Server, installed};
 
 /// A PersistentVolumeClaim as upstream 1.36.2 has stored it.
 const UPSTREAMS_CLAIM: &[u8] = b"k8s\x00\n\x1b\n\x02v1\x12\x15PersistentVolumeClaim\x12\xbe\x01\

@@ -6,14 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ironkeel_supervisor::{ApiServerArguments, Component, ComponentArguments, api_server_arguments};
+use ironkeel_testkit::free_port;
 use tokio::sync::oneshot;
 
 const TOKENS: &str = "t-admin,admin,1,\"system:masters\"\nt-manager,system:kube-controller-manager,2\n\
                       t-scheduler,system:kube-scheduler,3\nt-monitor,prometheus,4,\"system:monitoring\"\nt-ann,ann,5\n";
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 fn kubeconfig(dir: &Path, name: &str, port: u16, token: &str) -> PathBuf {
     let path = dir.join(format!("{name}-{port}.kubeconfig"));

@@ -3,8 +3,6 @@
 
 mod audit;
 mod documented;
-#[path = "../../../etcd/tests/server/mod.rs"]
-mod etcd_server;
 mod fairness;
 mod gated;
 mod health;

@@ -8,11 +8,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use ironkeel_apiserver::TracingConfig;
 use ironkeel_etcd::{Config, Etcd};
+use ironkeel_testkit::etcd::{Server, installed};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::etcd_server::{Server, installed};
 use crate::support::start_over;
 
 /// Method and `traceparent` of each call.

@@ -396,8 +396,7 @@ impl Drop for Registry {
 impl Registry {
     pub(crate) async fn start(dir: &Path, archive: &Path) -> Option<Registry> {
         let binary = ["/usr/bin/docker-registry", "/usr/bin/registry"].into_iter().find(|p| Path::new(p).exists())?;
-        // A free port: the registry cannot say which one it took.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = ironkeel_testkit::free_port();
         let address = format!("127.0.0.1:{port}");
         let config = dir.join("registry.yml");
         let text = format!(

@@ -1,28 +1,21 @@
 //! Real etcd servers for tests: on loopback, in folders of their own, gone with their handle (and with
 //! the test's process, however that ends).
-#![allow(dead_code, reason = "each test binary uses a part")]
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ironkeel_etcd::{Config, Etcd};
-use ironkeel_store::{Layer, Store};
 use tempfile::TempDir;
+
+use crate::free_port;
 
 /// Ends etcd as soon as nobody holds the other end of its input.
 const KEEPER: &str = r#"etcd "$@" >"$LOG" 2>&1 & pid=$!; read -r _; kill -9 $pid; wait $pid"#;
 
-/// Ports that nobody listens on.
-pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
-    listeners.map(|l| l.local_addr().expect("an address").port())
-}
-
 /// Whether this machine has an etcd; says so when not.
-pub(crate) fn installed() -> bool {
+pub fn installed() -> bool {
     let found = Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !found {
         println!("skipped: needs etcd (Debian's etcd-server)");
@@ -32,25 +25,26 @@ pub(crate) fn installed() -> bool {
 
 /// One server, or one member of a cluster.
 #[derive(Debug)]
-pub(crate) struct Server {
-    dir: Arc<TempDir>,
+pub struct Server {
+    _dir: TempDir,
     arguments: Vec<String>,
     log: PathBuf,
     keeper: Option<Child>,
-    pub(crate) url: String,
+    /// Where clients find it.
+    pub url: String,
 }
 
 impl Server {
     /// A cluster of one.
-    pub(crate) fn start(more: &[&str]) -> Server {
-        let [client, peer] = free_ports();
+    pub fn start(more: &[&str]) -> Server {
+        let [client, peer] = std::array::from_fn(|_| free_port());
         let url = format!("http://127.0.0.1:{client}");
         Server::member("one", &url, peer, &format!("one=http://127.0.0.1:{peer}"), more)
     }
 
     /// A cluster of one that speaks TLS.
-    pub(crate) fn start_tls(ca: &Path, cert: &Path, key: &Path) -> Server {
-        let [client, peer] = free_ports();
+    pub fn start_tls(ca: &Path, cert: &Path, key: &Path) -> Server {
+        let [client, peer] = std::array::from_fn(|_| free_port());
         let url = format!("https://127.0.0.1:{client}");
         let text = |path: &Path| path.to_str().expect("a path").to_owned();
         let (ca, cert, key) = (text(ca), text(cert), text(key));
@@ -59,8 +53,8 @@ impl Server {
     }
 
     /// A cluster of three.
-    pub(crate) fn start_three() -> [Server; 3] {
-        let ports: [u16; 6] = free_ports();
+    pub fn start_three() -> [Server; 3] {
+        let ports: [u16; 6] = std::array::from_fn(|_| free_port());
         let cluster: Vec<_> = (0..3).map(|i| format!("m{i}=http://127.0.0.1:{}", ports[i + 3])).collect();
         let cluster = cluster.join(",");
         std::array::from_fn(|i| {
@@ -70,7 +64,7 @@ impl Server {
     }
 
     fn member(name: &str, url: &str, peer: u16, cluster: &str, more: &[&str]) -> Server {
-        let dir = Arc::new(tempfile::tempdir().expect("a temporary folder"));
+        let dir = tempfile::tempdir().expect("a temporary folder");
         let peer = format!("http://127.0.0.1:{peer}");
         let data = dir.path().join("data").to_str().expect("a path").to_owned();
         let fixed = [
@@ -88,13 +82,13 @@ impl Server {
         let arguments = fixed.iter().flat_map(|(flag, value)| [*flag, *value]).chain(more.iter().copied());
         let log = dir.path().join("log");
         let arguments = arguments.map(str::to_owned).collect();
-        let mut server = Server { dir, arguments, log, keeper: None, url: url.to_owned() };
+        let mut server = Server { _dir: dir, arguments, log, keeper: None, url: url.to_owned() };
         server.restart();
         server
     }
 
     /// Starts it again on its data.
-    pub(crate) fn restart(&mut self) {
+    pub fn restart(&mut self) {
         self.kill();
         let keeper = Command::new("sh")
             .args(["-c", KEEPER, "etcd"])
@@ -108,18 +102,20 @@ impl Server {
     }
 
     /// Kills it as a crash would.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if let Some(mut keeper) = self.keeper.take() {
             drop(keeper.stdin.take());
             keeper.wait().expect("the keeper's end");
         }
     }
 
-    pub(crate) fn config(&self) -> Config {
+    /// How an engine reaches it; nothing is compacted.
+    pub fn config(&self) -> Config {
         Config { endpoints: vec![self.url.clone()], compaction_interval: Duration::ZERO, ..Config::default() }
     }
 
-    pub(crate) async fn connect(&self) -> Arc<Etcd> {
+    /// An engine on it.
+    pub async fn connect(&self) -> Arc<Etcd> {
         Etcd::connect(self.config()).await.unwrap_or_else(|error| {
             let log = std::fs::read_to_string(&self.log).unwrap_or_default();
             panic!("{error}\n{log}");
@@ -130,18 +126,5 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
-    }
-}
-
-/// A store whose server ends with it.
-#[derive(Debug)]
-pub(crate) struct Owned {
-    pub(crate) store: Arc<Etcd>,
-    pub(crate) server: Server,
-}
-
-impl Layer for Owned {
-    fn beneath(&self) -> &dyn Store {
-        &*self.store
     }
 }
