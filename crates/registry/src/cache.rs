@@ -10,11 +10,10 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
 
 use crate::entry::{Entry, View};
 use crate::error::ApiError;
-use crate::wake::{Crowd, Target, Targets};
+use crate::wake::{Crowd, Places, Subscription, Target, Targets};
 
 mod index;
 mod snapshot;
@@ -29,7 +28,7 @@ const RING_BYTES: usize = 16 << 20;
 /// So many of the latest changes keep what was encoded of them; a watcher further behind encodes for itself.
 const FRAMED_EVENTS: usize = 512;
 /// So many changes are kept whatever their size.
-pub(crate) const RING_MIN_EVENTS: usize = 512;
+const RING_MIN_EVENTS: usize = 512;
 
 /// What a watcher is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,6 +168,8 @@ struct State {
     ring_bytes: usize,
     /// Sequence number of the ring's first change.
     first: u64,
+    /// The same when everything was read last: whoever stands before it knows another state.
+    floor: u64,
     /// Watches from this revision on can be served.
     window: u64,
     /// Revision of the last change, as far as it is known.
@@ -192,6 +193,7 @@ impl State {
         self.ring.clear();
         self.ring_bytes = 0;
         self.first = end + 1;
+        self.floor = self.first;
         self.window = revision;
         self.read_at = revision;
     }
@@ -211,7 +213,7 @@ pub struct Cache {
     state: RwLock<State>,
     /// Watchers of every change.
     everybody: Arc<Crowd>,
-    /// Watchers of one name, or of one value of a field.
+    /// Watchers of one name, one value of a field or one namespace.
     targets: Mutex<Targets>,
     version: AtomicU64,
     /// Changes that have come, and how often everything was replaced.
@@ -337,7 +339,7 @@ impl Cache {
         if let Some(index) = &mut state.index {
             index.change(&entry, previous.as_deref(), deleted);
         }
-        self.targets.lock().touch(&entry, previous.as_deref());
+        self.targets.lock().touch(&entry, previous.as_deref(), state.end(), state.first);
         state.ring.push_back(Arc::new(Change::new(revision, entry, previous, deleted)));
         if let Some(old) = state.ring.len().checked_sub(FRAMED_EVENTS + 1).and_then(|at| state.ring.get(at)) {
             old.forget_frames();
@@ -351,11 +353,11 @@ impl Cache {
         }
     }
 
-    /// What a watcher waits on: every change, or those that touch its target (and now and then
-    /// others, so that it does not fall behind the ring).
-    pub(crate) fn subscribe(&self, target: Option<Target<'_>>) -> watch::Receiver<u64> {
-        let targeted = target.and_then(|target| self.targets.lock().subscribe(target));
-        targeted.unwrap_or_else(|| self.everybody.subscribe())
+    /// What a watcher waits on: every change, or those that touch its target.
+    pub(crate) fn subscribe(&self, target: Option<Target<'_>>) -> Subscription {
+        let state = self.state.read();
+        let targeted = target.and_then(|target| self.targets.lock().subscribe(target, state.end()));
+        targeted.unwrap_or_else(|| Subscription { changed: self.everybody.subscribe(), places: None })
     }
 
     /// Wakes the watchers, after a batch of changes.
@@ -454,19 +456,35 @@ impl Cache {
         Ok(state.first + state.ring.partition_point(|c| c.revision <= revision) as u64)
     }
 
-    /// Up to `most` changes from `cursor` on, and the cursor behind them; 410 when the ring has moved past it.
-    pub(crate) fn changes(&self, cursor: u64, most: usize, out: &mut Vec<Arc<Change>>) -> Result<u64, ApiError> {
+    /// Up to `most` changes from `cursor` on, of those at `places` where there are any, and the cursor behind them;
+    /// 410 when the ring has moved past one of them.
+    pub(crate) fn changes(
+        &self,
+        places: Option<&Places>,
+        cursor: u64,
+        most: usize,
+        out: &mut Vec<Arc<Change>>,
+    ) -> Result<u64, ApiError> {
         let state = self.state.read();
-        if cursor < state.first {
-            return Err(ApiError::too_old(0, state.window));
-        }
-        let from = (cursor - state.first) as usize;
-        let to = state.ring.len().min(from + most);
-        if from >= to {
-            return Ok(cursor);
-        }
-        out.extend(state.ring.range(from..to).cloned());
-        Ok(state.first + to as u64)
+        let too_old = || ApiError::too_old(0, state.window);
+        let end = state.end();
+        let before = out.len();
+        let cursor = match places {
+            Some(places) if cursor >= places.from() => {
+                let found = places.after(cursor, most, state.first).filter(|_| cursor >= state.floor);
+                let found = found.ok_or_else(too_old)?;
+                out.extend(found.iter().filter_map(|at| state.ring.get((at - state.first) as usize).cloned()));
+                found.last().filter(|_| found.len() == most).map_or(end, |last| last + 1)
+            }
+            places => {
+                let from = cursor.checked_sub(state.first).ok_or_else(too_old)?;
+                let to = places.map_or(end, Places::from).min(cursor.saturating_add(most as u64)).max(cursor);
+                out.extend(state.ring.range(from as usize..(to - state.first) as usize).cloned());
+                to
+            }
+        };
+        self.looked_at.fetch_add((out.len() - before) as u64, Ordering::Relaxed);
+        Ok(cursor)
     }
 }
 
@@ -521,7 +539,7 @@ mod tests {
             assert_eq!(cache.get("a").map(|e| e.revision), Some(CHANGES));
             let mut seen = Vec::new();
             let cursor = cache.cursor_after(at).expect("the ring begins where the objects were read");
-            cache.changes(cursor, usize::MAX >> 1, &mut seen).expect("all changes are there");
+            cache.changes(None, cursor, usize::MAX >> 1, &mut seen).expect("all changes are there");
             let revisions: Vec<u64> = seen.iter().map(|c| c.revision).collect();
             assert_eq!(revisions, (at + 1..=CHANGES).collect::<Vec<_>>());
         }

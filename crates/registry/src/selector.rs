@@ -103,6 +103,11 @@ impl Selection {
         Selection { namespace: namespace.to_owned(), ..Selection::default() }
     }
 
+    /// The one namespace that anything selected is in.
+    pub(crate) fn within(&self) -> Option<&str> {
+        Some(self.namespace.as_str()).filter(|n| !n.is_empty()).or(self.field_namespace.as_deref())
+    }
+
     /// Whether only namespace counts, so that no entry needs a look inside.
     pub fn is_whole_namespace(&self) -> bool {
         self.name.is_none()

@@ -11,7 +11,7 @@ use crate::cache::{Cache, Change, EventType};
 use crate::entry::Entry;
 use crate::error::ApiError;
 use crate::selector::Selection;
-use crate::wake::Target;
+use crate::wake::{Subscription, Target};
 
 /// Most changes taken from the ring at once.
 const BATCH_EVENTS: usize = 256;
@@ -58,7 +58,7 @@ pub struct Watcher {
     cache: Arc<Cache>,
     selection: Selection,
     cursor: u64,
-    changed: watch::Receiver<u64>,
+    subscription: Subscription,
     applied: watch::Receiver<u64>,
     initial: std::vec::IntoIter<Arc<Entry>>,
     initial_end: Option<u64>,
@@ -79,7 +79,9 @@ impl Watcher {
         applied: watch::Receiver<u64>,
     ) -> Result<Self, ApiError> {
         let of_field = target.and_then(|field| Some(Target::Field(field, selection.wanted(field)?)));
-        let changed = cache.subscribe(selection.name.as_deref().map(Target::Name).or(of_field));
+        let of_name = selection.name.as_deref().map(Target::Name);
+        let of_namespace = selection.within().map(Target::Namespace);
+        let subscription = cache.subscribe(of_name.or(of_field).or(of_namespace));
         let now = *applied.borrow();
         let (cursor, taken, initial, initial_end) = match start {
             WatchStart::After(revision) => (cache.cursor_after(revision)?, 0, Vec::new(), None),
@@ -97,7 +99,7 @@ impl Watcher {
             cache,
             selection,
             cursor,
-            changed,
+            subscription,
             applied,
             initial: initial.into_iter(),
             initial_end,
@@ -120,11 +122,11 @@ impl Watcher {
             return Ok(());
         }
         loop {
-            self.changed.borrow_and_update();
+            self.subscription.changed.borrow_and_update();
             if self.poll(out)? {
                 return Ok(());
             }
-            if self.cache.is_closed() || self.changed.changed().await.is_err() {
+            if self.cache.is_closed() || self.subscription.changed.changed().await.is_err() {
                 return Ok(());
             }
         }
@@ -135,7 +137,12 @@ impl Watcher {
         let before = out.len();
         loop {
             let applied = *self.applied.borrow();
-            self.cursor = self.cache.changes(self.cursor, BATCH_EVENTS, &mut self.scratch)?;
+            self.cursor = self.cache.changes(
+                self.subscription.places.as_deref(),
+                self.cursor,
+                BATCH_EVENTS,
+                &mut self.scratch,
+            )?;
             let Some(last) = self.scratch.last() else {
                 // While a batch is applied, this cache is further than what all caches have reached.
                 self.caught_up_at = applied.max(self.taken);
@@ -232,6 +239,52 @@ mod tests {
         for watcher in [&mut of_changes, &mut of_state, &mut from_now] {
             assert_eq!(watcher.bookmark(&mut events).unwrap(), Some(9));
         }
+    }
+
+    #[tokio::test]
+    async fn who_watches_one_name_or_namespace_looks_at_nothing_else_and_is_never_too_late_for_it() {
+        let cache = Arc::new(Cache::default());
+        let applied = watch::Sender::new(0);
+        cache.apply_all(vec![update("n/a", 1), update("n/b", 2), update("m/a", 3)]);
+        let of = |selection: Selection, start| Watcher::new(cache.clone(), selection, start, None, applied.subscribe());
+        let name = |name: &str| {
+            let mut selection = Selection::all("");
+            selection.name = Some(name.to_owned());
+            selection
+        };
+        let mut events = Vec::new();
+        // From before anybody asked for this.
+        let mut early = of(name("a"), WatchStart::After(0)).unwrap();
+        early.next(&mut events).await.unwrap();
+        assert_eq!(revisions(&events), [1, 3]);
+        events.clear();
+        let mut of_name = of(name("b"), WatchStart::State).unwrap();
+        let mut of_namespace = of(Selection::all("n"), WatchStart::After(2)).unwrap();
+        let mut of_all = of(Selection::all(""), WatchStart::After(3)).unwrap();
+        of_name.next(&mut events).await.unwrap();
+        assert_eq!(revisions(&events), [2]);
+        assert_eq!(of_namespace.bookmark(&mut events).unwrap(), Some(3));
+        events.clear();
+        let looked_at = cache.looked_at();
+        let others = Cache::CAPACITY as u64 + 100;
+        for revision in 4..others {
+            cache.apply_all(vec![update("m/other", revision)]);
+        }
+        cache.apply_all(vec![update("n/b", others)]);
+        of_name.next(&mut events).await.unwrap();
+        of_namespace.next(&mut events).await.unwrap();
+        assert_eq!(revisions(&events), [others, others]);
+        assert_eq!(cache.looked_at() - looked_at, 2);
+        assert!(of_all.next(&mut events).await.is_err(), "who wants every change has missed some");
+        // What was its own it may miss no more than anybody.
+        for revision in others + 1..2 * others {
+            cache.apply_all(vec![update("n/b", revision)]);
+        }
+        assert!(of_name.next(&mut events).await.is_err());
+        let mut anew = of(name("b"), WatchStart::Now).unwrap();
+        cache.reset(Vec::new(), 3 * others);
+        assert!(anew.next(&mut events).await.is_err(), "what was read anew may have changed anything");
+        assert!(early.next(&mut events).await.is_err());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
