@@ -48,17 +48,31 @@ fn rule<'a>(rules: &'a [Rule], key: &[u8]) -> Option<&'a Rule> {
     rules.iter().find(|r| r.prefixes.iter().any(|p| key.starts_with(p)))
 }
 
-fn unreadable(key: &[u8], why: Option<&EncryptionError>) -> StoreError {
+/// A value that cannot be read.
+struct Unopened {
+    /// Whether that may end by itself.
+    passing: bool,
+    error: StoreError,
+}
+
+impl From<Unopened> for StoreError {
+    fn from(unopened: Unopened) -> StoreError {
+        unopened.error
+    }
+}
+
+fn unreadable(key: &[u8], why: Option<&EncryptionError>) -> Unopened {
     let key = String::from_utf8_lossy(key);
+    let passing = matches!(why, Some(EncryptionError::Kms { .. }));
     let why = why.map_or_else(
         || "it is encrypted with a key that is not configured, or damaged".to_owned(),
         EncryptionError::to_string,
     );
-    StoreError::Unavailable(format!("the value of {key} cannot be read: {why}"))
+    Unopened { passing, error: StoreError::Unavailable(format!("the value of {key} cannot be read: {why}")) }
 }
 
 /// The value beneath, and whether it would be written otherwise now.
-async fn open_value(rules: &[Rule], key: &[u8], stored: &Bytes) -> Result<(Bytes, bool), StoreError> {
+async fn open_value(rules: &[Rule], key: &[u8], stored: &Bytes) -> Result<(Bytes, bool), Unopened> {
     let Some(rule) = rule(rules, key) else {
         if stored.starts_with(ENVELOPE) {
             return Err(unreadable(key, None));
@@ -85,6 +99,22 @@ async fn open(rules: &Rules, mut kv: KeyValue) -> Result<KeyValue, StoreError> {
     Ok(kv)
 }
 
+/// The same of one among many: a value that no key opens is left sealed, so that the others are told. Whoever
+/// decodes it finds no object. One whose key a KMS plugin has not told may be opened later, and is waited for.
+async fn open_among(rules: &Rules, kv: KeyValue) -> Result<KeyValue, StoreError> {
+    if kv.value.is_empty() {
+        return Ok(kv);
+    }
+    match open_value(&rules.load_full(), &kv.key, &kv.value).await {
+        Ok((value, _)) => Ok(KeyValue { value, ..kv }),
+        Err(Unopened { passing: false, error }) => {
+            tracing::error!(%error, "it is left encrypted");
+            Ok(kv)
+        }
+        Err(unopened) => Err(unopened.into()),
+    }
+}
+
 async fn open_some(rules: &Rules, kv: Option<KeyValue>) -> Result<Option<KeyValue>, StoreError> {
     match kv {
         Some(kv) => open(rules, kv).await.map(Some),
@@ -106,7 +136,11 @@ async fn open_answer(rules: &Rules, answer: WriteAnswer) -> Result<WriteAnswer, 
             WriteAnswer::Done { revision, previous }
         }
         WriteAnswer::Conflict { current, revision } => {
-            WriteAnswer::Conflict { current: open_some(rules, current).await?, revision }
+            let current = match current {
+                Some(kv) => Some(open_among(rules, kv).await?),
+                None => None,
+            };
+            WriteAnswer::Conflict { current, revision }
         }
     })
 }
@@ -119,13 +153,13 @@ async fn open_item(rules: &Rules, item: WatchItem) -> Result<WatchItem, StoreErr
     let WatchItem::Events(events) = item else { return Ok(item) };
     let mut opened = Vec::with_capacity(events.len());
     for event in events {
-        // What the event itself says must be readable. What stood there before may have been written with a
-        // key that is gone, and repairing it is such an event: then it is not told, as if it was compacted.
+        // What stood there before may have been written with a key that is gone, and repairing it is such an event:
+        // then it is not told, as if it was compacted.
         let previous = match event.previous {
             Some(previous) => open(rules, previous).await.inspect_err(unread).ok(),
             None => None,
         };
-        opened.push(Event { kv: open(rules, event.kv).await?, deleted: event.deleted, previous });
+        opened.push(Event { kv: open_among(rules, event.kv).await?, deleted: event.deleted, previous });
     }
     Ok(WatchItem::Events(opened))
 }
@@ -141,7 +175,7 @@ impl Store for Encrypted {
         let mut answer = self.inner.range(range).await?;
         let mut kvs = Vec::with_capacity(answer.kvs.len());
         for kv in answer.kvs {
-            kvs.push(open(&self.rules, kv).await?);
+            kvs.push(open_among(&self.rules, kv).await?);
         }
         answer.kvs = kvs;
         Ok(answer)

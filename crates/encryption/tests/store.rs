@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use ironkeel_embedded::{Embedded, Options};
 use ironkeel_encryption::{Configuration, Encrypted, EncryptionError, Provider, Rule};
-use ironkeel_store::{Condition, Store, WatchItem, WatchRange, prefix_end};
+use ironkeel_store::{Condition, Range, Store, WatchItem, WatchRange, prefix_end};
 
 const KEY: &[u8] = b"/registry/secrets/default/s";
 const VALUE: &[u8] = b"{\"kind\":\"Secret\"}";
@@ -53,10 +53,17 @@ async fn a_watch_goes_on_though_what_stood_there_before_cannot_be_read() {
         events.iter().map(|e| (&e.kv.value[..], e.deleted, e.previous.as_ref().map(|p| &p.value[..]))).collect();
     let repaired: &[u8] = b"repaired";
     assert_eq!(told, [(repaired, false, None), (b"", true, None), (b"again", false, Some(repaired))]);
-    // A value that cannot be read now is no event that could be told.
+    // A value that cannot be read now is told as it stands beneath, and hides nothing else.
     put(&lost, KEY, VALUE.to_vec().into()).await;
-    let end = tokio::time::timeout(std::time::Duration::from_secs(10), watch.next()).await.expect("the end");
-    assert!(end.unwrap().is_err());
+    let item = tokio::time::timeout(std::time::Duration::from_secs(10), watch.next()).await.expect("an event");
+    let WatchItem::Events(sealed) = item.unwrap().unwrap() else { panic!("no event") };
+    assert!(ironkeel_encryption::is_sealed(&sealed[0].kv.value));
+    put(&store, OTHER, VALUE.to_vec().into()).await;
+    let range = Range { start: Bytes::from_static(b"/"), end: prefix_end(b"/"), ..Range::default() };
+    let all = store.range(range).await.unwrap().kvs;
+    let told: Vec<_> = all.iter().map(|kv| (&kv.key[..], ironkeel_encryption::is_sealed(&kv.value))).collect();
+    assert_eq!(told, [(KEY, true), (OTHER, false)]);
+    assert!(store.get(KEY, 0).await.unwrap_err().to_string().contains("cannot be read"));
 }
 
 #[tokio::test]

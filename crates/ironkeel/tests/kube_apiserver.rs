@@ -42,6 +42,10 @@ fn flags_that_cannot_be_honoured_are_named() {
     assert!(String::from_utf8_lossy(&help.stdout).contains("--etcd-servers"));
 }
 
+/// Names and keys of encryption at rest.
+const FIRST_KEY: (&str, &str) = ("k1", "c2VjcmV0IGlzIHNlY3VyZSwgb3IgaXMgaXQ/MTIzNDU=");
+const SECOND_KEY: (&str, &str) = ("k2", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=");
+
 struct Files {
     dir: tempfile::TempDir,
     pki: Pki,
@@ -52,11 +56,22 @@ impl Files {
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::load_or_create(&dir.path().join("pki"), PkiConfig::default()).unwrap();
         std::fs::write(dir.path().join("tokens.csv"), "a-static-token,jane,uid-1,\"devs\"\n").unwrap();
-        let encryption = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n\
-             - resources: [secrets]\n  providers:\n  - aesgcm:\n      keys:\n      - name: k1\n        \
-             secret: c2VjcmV0IGlzIHNlY3VyZSwgb3IgaXMgaXQ/MTIzNDU=\n";
-        std::fs::write(dir.path().join("encryption.yaml"), encryption).unwrap();
-        Files { dir, pki }
+        let files = Files { dir, pki };
+        files.encrypt_with(&[FIRST_KEY]);
+        files
+    }
+
+    /// Secrets are written with the first of these keys, and read with any.
+    fn encrypt_with(&self, keys: &[(&str, &str)]) {
+        let mut text = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n\
+             - resources: [secrets]\n  providers:\n  - aesgcm:\n      keys:\n"
+            .to_owned();
+        for (name, secret) in keys {
+            text += &format!("      - name: {name}\n        secret: {secret}\n");
+        }
+        let (new, path) = (self.path("encryption.new"), self.path("encryption.yaml"));
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, path).unwrap();
     }
 
     fn path(&self, name: &str) -> String {
@@ -202,6 +217,45 @@ async fn it_serves_from_its_own_store_encrypts_and_drains() {
     let found = again.call("GET", &format!("{SECRETS}/s"), Value::Null).await;
     assert_eq!(found["data"]["a"], "dGVsbC1uby1vbmU=");
     again.stop();
+}
+
+#[tokio::test]
+async fn a_value_whose_key_is_missing_is_an_error_of_its_own_until_the_key_is_back() {
+    let files = Files::new();
+    let flags =
+        [format!("--data-dir={}", files.path("data")), "--encryption-provider-config-automatic-reload=true".to_owned()];
+    let secret = |name: &str| json!({ "metadata": { "name": name }, "data": { "a": "YQ==" } });
+    let mut server = files.serve(&flags);
+    server.ready().await;
+    server.call("POST", SECRETS, secret("old")).await;
+    server.stop();
+    files.encrypt_with(&[SECOND_KEY]);
+    let mut server = files.serve(&flags);
+    server.ready().await;
+    let old = format!("{SECRETS}/old");
+    for (method, path, body) in [
+        ("GET", old.as_str(), Value::Null),
+        ("GET", SECRETS, Value::Null),
+        ("GET", "/api/v1/secrets?watch=true&timeoutSeconds=5", Value::Null),
+        ("PUT", old.as_str(), secret("old")),
+        ("DELETE", old.as_str(), Value::Null),
+    ] {
+        let error = server.try_call(method, path, &body).await.unwrap_err();
+        assert!(error.contains("default/old cannot be read from the store"), "{method} {path}: {error}");
+    }
+    let taken = server.try_call("POST", SECRETS, &secret("old")).await.unwrap_err();
+    assert!(taken.contains("already exists"), "{taken}");
+    server.call("POST", SECRETS, secret("new")).await;
+    server.call("GET", &format!("{SECRETS}/new"), Value::Null).await;
+    server.call("GET", "/api/v1/namespaces/kube-system/secrets", Value::Null).await;
+    server.call("GET", "/api/v1/configmaps", Value::Null).await;
+    files.encrypt_with(&[SECOND_KEY, FIRST_KEY]);
+    eventually("the value", async || server.try_call("GET", &old, &Value::Null).await.is_ok()).await;
+    let all = server.call("GET", SECRETS, Value::Null).await;
+    let names: Vec<_> = all["items"].as_array().unwrap().iter().map(|s| s["metadata"]["name"].clone()).collect();
+    assert_eq!(names, ["new", "old"]);
+    server.call("DELETE", &old, Value::Null).await;
+    server.stop();
 }
 
 #[tokio::test]

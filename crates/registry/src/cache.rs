@@ -5,7 +5,7 @@
 //! costs no buffer of its own.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -13,6 +13,8 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::entry::{Entry, View};
 use crate::error::ApiError;
+use crate::selector::Selection;
+use crate::storage::object_key;
 use crate::wake::{Crowd, Places, Subscription, Target, Targets};
 
 mod index;
@@ -180,22 +182,74 @@ struct State {
     filling: Option<Vec<Update>>,
     /// Nothing comes any more: the resource is served no longer, or anew.
     closed: bool,
+    /// Objects whose stored bytes cannot be read, by key; `objects` has what they were before, if that is known.
+    unreadable: BTreeMap<Box<str>, Unreadable>,
+}
+
+/// What the store has of an object that nobody can read.
+#[derive(Clone, Debug)]
+pub(crate) struct Unreadable {
+    /// Of the bytes.
+    pub(crate) revision: u64,
+    /// Why not.
+    pub(crate) why: Arc<str>,
+}
+
+/// All objects of a resource, as they were read from the store.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    pub(crate) entries: Vec<Arc<Entry>>,
+    pub(crate) unreadable: BTreeMap<Box<str>, Unreadable>,
 }
 
 impl State {
-    fn reset(&mut self, entries: Vec<Arc<Entry>>, revision: u64) {
+    fn reset(&mut self, contents: Contents, revision: u64) {
+        let Contents { entries, unreadable } = contents;
+        self.unreadable = unreadable;
         let end = self.end();
         // What was deleted before leaves no trace, so any revision up to this one may have changed something.
         self.last = revision;
         self.object_bytes = entries.iter().map(|e| e.json_len()).sum();
         self.objects = entries.into_iter().map(|e| (e.key().into(), e)).collect();
         self.index = self.index.take().map(|index| index.anew(self.objects.values()));
+        self.begin_anew(end + 1, revision);
+        self.read_at = revision;
+    }
+
+    /// Whoever knows what was before learns no more from here.
+    fn begin_anew(&mut self, first: u64, revision: u64) {
         self.ring.clear();
         self.ring_bytes = 0;
-        self.first = end + 1;
-        self.floor = self.first;
+        self.first = first;
+        self.floor = first;
         self.window = revision;
-        self.read_at = revision;
+    }
+
+    /// Takes an object; answers what it was before.
+    fn put(&mut self, key: Box<str>, entry: Arc<Entry>) -> Option<Arc<Entry>> {
+        let previous = match self.objects.get_mut(&*key) {
+            Some(slot) => Some(std::mem::replace(slot, entry.clone())),
+            None => {
+                self.objects.insert(key, entry.clone());
+                None
+            }
+        };
+        let gone = previous.as_ref().map_or(0, |p| p.json_len());
+        self.object_bytes = (self.object_bytes + entry.json_len()).saturating_sub(gone);
+        if let Some(index) = &mut self.index {
+            index.change(&entry, previous.as_deref(), false);
+        }
+        previous
+    }
+
+    /// Takes an object out.
+    fn take(&mut self, key: &str) -> Option<Arc<Entry>> {
+        let gone = self.objects.remove(key)?;
+        self.object_bytes = self.object_bytes.saturating_sub(gone.json_len());
+        if let Some(index) = &mut self.index {
+            index.change(&gone, Some(&gone), true);
+        }
+        Some(gone)
     }
 
     /// Sequence number behind the ring's last change.
@@ -204,8 +258,17 @@ impl State {
     }
 }
 
-/// Key, new state (`None`: it is gone), revision.
-pub(crate) type Update = (Box<str>, Option<Arc<Entry>>, u64);
+/// Key, new state (`None`: it is gone; or why that cannot be read), revision.
+pub(crate) type Update = (Box<str>, Result<Option<Arc<Entry>>, Arc<str>>, u64);
+
+/// Whether a key is one of a namespace; all are of none.
+fn is_inside(key: &str, namespace: &str) -> bool {
+    key.strip_prefix(namespace).is_some_and(|rest| namespace.is_empty() || rest.starts_with('/'))
+}
+
+fn unreadable(key: &str, why: &str) -> ApiError {
+    ApiError::internal(format!("{key} cannot be read from the store: {why}"))
+}
 
 /// See the module.
 #[derive(Debug)]
@@ -216,6 +279,8 @@ pub struct Cache {
     /// Watchers of one name, one value of a field or one namespace.
     targets: Mutex<Targets>,
     version: AtomicU64,
+    /// Whether there are objects that cannot be read.
+    damaged: AtomicBool,
     /// Changes that have come, and how often everything was replaced.
     received: AtomicU64,
     initializations: AtomicU64,
@@ -239,6 +304,7 @@ impl Default for Cache {
             everybody: Arc::default(),
             targets: Mutex::default(),
             version: AtomicU64::new(0),
+            damaged: AtomicBool::new(false),
             received: AtomicU64::new(0),
             initializations: AtomicU64::new(0),
             looked_at: AtomicU64::new(0),
@@ -249,11 +315,74 @@ impl Default for Cache {
 impl Cache {
     /// Replaces everything: at the start, and after the feed lost its place. Watchers from before
     /// are answered 410.
-    pub(crate) fn reset(&self, entries: Vec<Arc<Entry>>, revision: u64) {
+    pub(crate) fn reset(&self, contents: Contents, revision: u64) {
         self.initializations.fetch_add(1, Ordering::Relaxed);
-        self.state.write().reset(entries, revision);
+        let mut state = self.state.write();
+        state.reset(contents, revision);
+        self.note_damage(&state);
+        drop(state);
         self.version.fetch_add(1, Ordering::Release);
         self.wake_everybody(revision);
+    }
+
+    fn note_damage(&self, state: &State) {
+        self.damaged.store(!state.unreadable.is_empty(), Ordering::Release);
+    }
+
+    /// Objects that cannot be read, with their keys.
+    pub(crate) fn unreadable(&self) -> Vec<(Box<str>, Unreadable)> {
+        if !self.damaged.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        self.state.read().unreadable.iter().map(|(key, what)| (key.clone(), what.clone())).collect()
+    }
+
+    /// Whether one object (`namespace/name` or `name`) can be read, if it is there.
+    ///
+    /// # Errors
+    /// 500 with the reason, as upstream answers.
+    pub(crate) fn readable(&self, key: &str) -> Result<(), ApiError> {
+        if !self.damaged.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.state.read().unreadable.get(key).map_or(Ok(()), |what| Err(unreadable(key, &what.why)))
+    }
+
+    /// Whether all objects of a namespace (all at all, where it is empty) can be read.
+    ///
+    /// # Errors
+    /// 500 that names the first that cannot: a list without it would say that it is gone.
+    pub fn all_readable(&self, namespace: &str) -> Result<(), ApiError> {
+        if !self.damaged.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let state = self.state.read();
+        let found = state.unreadable.iter().find(|(key, _)| is_inside(key, namespace));
+        found.map_or(Ok(()), |(key, what)| Err(unreadable(key, &what.why)))
+    }
+
+    /// The same for what is selected.
+    pub fn selected_readable(&self, selection: &Selection) -> Result<(), ApiError> {
+        match &selection.name {
+            Some(name) if !selection.namespace.is_empty() => self.readable(&object_key(&selection.namespace, name)),
+            _ => self.all_readable(&selection.namespace),
+        }
+    }
+
+    /// Takes an object whose bytes, of this revision, can be read now.
+    pub(crate) fn mend(&self, entry: Arc<Entry>) {
+        let mut state = self.state.write();
+        if state.unreadable.get(entry.key()).is_none_or(|what| what.revision != entry.revision) {
+            return;
+        }
+        state.unreadable.remove(entry.key());
+        let (first, last) = (state.end() + 1, state.last);
+        state.put(entry.key().into(), entry);
+        state.begin_anew(first, last);
+        self.note_damage(&state);
+        drop(state);
+        self.version.fetch_add(1, Ordering::Release);
+        self.wake_everybody(last);
     }
 
     fn wake_everybody(&self, revision: u64) {
@@ -267,17 +396,18 @@ impl Cache {
     }
 
     /// Takes the objects as they stood at `revision`, then what has changed since. Nothing comes in between.
-    pub(crate) fn filled(&self, entries: Vec<Arc<Entry>>, revision: u64) {
+    pub(crate) fn filled(&self, contents: Contents, revision: u64) {
         self.initializations.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state.write();
         let pending = state.filling.take();
         // The feed may have read everything anew meanwhile.
         if state.read_at <= revision {
-            state.reset(entries, revision);
+            state.reset(contents, revision);
         }
         for update in pending.into_iter().flatten() {
             self.change(&mut state, update);
         }
+        self.note_damage(&state);
         let last = state.last;
         drop(state);
         self.version.fetch_add(1, Ordering::Release);
@@ -303,11 +433,17 @@ impl Cache {
             pending.extend(updates);
             return;
         }
+        let floor = state.floor;
         for update in updates {
             self.change(&mut state, update);
         }
+        self.note_damage(&state);
+        let cut = (state.floor > floor).then_some(state.last);
         drop(state);
         self.version.fetch_add(1, Ordering::Release);
+        if let Some(revision) = cut {
+            self.wake_everybody(revision);
+        }
     }
 
     fn change(&self, state: &mut State, (key, entry, revision): Update) {
@@ -316,29 +452,27 @@ impl Cache {
         if revision <= state.read_at {
             return;
         }
+        if let Err(why) = &entry {
+            state.unreadable.insert(key, Unreadable { revision, why: why.clone() });
+            state.last = revision;
+            state.begin_anew(state.end() + 1, revision);
+            return;
+        }
+        if !state.unreadable.is_empty() {
+            state.unreadable.remove(&*key);
+        }
         let (entry, previous, deleted) = match entry {
-            Some(entry) => {
-                let previous = match state.objects.get_mut(&*key) {
-                    Some(slot) => Some(std::mem::replace(slot, entry.clone())),
-                    None => {
-                        state.objects.insert(key, entry.clone());
-                        None
-                    }
-                };
+            Ok(Some(entry)) => {
+                let previous = state.put(key, entry.clone());
                 (entry, previous, false)
             }
-            None => match state.objects.remove(&*key) {
+            _ => match state.take(&key) {
                 Some(previous) => (Arc::new(previous.at_revision(revision)), Some(previous), true),
                 None => return,
             },
         };
-        let (added, gone) = (entry.json_len(), previous.as_ref().map_or(0, |p| p.json_len()));
-        state.object_bytes = (state.object_bytes + if deleted { 0 } else { added }).saturating_sub(gone);
         state.last = revision;
         state.ring_bytes += entry.json_len();
-        if let Some(index) = &mut state.index {
-            index.change(&entry, previous.as_deref(), deleted);
-        }
         self.targets.lock().touch(&entry, previous.as_deref(), state.end(), state.first);
         state.ring.push_back(Arc::new(Change::new(revision, entry, previous, deleted)));
         if let Some(old) = state.ring.len().checked_sub(FRAMED_EVENTS + 1).and_then(|at| state.ring.get(at)) {
@@ -424,13 +558,11 @@ impl Cache {
     /// and looks at each change once. A cursor of none begins with every object.
     pub fn follow(&self, cursor: &mut Option<u64>, namespace: &str) -> Followed {
         let state = self.state.read();
-        let inside =
-            |key: &str| key.strip_prefix(namespace).is_some_and(|rest| namespace.is_empty() || rest.starts_with('/'));
         match cursor.replace(state.end()) {
             Some(at) if at >= state.first => {
                 let news = state.ring.range((at - state.first) as usize..);
                 self.looked_at.fetch_add(news.len() as u64, Ordering::Relaxed);
-                Followed::Since(news.filter(|c| inside(c.entry.key())).cloned().collect())
+                Followed::Since(news.filter(|c| is_inside(c.entry.key(), namespace)).cloned().collect())
             }
             _ => {
                 drop(state);
@@ -504,10 +636,14 @@ mod tests {
         Arc::new(Entry::new(key, revision, bytes, Arc::new(Extract::of(&Value::object(), kind, &[]))))
     }
 
+    fn contents(entries: Vec<Arc<Entry>>) -> Contents {
+        Contents { entries, ..Contents::default() }
+    }
+
     impl Cache {
         /// One change, as if it was all that came.
         pub(crate) fn apply(&self, key: &str, entry: Option<Arc<Entry>>, revision: u64) {
-            self.apply_all(vec![(key.into(), entry, revision)]);
+            self.apply_all(vec![(key.into(), Ok(entry), revision)]);
         }
     }
 
@@ -534,7 +670,7 @@ mod tests {
                 std::hint::spin_loop();
             }
             let at = done.load(Ordering::Acquire);
-            cache.filled(vec![entry("a", at)], at);
+            cache.filled(contents(vec![entry("a", at)]), at);
             feed.join().expect("the feed ends");
             assert_eq!(cache.get("a").map(|e| e.revision), Some(CHANGES));
             let mut seen = Vec::new();
@@ -549,9 +685,9 @@ mod tests {
     fn a_cache_read_anew_while_it_is_filled_keeps_the_newer_state() {
         let cache = Cache::default();
         cache.begin_filling();
-        cache.reset(vec![entry("a", 7)], 9);
+        cache.reset(contents(vec![entry("a", 7)]), 9);
         cache.apply("b", Some(entry("b", 10)), 10);
-        cache.filled(vec![entry("a", 3)], 4);
+        cache.filled(contents(vec![entry("a", 3)]), 4);
         assert_eq!(cache.get("a").map(|e| e.revision), Some(7));
         assert_eq!(cache.get("b").map(|e| e.revision), Some(10));
         assert!(cache.cursor_after(8).is_err(), "nobody knows what was between 4 and 9");
@@ -576,7 +712,7 @@ mod tests {
         }
         let Followed::Anew(all) = cache.follow(&mut cursor, "n") else { panic!("who is too far behind begins anew") };
         assert_eq!(all.iter().map(|e| e.key()).collect::<Vec<_>>(), ["n/b"]);
-        cache.reset(vec![entry("n/a", 7)], 90_000);
+        cache.reset(contents(vec![entry("n/a", 7)]), 90_000);
         assert!(matches!(cache.follow(&mut cursor, "n"), Followed::Anew(all) if all.len() == 1));
     }
 
@@ -586,7 +722,7 @@ mod tests {
         let many = RING_EVENTS + 500;
         let update = |i| {
             let key = format!("k{i}");
-            (key.as_str().into(), Some(entry(&key, 1)), 1)
+            (key.as_str().into(), Ok(Some(entry(&key, 1))), 1)
         };
         cache.apply_all((0..many).map(update).collect());
         assert_eq!(cache.len(), many);
@@ -597,7 +733,7 @@ mod tests {
     fn a_state_read_late_is_not_taken_for_an_earlier_one() {
         let cache = Cache::default();
         // What changed last before 9 was a delete.
-        cache.reset(vec![entry("a", 3)], 9);
+        cache.reset(contents(vec![entry("a", 3)]), 9);
         assert_eq!((cache.last(), cache.snapshot("", "", |_| true).last), (9, 9));
     }
 }

@@ -55,6 +55,7 @@ impl Registry {
         let home = request.row.home()?;
         let key = object_key(&request.namespace, &request.name);
         dependents::warn(request, options);
+        home.cache.readable(&key)?;
         let entry = home.cache.get(&key).ok_or_else(|| request.not_found(&request.name))?;
         self.delete_from(request, options, &key, entry, None).await
     }

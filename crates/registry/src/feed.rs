@@ -17,7 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::Update;
+use crate::cache::{Contents, Unreadable, Update};
 use crate::entry::{Entry, Extract};
 use crate::error::{ApiError, Reason};
 use crate::media;
@@ -140,7 +140,7 @@ impl Feed {
         if base == 0 {
             // All of history is there: the caches begin empty.
             for home in self.homes.read().values().flatten() {
-                home.cache.reset(Vec::new(), 0);
+                home.cache.reset(Contents::default(), 0);
             }
             return Ok((0, status.revision));
         }
@@ -177,24 +177,45 @@ impl Feed {
     }
 
     /// The entries of every home as of `revision` (0: now), and the revision.
-    async fn read_all(&self, homes: &Homes, revision: u64) -> Result<(u64, HashMap<usize, Vec<Arc<Entry>>>), ApiError> {
-        let mut entries: HashMap<usize, Vec<Arc<Entry>>> = HashMap::new();
+    async fn read_all(&self, homes: &Homes, revision: u64) -> Result<(u64, HashMap<usize, Contents>), ApiError> {
+        let mut read: HashMap<usize, Contents> = HashMap::new();
         let each = |kv: KeyValue| {
-            let Some((found, key)) = home_of(homes, &kv.key) else { return Ok(()) };
+            let Some((found, key)) = home_of(homes, &kv.key) else { return };
             for home in found {
-                match self.entry(home, key, kv.mod_revision, &kv.value) {
-                    Ok(entry) => entries.entry(address(home)).or_default().push(entry),
-                    // What another server wrote must not keep this one from starting.
-                    Err(error) if self.store.shared() => {
-                        tracing::error!(key, %error, "an object in the store cannot be read; it is not served");
-                    }
-                    Err(error) => return Err(error),
-                }
+                self.read(home, key, &kv, read.entry(address(home)).or_default());
             }
-            Ok(())
         };
         let at = self.read_range(ROOT, revision, each).await?;
-        Ok((at, entries))
+        Ok((at, read))
+    }
+
+    /// Takes what stands at a key: an object, or that it cannot be read, which must not keep the others from being
+    /// served.
+    fn read(&self, home: &Stored, key: &str, kv: &KeyValue, into: &mut Contents) {
+        match self.entry(home, key, kv.mod_revision, &kv.value) {
+            Ok(entry) => into.entries.push(entry),
+            Err(error) => {
+                let what = Unreadable { revision: kv.mod_revision, why: unread(home, key, &error) };
+                into.unreadable.insert(key.into(), what);
+            }
+        }
+    }
+
+    /// Tries again to read what could not be read: its key may be configured by now.
+    pub(crate) async fn mend(&self) {
+        let homes = self.homes.read().clone();
+        for home in homes.values().flatten() {
+            for (key, what) in home.cache.unreadable() {
+                let at = [home.prefix.as_str(), &key].concat();
+                let Ok((Some(kv), _)) = self.store.get(at.as_bytes(), 0).await else { continue };
+                if let Ok(entry) = self.entry(home, &key, kv.mod_revision, &kv.value)
+                    && kv.mod_revision == what.revision
+                {
+                    tracing::info!(resource = home.plural, %key, "an object in the store can be read again");
+                    home.cache.mend(entry);
+                }
+            }
+        }
     }
 
     /// Begins to keep the cache of a resource that was not there before; returns when it is filled.
@@ -209,8 +230,8 @@ impl Feed {
             }
         };
         match read {
-            Ok((at, entries)) => {
-                home.cache.filled(entries, at);
+            Ok((at, read)) => {
+                home.cache.filled(read, at);
                 drop(one);
                 self.reached(at).await
             }
@@ -222,18 +243,16 @@ impl Feed {
     }
 
     /// The entries of one home as they are now, and the revision.
-    async fn read_home(&self, home: &Arc<Stored>) -> Result<(u64, Vec<Arc<Entry>>), ApiError> {
-        let mut entries = Vec::new();
+    async fn read_home(&self, home: &Arc<Stored>) -> Result<(u64, Contents), ApiError> {
+        let mut read = Contents::default();
         let each = |kv: KeyValue| {
-            let Some(key) = kv.key.strip_prefix(home.prefix.as_bytes()).and_then(|k| std::str::from_utf8(k).ok())
-            else {
-                return Ok(());
-            };
-            entries.push(self.entry(home, key, kv.mod_revision, &kv.value)?);
-            Ok(())
+            let key = kv.key.strip_prefix(home.prefix.as_bytes()).and_then(|k| std::str::from_utf8(k).ok());
+            if let Some(key) = key {
+                self.read(home, key, &kv, &mut read);
+            }
         };
         let at = self.read_range(home.prefix.as_bytes(), 0, each).await?;
-        Ok((at, entries))
+        Ok((at, read))
     }
 
     /// Keeps a cache no longer, and ends its watches.
@@ -257,12 +276,7 @@ impl Feed {
     }
 
     /// Reads what stands below a prefix as of `revision` (0: now); answers the revision.
-    async fn read_range(
-        &self,
-        prefix: &[u8],
-        revision: u64,
-        mut each: impl FnMut(KeyValue) -> Result<(), ApiError>,
-    ) -> Result<u64, ApiError> {
+    async fn read_range(&self, prefix: &[u8], revision: u64, mut each: impl FnMut(KeyValue)) -> Result<u64, ApiError> {
         let mut range = Range {
             start: Bytes::copy_from_slice(prefix),
             end: prefix_end(prefix),
@@ -280,7 +294,7 @@ impl Feed {
                 range.start = [&last.key[..], &[0]].concat().into();
             }
             for kv in answer.kvs {
-                each(kv)?;
+                each(kv);
             }
             if !full {
                 return Ok(range.revision);
@@ -398,15 +412,10 @@ impl Feed {
             let revision = event.kv.mod_revision;
             for home in found {
                 let entry = if event.deleted {
-                    None
+                    Ok(None)
                 } else {
-                    match self.entry(home, key, revision, &event.kv.value) {
-                        Ok(entry) => Some(entry),
-                        Err(error) => {
-                            tracing::error!(key, %error, "an object in the store cannot be read; it is not served");
-                            continue;
-                        }
-                    }
+                    let read = self.entry(home, key, revision, &event.kv.value);
+                    read.map(Some).map_err(|error| unread(home, key, &error))
                 };
                 let update = (key.into(), entry, revision);
                 // The latest one first: neighbours are mostly of one resource.
@@ -422,6 +431,12 @@ impl Feed {
             home.cache.wake(last);
         }
     }
+}
+
+/// Tells the log of an object that cannot be read; answers why.
+fn unread(home: &Stored, key: &str, error: &ApiError) -> Arc<str> {
+    tracing::error!(resource = home.plural, key, %error, "an object in the store cannot be read; it is not served");
+    error.message.as_str().into()
 }
 
 /// Tells homes apart.

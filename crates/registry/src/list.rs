@@ -135,6 +135,7 @@ impl Registry {
     /// Lists objects.
     pub async fn list(&self, row: &Row, request: &ListRequest) -> Result<ListAnswer, ApiError> {
         let home = row.home()?;
+        home.cache.selected_readable(&request.selection)?;
         let asked = parse_revision(&request.resource_version)
             .map_err(|e| ApiError::bad_request(format!("invalid resource version: {}", e.message)))?;
         if !request.continue_token.is_empty() {

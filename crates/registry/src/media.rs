@@ -32,6 +32,9 @@ const SCRATCH_BYTES: usize = 64 << 10;
 /// How our own JSON begins; the second is what earlier releases wrote.
 const OWN_BEGINS: [&[u8]; 2] = [b"{\"kind\":", b"{\"apiVersion\":"];
 
+/// What an encrypted value begins with that could not be decrypted.
+const SEALED: &[u8] = b"k8s:enc:";
+
 /// What a stored object in CBOR begins with.
 const SELF_DESCRIBED_CBOR: &[u8] = &[0xd9, 0xd9, 0xf7];
 
@@ -53,6 +56,9 @@ pub(crate) fn is_foreign(value: &[u8]) -> bool {
 /// their place has to be made anew.
 pub(crate) fn from_store(home: &Stored, value: &[u8]) -> Result<(Value, bool), ApiError> {
     let foreign = is_foreign(value);
+    if value.starts_with(SEALED) {
+        return Err(ApiError::internal("it is encrypted with a key that is not configured, or damaged"));
+    }
     let mut tree = if value.starts_with(PROTOBUF_MAGIC) {
         let resolve = |api_version: &str, kind: &str| {
             let mut rows = std::iter::once(&home.kind).chain(&home.other_versions);

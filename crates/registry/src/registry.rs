@@ -27,6 +27,8 @@ use crate::watch::{WatchStart, Watcher};
 
 /// How long a request waits for the cache to reach a revision that a client has seen, in milliseconds.
 const REVISION_WAIT_MS: u64 = 3_000;
+/// Time between two tries to read objects that could not be read, in seconds.
+const MEND_SECONDS: u64 = 5;
 
 /// Everything stored, and the only way to write it.
 #[derive(Debug)]
@@ -69,6 +71,10 @@ impl Registry {
             async move { feed.follow(base, shutdown).await }
         });
         feed.reached(current).await?;
+        // Nobody would ask a webhook or a policy that cannot be read.
+        for home in stored.iter().filter(|home| home.group == "admissionregistration.k8s.io") {
+            home.cache.all_readable("")?;
+        }
         let registry = Arc::new(Registry {
             store,
             clock,
@@ -89,6 +95,14 @@ impl Registry {
         registry.repair_addresses().await?;
         let following = claims::follow(Arc::downgrade(&registry));
         registry.tasks.spawn(registry.shutdown.clone().run_until_cancelled_owned(following));
+        let feed = registry.feed.clone();
+        let mending = async move {
+            loop {
+                tokio::time::sleep(std::time::Duration::from_secs(MEND_SECONDS)).await;
+                feed.mend().await;
+            }
+        };
+        registry.tasks.spawn(registry.shutdown.clone().run_until_cancelled_owned(mending));
         Ok(registry)
     }
 
@@ -210,8 +224,9 @@ impl Registry {
 
     /// One object, from the cache.
     pub fn get(&self, row: &Row, namespace: &str, name: &str) -> Result<Arc<Entry>, ApiError> {
-        let home = row.home()?;
-        home.cache.get(&object_key(namespace, name)).ok_or_else(|| ApiError::not_found(row.group(), row.plural(), name))
+        let (home, key) = (row.home()?, object_key(namespace, name));
+        home.cache.readable(&key)?;
+        home.cache.get(&key).ok_or_else(|| ApiError::not_found(row.group(), row.plural(), name))
     }
 
     /// The tree of an entry in the row's version.
@@ -242,6 +257,7 @@ impl Registry {
     ) -> Result<Watcher, ApiError> {
         let home = row.home()?;
         self.wait_for_revision(at_least).await?;
+        home.cache.selected_readable(&selection)?;
         Watcher::new(home.cache.clone(), selection, start, home.target_field(), self.feed.applied())
     }
 

@@ -70,6 +70,7 @@ impl Registry {
     pub async fn update(&self, request: &WriteRequest, change: &dyn Change) -> Result<Written, ApiError> {
         let home = request.row.home()?;
         let key = object_key(&request.namespace, &request.name);
+        home.cache.readable(&key)?;
         for _ in 0..CONFLICT_RETRIES {
             let turn = match home.cache.get(&key) {
                 Some(entry) => self.update_once(request, change, &key, &entry).await?,

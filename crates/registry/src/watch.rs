@@ -191,14 +191,14 @@ mod tests {
     use ironkeel_object::Value;
 
     use super::*;
-    use crate::cache::Update;
+    use crate::cache::{Contents, Update};
     use crate::entry::Extract;
 
     fn update(key: &str, revision: u64) -> Update {
         let kind = ironkeel_kinds::kinds().first().unwrap();
         let bytes = Bytes::from_static(br#"{"metadata":{"name":"a"}}"#);
         let extract = Arc::new(Extract::of(&Value::object(), kind, &[]));
-        (key.into(), Some(Arc::new(Entry::new(key, revision, bytes, extract))), revision)
+        (key.into(), Ok(Some(Arc::new(Entry::new(key, revision, bytes, extract)))), revision)
     }
 
     fn watcher(cache: &Arc<Cache>, start: WatchStart, applied: &watch::Sender<u64>) -> Watcher {
@@ -217,7 +217,7 @@ mod tests {
     async fn a_bookmark_never_stands_below_an_event_that_was_sent() {
         let cache = Arc::new(Cache::default());
         let applied = watch::Sender::new(3);
-        cache.reset(Vec::new(), 3);
+        cache.reset(Contents::default(), 3);
         let mut events = Vec::new();
         let mut of_changes = watcher(&cache, WatchStart::After(3), &applied);
         // Of a batch one cache has its changes, while the others have not.
@@ -282,7 +282,7 @@ mod tests {
         }
         assert!(of_name.next(&mut events).await.is_err());
         let mut anew = of(name("b"), WatchStart::Now).unwrap();
-        cache.reset(Vec::new(), 3 * others);
+        cache.reset(Contents::default(), 3 * others);
         assert!(anew.next(&mut events).await.is_err(), "what was read anew may have changed anything");
         assert!(early.next(&mut events).await.is_err());
     }

@@ -51,6 +51,17 @@ impl Breaking {
             unavailable: Semaphore::new(0),
         })
     }
+
+    /// Breaks the watches; one is there, or soon will be.
+    async fn break_watches(&self) {
+        let begun = async {
+            while self.broken.receiver_count() == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        soon("a watch", begun).await;
+        self.broken.send_modify(|n| *n += 1);
+    }
 }
 
 #[async_trait]
@@ -133,7 +144,7 @@ async fn a_resource_that_comes_while_all_are_read_anew_misses_nothing() {
     let registry = start(store.clone()).await;
     put_widget(&store, "before").await;
     store.gated.store(true, Ordering::Release);
-    store.broken.send_modify(|n| *n += 1);
+    store.break_watches().await;
     soon("the refill", store.reading.notified()).await;
     // The refill knows which resources it reads, and has not begun to.
     let installing = tokio::spawn({
@@ -162,7 +173,7 @@ async fn goes_on_after(fail: impl Fn(&Breaking)) {
     let registry = start(store.clone()).await;
     registry.install(&widgets()).await.unwrap();
     fail(&store);
-    store.broken.send_modify(|n| *n += 1);
+    store.break_watches().await;
     put_widget(&store, "a").await;
     let now = store.inner.status().await.unwrap().revision;
     let there = async {

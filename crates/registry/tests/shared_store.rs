@@ -115,7 +115,7 @@ async fn what_upstream_has_stored_is_served() {
     let server = Server::start(&[]);
     let etcd = server.connect().await;
     let raw = async |key: &str, value: Bytes| {
-        etcd.put(key.to_owned().into(), value, Condition::Absent, 0).await.unwrap();
+        etcd.put(key.to_owned().into(), value, Condition::Always, 0).await.unwrap();
     };
     let claim = Bytes::from_static(UPSTREAMS_CLAIM);
     raw("/registry/persistentvolumeclaims/default/before", claim.clone()).await;
@@ -141,7 +141,17 @@ async fn what_upstream_has_stored_is_served() {
     assert_eq!(json["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["type"], "object");
     assert!(entry.json().ends_with(b"}"), "a line feed would cut a watch's lines in half");
     let broken = get(&registry, "configmaps", "broken").unwrap_err();
-    assert_eq!(broken.reason, Reason::NotFound, "an object that cannot be read must not stop the others");
+    assert_eq!(broken.reason, Reason::InternalError, "it is there");
+    assert!(broken.message.contains("default/broken cannot be read from the store"), "{broken}");
+    let configmaps = registry.row("", "v1", "configmaps").unwrap();
+    let list = async || registry.list(&configmaps, &ListRequest::default()).await.map(|answer| answer.entries.len());
+    assert_eq!(list().await.unwrap_err().reason, Reason::InternalError, "a list without it would say that it is gone");
+    // Somebody repairs it beneath.
+    let whole = Bytes::from_static(br#"{"kind":"ConfigMap","apiVersion":"v1"}"#);
+    raw("/registry/configmaps/default/broken", whole).await;
+    registry.fresh().await.unwrap();
+    assert!(get(&registry, "configmaps", "broken").is_ok());
+    assert_eq!(list().await.unwrap(), 1);
     registry.stop().await;
 }
 
