@@ -265,6 +265,13 @@ impl std::fmt::Debug for ApiServer {
     }
 }
 
+impl Server {
+    /// Whether a feature gate is on.
+    pub(crate) fn has_feature(&self, name: &str) -> bool {
+        self.features.iter().any(|f| f.name == name && f.enabled)
+    }
+}
+
 impl ApiServer {
     /// Fills the watch cache, and writes what every cluster has. Serves nothing yet.
     pub fn start(config: Config, store: Arc<dyn Store>) -> BoxFuture<'static, Result<ApiServer, Error>> {

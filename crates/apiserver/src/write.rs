@@ -292,7 +292,7 @@ pub(crate) async fn scale(c: Context, row: Arc<Row>) -> Result<Response<Body>, A
 fn delete_options(c: &Context) -> Result<DeleteOptions, ApiError> {
     let mut out = DeleteOptions::default();
     let mut dry_run = Vec::new();
-    let (orphan, policy);
+    let (orphan, policy, ignore);
     // With a body, what the query says is no matter.
     if !c.body.is_empty() {
         let format = body_format(&c.parts.headers, false)?;
@@ -312,6 +312,7 @@ fn delete_options(c: &Context) -> Result<DeleteOptions, ApiError> {
         out.resource_version = text(&["preconditions", "resourceVersion"]);
         orphan = body.get("orphanDependents").and_then(Value::as_bool);
         policy = text(&["propagationPolicy"]);
+        ignore = body.get(IGNORE_READ_ERROR).and_then(Value::as_bool);
     } else {
         if let Some(grace) = c.query.get("gracePeriodSeconds") {
             out.grace_seconds = Some(go_integer(&grace)?);
@@ -319,6 +320,7 @@ fn delete_options(c: &Context) -> Result<DeleteOptions, ApiError> {
         dry_run.extend(c.query.all("dryRun").iter().map(|v| v.to_string()));
         orphan = c.query.get("orphanDependents").map(|v| !matches!(v.to_ascii_lowercase().as_str(), "false" | "0"));
         policy = c.query.get("propagationPolicy").map(|p| p.into_owned());
+        ignore = Some(c.query.flag(IGNORE_READ_ERROR));
         if c.info.verb == "delete" {
             let text = |name: &str| c.query.get(name).filter(|v| !v.is_empty()).map(|v| v.into_owned());
             out.uid = text("uid");
@@ -328,6 +330,7 @@ fn delete_options(c: &Context) -> Result<DeleteOptions, ApiError> {
     if out.grace_seconds.is_some_and(|g| g < 0) {
         out.grace_seconds = Some(1);
     }
+    out.ignore_read_error = ignore == Some(true) && c.server.has_feature("AllowUnsafeMalformedObjectDeletion");
     let mut errors = Vec::new();
     let mut wrong = |kind, message: String| {
         errors.push(FieldError { path: Path::new("propagationPolicy"), kind, message });
@@ -336,6 +339,13 @@ fn delete_options(c: &Context) -> Result<DeleteOptions, ApiError> {
         let why = format!("Invalid value: {policy:?}: orphanDependents and deletionPropagation cannot be both set");
         wrong(FieldErrorKind::Invalid, why);
     }
+    let together = [
+        ("dryRun", !dry_run.is_empty()),
+        ("propagationPolicy", policy.is_some()),
+        ("orphanDependents", orphan.is_some()),
+        ("gracePeriodSeconds", out.grace_seconds.is_some()),
+        ("preconditions", out.uid.is_some() || out.resource_version.is_some()),
+    ];
     out.orphan_dependents = orphan;
     out.propagation = match policy.as_deref() {
         Some("Orphan") => Some(Propagation::Orphan),
@@ -348,9 +358,48 @@ fn delete_options(c: &Context) -> Result<DeleteOptions, ApiError> {
             None
         }
     };
+    for (field, _) in together.iter().filter(|(_, set)| *set && out.ignore_read_error) {
+        errors.push(not_to_ignore(&format!("cannot be set together with .{field}")));
+    }
     c.check_delete(&dry_run, errors)?;
     out.dry_run = !dry_run.is_empty();
     Ok(out)
+}
+
+/// The option that lets an object be deleted that cannot be read.
+const IGNORE_READ_ERROR: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
+
+fn not_to_ignore(why: &str) -> FieldError {
+    let message = format!("Invalid value: true: {why}");
+    FieldError { path: Path::new(IGNORE_READ_ERROR), kind: FieldErrorKind::Invalid, message }
+}
+
+/// DELETE of an object that cannot be read, without admission, finalizers or preconditions: nobody knows them. It
+/// takes a permission of its own.
+async fn delete_unreadable(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
+    const VERB: &str = "unsafe-delete-ignore-read-errors";
+    c.annotations.lock().push(("apiserver.k8s.io/unsafe-delete-ignore-read-error".to_owned(), String::new()));
+    let info = &c.info;
+    let attributes = Attributes {
+        namespace: info.scope(),
+        name: &info.name,
+        ..Attributes::for_resource(&c.user, VERB, &info.group, &info.version, &info.resource)
+    };
+    let decision = layers::decide(&c.server, &attributes).await;
+    if !decision.is_allowed() {
+        let why = format!("not permitted to do {VERB:?}, reason: {}", decision.reason());
+        return Err(ApiError::forbidden(row.group(), row.plural(), &info.name, &why));
+    }
+    let request = c.request(&row, false)?;
+    let registry = c.server.registry.clone();
+    let only = not_to_ignore("is exclusively used to delete corrupt object(s), try again by removing this option");
+    let (group, plural, name) = (row.group().to_owned(), row.plural().to_owned(), info.name.clone());
+    if !detached(&c.server.tasks, async move { registry.delete_unreadable(&request).await }).await? {
+        return Err(ApiError::invalid(&group, &plural, &name, &[only]));
+    }
+    let mut status = answer::success("", row.kind.resource.kind, &name, "");
+    status.slot(&["code"]).clone_from(&200i64.into());
+    Ok(answer::value(200, &status, &c.output))
 }
 
 /// An integer as Go's `strconv.ParseInt` reads it.
@@ -374,6 +423,9 @@ fn delete_request(c: &Context, row: &Arc<Row>, options: &DeleteOptions) -> Resul
 /// DELETE of one object.
 pub(crate) async fn delete(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
     let options = delete_options(&c)?;
+    if options.ignore_read_error {
+        return delete_unreadable(c, row).await;
+    }
     let request = delete_request(&c, &row, &options)?;
     // Who asks for a cascade in the old way is told that it is not over.
     let pending = if options.orphan_dependents == Some(false) { 202 } else { 200 };
@@ -399,10 +451,15 @@ pub(crate) async fn delete(c: Context, row: Arc<Row>) -> Result<Response<Body>, 
 /// DELETE of a collection.
 pub(crate) async fn delete_collection(c: Context, row: Arc<Row>) -> Result<Response<Body>, ApiError> {
     let options = delete_options(&c)?;
+    if options.ignore_read_error {
+        let why = "is not allowed with DELETECOLLECTION, try again after removing the option";
+        c.check_delete(&[], vec![not_to_ignore(why)])?;
+    }
     let mut list = read::list_request(&c, &row)?;
     let terms = list.selection.take_converted(&row, &row.selectable());
     if !terms.is_empty() {
         let (registry, selection) = (&c.server.registry, &mut list.selection);
+        row.home()?.cache.all_readable(&selection.namespace)?;
         let all = row.home()?.cache.snapshot(&selection.namespace, "", |e| selection.matches(e)).entries;
         registry.prepare(&row, &all).await?;
         let wanted = all.iter().filter(|e| FieldTerm::holds(&terms, registry, &row, e));

@@ -243,6 +243,9 @@ async fn a_value_whose_key_is_missing_is_an_error_of_its_own_until_the_key_is_ba
         let error = server.try_call(method, path, &body).await.unwrap_err();
         assert!(error.contains("default/old cannot be read from the store"), "{method} {path}: {error}");
     }
+    // Deleting it takes the gate, which is off by default.
+    let ignoring = format!("{old}?ignoreStoreReadErrorWithClusterBreakingPotential=true");
+    assert!(server.try_call("DELETE", &ignoring, &Value::Null).await.unwrap_err().contains("cannot be read"));
     let taken = server.try_call("POST", SECRETS, &secret("old")).await.unwrap_err();
     assert!(taken.contains("already exists"), "{taken}");
     server.call("POST", SECRETS, secret("new")).await;
@@ -254,7 +257,29 @@ async fn a_value_whose_key_is_missing_is_an_error_of_its_own_until_the_key_is_ba
     let all = server.call("GET", SECRETS, Value::Null).await;
     let names: Vec<_> = all["items"].as_array().unwrap().iter().map(|s| s["metadata"]["name"].clone()).collect();
     assert_eq!(names, ["new", "old"]);
-    server.call("DELETE", &old, Value::Null).await;
+    server.stop();
+
+    // Once more without the key; the gate is on.
+    files.encrypt_with(&[SECOND_KEY]);
+    let gate = "--feature-gates=AllowUnsafeMalformedObjectDeletion=true".to_owned();
+    let mut server = files.serve(&[flags.to_vec(), vec![gate]].concat());
+    server.ready().await;
+    let error = server.try_call("DELETE", &old, &Value::Null).await.unwrap_err();
+    assert!(error.contains("default/old cannot be read from the store"), "{error}");
+    let wrong = [
+        (format!("{ignoring}&gracePeriodSeconds=0"), "cannot be set together with .gracePeriodSeconds"),
+        (ignoring.replace("/old", "/new"), "is exclusively used to delete corrupt object(s)"),
+        (ignoring.replace("/old", ""), "is not allowed with DELETECOLLECTION"),
+    ];
+    for (path, why) in wrong {
+        let error = server.try_call("DELETE", &path, &Value::Null).await.unwrap_err();
+        assert!(error.contains(why), "{path}: {error}");
+    }
+    let body = json!({ "ignoreStoreReadErrorWithClusterBreakingPotential": true });
+    let status = server.call("DELETE", &old, body).await;
+    assert_eq!((&status["status"], &status["details"]["kind"]), (&json!("Success"), &json!("Secret")));
+    let all = server.call("GET", SECRETS, Value::Null).await;
+    assert_eq!(all["items"].as_array().map(Vec::len), Some(1));
     server.stop();
 }
 

@@ -330,11 +330,11 @@ impl Cache {
     }
 
     /// Objects that cannot be read, with their keys.
-    pub(crate) fn unreadable(&self) -> Vec<(Box<str>, Unreadable)> {
+    pub(crate) fn unreadable(&self) -> BTreeMap<Box<str>, Unreadable> {
         if !self.damaged.load(Ordering::Acquire) {
-            return Vec::new();
+            return BTreeMap::new();
         }
-        self.state.read().unreadable.iter().map(|(key, what)| (key.clone(), what.clone())).collect()
+        self.state.read().unreadable.clone()
     }
 
     /// Whether one object (`namespace/name` or `name`) can be read, if it is there.

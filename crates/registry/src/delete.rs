@@ -60,6 +60,22 @@ impl Registry {
         self.delete_from(request, options, &key, entry, None).await
     }
 
+    /// Deletes what is stored of an object that cannot be read, and nothing else; `false` where nothing is unreadable.
+    pub async fn delete_unreadable(&self, request: &WriteRequest) -> Result<bool, ApiError> {
+        let home = request.row.home()?;
+        let key = object_key(&request.namespace, &request.name);
+        let Some(what) = home.cache.unreadable().remove(&*key) else { return Ok(false) };
+        tracing::warn!(resource = home.plural, %key, why = %what.why, "deleting an object that cannot be read");
+        let at = Registry::store_key(home, &key);
+        match self.store.delete(at, Condition::ModRevision(what.revision)).await? {
+            WriteAnswer::Done { revision, .. } => {
+                self.feed.reached(revision).await?;
+                Ok(true)
+            }
+            WriteAnswer::Conflict { .. } => Err(request.conflict(&request.name, OPTIMISTIC_LOCK)),
+        }
+    }
+
     /// Deletes an object, beginning with this state of it. Another one of its name (one that was made anew
     /// meanwhile) is left alone where `only` names the one that is meant.
     pub(crate) async fn delete_from(

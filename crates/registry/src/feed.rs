@@ -436,7 +436,7 @@ impl Feed {
 /// Tells the log of an object that cannot be read; answers why.
 fn unread(home: &Stored, key: &str, error: &ApiError) -> Arc<str> {
     tracing::error!(resource = home.plural, key, %error, "an object in the store cannot be read; it is not served");
-    error.message.as_str().into()
+    error.message.trim_start_matches("Internal error occurred: ").into()
 }
 
 /// Tells homes apart.

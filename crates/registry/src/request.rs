@@ -134,6 +134,8 @@ pub struct DeleteOptions {
     pub orphan_dependents: Option<bool>,
     /// `dryRun` of the body.
     pub dry_run: bool,
+    /// `ignoreStoreReadErrorWithClusterBreakingPotential`: it is an object that cannot be read.
+    pub ignore_read_error: bool,
 }
 
 impl DeleteOptions {

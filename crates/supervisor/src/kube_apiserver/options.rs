@@ -61,7 +61,7 @@ fn identity(given: &Given, cert: &'static str, key: &'static str) -> Result<Opti
 pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
     let mut notes = given.notes.clone();
     let mut reload = Reload::default();
-    feature_gates(given, &[CBOR_GATE], &mut notes)?;
+    feature_gates(given, HONOURED_GATES, &mut notes)?;
     super::egress::selections(given)?;
     let versions = runtime_config(given)?;
     let listen =
@@ -135,6 +135,9 @@ pub(super) fn options(given: &Given) -> Result<Options, FlagError> {
     config.audit = observing::audit(given)?;
     config.tracing = observing::tracing(given, &config.hostname)?;
     config.features = observing::features();
+    for feature in config.features.iter_mut().filter(|f| HONOURED_GATES.contains(&f.name)) {
+        feature.enabled = gate(given, feature.name);
+    }
     config.flags = observing::shown(given, super::table::TABLE);
     Ok(Options {
         store: store(given)?,
@@ -295,6 +298,8 @@ fn token_webhook(given: &Given) -> Result<Option<WebhookConfig>, FlagError> {
 
 /// Whether CBOR is served and stored.
 const CBOR_GATE: &str = "CBORServingAndStorage";
+/// Those that do something here; the second lets objects be deleted that cannot be read.
+const HONOURED_GATES: &[&str] = &[CBOR_GATE, "AllowUnsafeMalformedObjectDeletion"];
 /// Whether the controllers migrate storage versions.
 pub(crate) const MIGRATOR_GATE: &str = "StorageVersionMigrator";
 
