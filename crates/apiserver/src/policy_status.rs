@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use ironkeel_object::{Map, ObjectMeta, Value};
-use ironkeel_registry::{ApiError, Change, Registry, Row, Selection, WatchStart, WriteRequest};
+use ironkeel_registry::{ApiError, Change, Registry, Row, WriteRequest};
 
 use crate::bootstrap;
 
@@ -50,7 +50,7 @@ async fn look(registry: &Arc<Registry>, row: &Arc<Row>, policy: &Value) -> Resul
 pub(crate) async fn run(registry: Arc<Registry>) {
     let Some(row) = registry.row("admissionregistration.k8s.io", "v1", "validatingadmissionpolicies") else { return };
     loop {
-        let Ok(mut watcher) = registry.watch(&row, Selection::all(""), WatchStart::State, 0).await else { return };
+        let Some(mut watcher) = registry.follow(&row).await else { return };
         loop {
             let mut events = Vec::new();
             if watcher.next(&mut events).await.is_err() {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use ironkeel_object::{ObjectMeta, Value, object};
-use ironkeel_registry::{ApiError, Reason, Registry, Selection, WatchStart, WriteRequest};
+use ironkeel_registry::{ApiError, Reason, Registry, WriteRequest};
 
 use crate::bootstrap;
 use crate::definitions::Edit;
@@ -77,7 +77,7 @@ pub(crate) async fn ensure(registry: &Arc<Registry>, ranges: &[String]) -> Resul
 /// Keeps the object there, until it is dropped.
 pub(crate) async fn run(registry: Arc<Registry>, ranges: Vec<String>) {
     let Some(row) = registry.row("networking.k8s.io", "v1", "servicecidrs") else { return };
-    while let Ok(mut watcher) = registry.watch(&row, Selection::all(""), WatchStart::State, 0).await {
+    while let Some(mut watcher) = registry.follow(&row).await {
         let mut events = Vec::new();
         while watcher.next(&mut events).await.is_ok() && !events.is_empty() {
             let about = events.drain(..).filter_map(|e| e.object()).any(|(_, entry)| entry.name() == NAME);

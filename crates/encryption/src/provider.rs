@@ -8,7 +8,7 @@ use crate::ciphers::{Cbc, Gcm, Secretbox};
 use crate::{EncryptionError, Kms};
 
 /// What every encrypted value begins with, whoever encrypted it.
-pub(crate) const ENVELOPE: &[u8] = b"k8s:enc:";
+pub(crate) const ENVELOPE: &[u8] = ironkeel_store::SEALED;
 
 enum Cipher {
     Identity,

@@ -99,8 +99,9 @@ async fn open(rules: &Rules, mut kv: KeyValue) -> Result<KeyValue, StoreError> {
     Ok(kv)
 }
 
-/// The same of one among many: a value that no key opens is left sealed, so that the others are told. Whoever
-/// decodes it finds no object. One whose key a KMS plugin has not told may be opened later, and is waited for.
+/// The same of one among many: a value that no provider opens is told as [`ironkeel_store::SEALED`] alone, so that
+/// the others are told. Whoever decodes it finds no object. One whose key a KMS plugin has not told may be opened
+/// later, and is waited for.
 async fn open_among(rules: &Rules, kv: KeyValue) -> Result<KeyValue, StoreError> {
     if kv.value.is_empty() {
         return Ok(kv);
@@ -108,8 +109,8 @@ async fn open_among(rules: &Rules, kv: KeyValue) -> Result<KeyValue, StoreError>
     match open_value(&rules.load_full(), &kv.key, &kv.value).await {
         Ok((value, _)) => Ok(KeyValue { value, ..kv }),
         Err(Unopened { passing: false, error }) => {
-            tracing::error!(%error, "it is left encrypted");
-            Ok(kv)
+            tracing::error!(%error, "the others are read");
+            Ok(KeyValue { value: Bytes::from_static(ENVELOPE), ..kv })
         }
         Err(unopened) => Err(unopened.into()),
     }

@@ -85,6 +85,13 @@ async fn only_what_a_rule_names_is_encrypted_and_keys_rotate() {
     put(&rotated, KEY, VALUE.to_vec().into()).await;
     assert!(inner.get(KEY, 0).await.unwrap().0.unwrap().value.starts_with(b"k8s:enc:aesgcm:v1:two:"));
     assert!(first.get(KEY, 0).await.unwrap_err().to_string().contains("cannot be read"));
+    // One that is plain where nothing says that it may be is refused as well, among others too.
+    const PLAIN: &[u8] = b"/registry/secrets/default/plain";
+    put(inner.as_ref(), PLAIN, VALUE.to_vec().into()).await;
+    assert!(rotated.get(PLAIN, 0).await.is_err());
+    let range = Range { start: Bytes::from_static(PLAIN), end: prefix_end(PLAIN), ..Range::default() };
+    let among = rotated.range(range).await.unwrap().kvs;
+    assert_eq!(&among[0].value[..], ironkeel_store::SEALED);
     // A value that was carried to another key is refused.
     put(inner.as_ref(), b"/registry/secrets/default/other", inner.get(KEY, 0).await.unwrap().0.unwrap().value).await;
     assert!(rotated.get(b"/registry/secrets/default/other", 0).await.is_err());

@@ -14,7 +14,6 @@ use parking_lot::{Mutex, RwLock};
 use crate::entry::{Entry, View};
 use crate::error::ApiError;
 use crate::selector::Selection;
-use crate::storage::object_key;
 use crate::wake::{Crowd, Places, Subscription, Target, Targets};
 
 mod index;
@@ -204,7 +203,8 @@ pub(crate) struct Contents {
 
 impl State {
     fn reset(&mut self, contents: Contents, revision: u64) {
-        let Contents { entries, unreadable } = contents;
+        let Contents { mut entries, unreadable } = contents;
+        entries.extend(unreadable.keys().filter_map(|key| self.objects.get(key).cloned()));
         self.unreadable = unreadable;
         let end = self.end();
         // What was deleted before leaves no trace, so any revision up to this one may have changed something.
@@ -353,31 +353,34 @@ impl Cache {
     /// # Errors
     /// 500 that names the first that cannot: a list without it would say that it is gone.
     pub fn all_readable(&self, namespace: &str) -> Result<(), ApiError> {
+        self.first_unreadable(namespace, None)
+    }
+
+    fn first_unreadable(&self, namespace: &str, name: Option<&str>) -> Result<(), ApiError> {
         if !self.damaged.load(Ordering::Acquire) {
             return Ok(());
         }
         let state = self.state.read();
-        let found = state.unreadable.iter().find(|(key, _)| is_inside(key, namespace));
+        let meant = |key: &str| is_inside(key, namespace) && name.is_none_or(|n| key.rsplit('/').next() == Some(n));
+        let found = state.unreadable.iter().find(|(key, _)| meant(key));
         found.map_or(Ok(()), |(key, what)| Err(unreadable(key, &what.why)))
     }
 
     /// The same for what is selected.
     pub fn selected_readable(&self, selection: &Selection) -> Result<(), ApiError> {
-        match &selection.name {
-            Some(name) if !selection.namespace.is_empty() => self.readable(&object_key(&selection.namespace, name)),
-            _ => self.all_readable(&selection.namespace),
-        }
+        self.first_unreadable(selection.within().unwrap_or_default(), selection.name.as_deref())
     }
 
-    /// Takes an object whose bytes, of this revision, can be read now.
-    pub(crate) fn mend(&self, entry: Arc<Entry>) {
+    /// Takes objects whose bytes can be read now, unless they have changed meanwhile.
+    pub(crate) fn mend(&self, entries: Vec<Arc<Entry>>) {
         let mut state = self.state.write();
-        if state.unreadable.get(entry.key()).is_none_or(|what| what.revision != entry.revision) {
-            return;
+        for entry in entries {
+            if state.unreadable.get(entry.key()).is_some_and(|what| what.revision == entry.revision) {
+                state.unreadable.remove(entry.key());
+                state.put(entry.key().into(), entry);
+            }
         }
-        state.unreadable.remove(entry.key());
         let (first, last) = (state.end() + 1, state.last);
-        state.put(entry.key().into(), entry);
         state.begin_anew(first, last);
         self.note_damage(&state);
         drop(state);
@@ -458,8 +461,15 @@ impl Cache {
             state.begin_anew(state.end() + 1, revision);
             return;
         }
-        if !state.unreadable.is_empty() {
-            state.unreadable.remove(&*key);
+        if state.unreadable.remove(&*key).is_some() {
+            // What it was before is not known to everybody: nobody can be told what has changed.
+            match entry {
+                Ok(Some(entry)) => drop(state.put(key, entry)),
+                _ => drop(state.take(&key)),
+            }
+            state.last = revision;
+            state.begin_anew(state.end() + 1, revision);
+            return;
         }
         let (entry, previous, deleted) = match entry {
             Ok(Some(entry)) => {
@@ -477,6 +487,9 @@ impl Cache {
         state.ring.push_back(Arc::new(Change::new(revision, entry, previous, deleted)));
         if let Some(old) = state.ring.len().checked_sub(FRAMED_EVENTS + 1).and_then(|at| state.ring.get(at)) {
             old.forget_frames();
+        }
+        if state.end().is_multiple_of(RING_EVENTS as u64) {
+            self.targets.lock().forget_before(state.first);
         }
         while state.ring.len() > RING_EVENTS || (state.ring_bytes > RING_BYTES && state.ring.len() > RING_MIN_EVENTS) {
             if let Some(gone) = state.ring.pop_front() {

@@ -23,10 +23,9 @@ use crate::create::encode_stored;
 use crate::error::ApiError;
 use crate::media;
 use crate::registry::Registry;
-use crate::selector::Selection;
 use crate::services::{family_of, held};
 use crate::storage::{Row, Stored};
-use crate::watch::{WatchStart, Watcher};
+use crate::watch::Watcher;
 
 /// Upstream's key of the ports' bitmap.
 const PORTS_KEY: &[u8] = b"/registry/ranges/servicenodeports";
@@ -388,12 +387,12 @@ pub(crate) async fn follow(registry: Weak<Registry>) {
         let Some(strong) = registry.upgrade() else { return };
         if strong.store.shared() {
             let Some(row) = strong.row("", "v1", "services") else { return };
-            let watcher = strong.watch(&row, Selection::all(""), WatchStart::State, 0).await;
+            let watcher = strong.follow(&row).await;
             if let Some(home) = row.stored.clone() {
                 strong.services.repair(&home.cache.snapshot("", "", |_| true).entries);
             }
             drop(strong);
-            let Ok(watcher) = watcher else { return };
+            let Some(watcher) = watcher else { return };
             // A round ends the watch; the next begins from the present state.
             if tokio::time::timeout(interval, seen(&registry, watcher)).await.is_ok() {
                 continue;

@@ -205,6 +205,7 @@ impl Feed {
     pub(crate) async fn mend(&self) {
         let homes = self.homes.read().clone();
         for home in homes.values().flatten() {
+            let mut mended = Vec::new();
             for (key, what) in home.cache.unreadable() {
                 let at = [home.prefix.as_str(), &key].concat();
                 let Ok((Some(kv), _)) = self.store.get(at.as_bytes(), 0).await else { continue };
@@ -212,8 +213,11 @@ impl Feed {
                     && kv.mod_revision == what.revision
                 {
                     tracing::info!(resource = home.plural, %key, "an object in the store can be read again");
-                    home.cache.mend(entry);
+                    mended.push(entry);
                 }
+            }
+            if !mended.is_empty() {
+                home.cache.mend(mended);
             }
         }
     }
@@ -435,8 +439,10 @@ impl Feed {
 
 /// Tells the log of an object that cannot be read; answers why.
 fn unread(home: &Stored, key: &str, error: &ApiError) -> Arc<str> {
-    tracing::error!(resource = home.plural, key, %error, "an object in the store cannot be read; it is not served");
-    error.message.trim_start_matches("Internal error occurred: ").into()
+    tracing::error!(resource = home.plural, key, "an object in the store cannot be read; it is not served");
+    // What does not decode may be quoted, and may be secret.
+    let why = error.message.trim_start_matches("Internal error occurred: ");
+    if home.plural == "secrets" && !why.starts_with("no provider") { "it does not decode".into() } else { why.into() }
 }
 
 /// Tells homes apart.

@@ -135,7 +135,6 @@ impl Registry {
     /// Lists objects.
     pub async fn list(&self, row: &Row, request: &ListRequest) -> Result<ListAnswer, ApiError> {
         let home = row.home()?;
-        home.cache.selected_readable(&request.selection)?;
         let asked = parse_revision(&request.resource_version)
             .map_err(|e| ApiError::bad_request(format!("invalid resource version: {}", e.message)))?;
         if !request.continue_token.is_empty() {
@@ -144,7 +143,7 @@ impl Registry {
                 return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
             }
             let Some(revision) = place.revision else {
-                return Ok(self.list_cache(row, request, None, &place.start).0);
+                return Ok(self.list_cache(row, request, None, &place.start)?.0);
             };
             self.wait_for_revision(revision).await?;
             // A token lives as long as the history, whether or not this resource has changed since.
@@ -166,7 +165,7 @@ impl Registry {
             }
             _ => {
                 self.wait_for_revision(asked).await?;
-                Ok(self.list_cache(row, request, None, "").0)
+                Ok(self.list_cache(row, request, None, "")?.0)
             }
         }
     }
@@ -180,7 +179,7 @@ impl Registry {
         start: &str,
     ) -> Result<ListAnswer, ApiError> {
         if row.home()?.cache.last() <= revision {
-            let (answer, last) = self.list_cache(row, request, Some(revision), start);
+            let (answer, last) = self.list_cache(row, request, Some(revision), start)?;
             // A change may have come before the cache was read.
             if last <= revision {
                 return Ok(answer);
@@ -190,13 +189,20 @@ impl Registry {
     }
 
     /// The present list, and the revision of its last change.
-    fn list_cache(&self, row: &Row, request: &ListRequest, at: Option<u64>, start: &str) -> (ListAnswer, u64) {
+    fn list_cache(
+        &self,
+        row: &Row,
+        request: &ListRequest,
+        at: Option<u64>,
+        start: &str,
+    ) -> Result<(ListAnswer, u64), ApiError> {
         let selection = &request.selection;
         let applied = self.feed.revision();
         let Some(home) = &row.stored else {
             let nothing = page(Vec::new(), 0, applied, None);
-            return (nothing, applied);
+            return Ok((nothing, applied));
         };
+        home.cache.selected_readable(selection)?;
         // One more tells whether there is another page.
         let most = if request.limit == 0 { usize::MAX } else { request.limit.saturating_add(1) };
         let snapshot = match (&selection.name, selection.namespace.is_empty() && row.namespaced()) {
@@ -208,11 +214,13 @@ impl Registry {
             }
             _ => home.cache.select(selection, home.target_field(), start, most),
         };
+        // One may have become unreadable meanwhile.
+        home.cache.selected_readable(selection)?;
         let revision = at.unwrap_or_else(|| applied.max(snapshot.last));
         let fetched = snapshot.scanned;
         let rest = selection.is_whole_namespace().then_some(snapshot.left_out);
         let answer = ListAnswer { fetched, cached: true, ..page(snapshot.entries, request.limit, revision, rest) };
-        (answer, snapshot.last)
+        Ok((answer, snapshot.last))
     }
 
     /// A list as of a revision that the cache has moved past: from the store's history.

@@ -32,9 +32,6 @@ const SCRATCH_BYTES: usize = 64 << 10;
 /// How our own JSON begins; the second is what earlier releases wrote.
 const OWN_BEGINS: [&[u8]; 2] = [b"{\"kind\":", b"{\"apiVersion\":"];
 
-/// What an encrypted value begins with that could not be decrypted.
-const SEALED: &[u8] = b"k8s:enc:";
-
 /// What a stored object in CBOR begins with.
 const SELF_DESCRIBED_CBOR: &[u8] = &[0xd9, 0xd9, 0xf7];
 
@@ -56,8 +53,8 @@ pub(crate) fn is_foreign(value: &[u8]) -> bool {
 /// their place has to be made anew.
 pub(crate) fn from_store(home: &Stored, value: &[u8]) -> Result<(Value, bool), ApiError> {
     let foreign = is_foreign(value);
-    if value.starts_with(SEALED) {
-        return Err(ApiError::internal("it is encrypted with a key that is not configured, or damaged"));
+    if value.starts_with(ironkeel_store::SEALED) {
+        return Err(ApiError::internal("no provider that is configured can read it"));
     }
     let mut tree = if value.starts_with(PROTOBUF_MAGIC) {
         let resolve = |api_version: &str, kind: &str| {

@@ -27,6 +27,8 @@ use crate::watch::{WatchStart, Watcher};
 
 /// How long a request waits for the cache to reach a revision that a client has seen, in milliseconds.
 const REVISION_WAIT_MS: u64 = 3_000;
+/// Time between two tries to begin a watch that must go on, in milliseconds.
+const FOLLOW_RETRY_MS: u64 = 1_000;
 /// Time between two tries to read objects that could not be read, in seconds.
 const MEND_SECONDS: u64 = 5;
 
@@ -51,6 +53,24 @@ pub struct Registry {
     tasks: TaskTracker,
 }
 
+/// Whether the server itself decides by these objects, so that it must not take those for absent that cannot be read:
+/// nobody would ask a webhook, and addresses would be given out twice.
+fn decides(group: &str, plural: &str) -> bool {
+    match group {
+        "" => matches!(plural, "limitranges" | "namespaces" | "resourcequotas" | "services"),
+        "networking.k8s.io" => matches!(plural, "ipaddresses" | "servicecidrs"),
+        "policy" => plural == "poddisruptionbudgets",
+        "admissionregistration.k8s.io"
+        | "apiextensions.k8s.io"
+        | "apiregistration.k8s.io"
+        | "flowcontrol.apiserver.k8s.io"
+        | "node.k8s.io"
+        | "rbac.authorization.k8s.io"
+        | "scheduling.k8s.io" => true,
+        _ => false,
+    }
+}
+
 impl Registry {
     /// Fills the caches from the store and begins to follow it.
     pub async fn start(
@@ -71,8 +91,7 @@ impl Registry {
             async move { feed.follow(base, shutdown).await }
         });
         feed.reached(current).await?;
-        // Nobody would ask a webhook or a policy that cannot be read.
-        for home in stored.iter().filter(|home| home.group == "admissionregistration.k8s.io") {
+        for home in stored.iter().filter(|home| decides(home.group, home.plural)) {
             home.cache.all_readable("")?;
         }
         let registry = Arc::new(Registry {
@@ -226,7 +245,10 @@ impl Registry {
     pub fn get(&self, row: &Row, namespace: &str, name: &str) -> Result<Arc<Entry>, ApiError> {
         let (home, key) = (row.home()?, object_key(namespace, name));
         home.cache.readable(&key)?;
-        home.cache.get(&key).ok_or_else(|| ApiError::not_found(row.group(), row.plural(), name))
+        let found = home.cache.get(&key);
+        // It may have become unreadable meanwhile.
+        home.cache.readable(&key)?;
+        found.ok_or_else(|| ApiError::not_found(row.group(), row.plural(), name))
     }
 
     /// The tree of an entry in the row's version.
@@ -259,6 +281,21 @@ impl Registry {
         self.wait_for_revision(at_least).await?;
         home.cache.selected_readable(&selection)?;
         Watcher::new(home.cache.clone(), selection, start, home.target_field(), self.feed.applied())
+    }
+
+    /// A watch of all objects from their present state on, for who follows them for good: where it cannot begin now,
+    /// it begins later. `None` when the registry has stopped.
+    pub async fn follow(&self, row: &Row) -> Option<Watcher> {
+        loop {
+            match self.watch(row, Selection::all(""), WatchStart::State, 0).await {
+                Ok(watcher) => return Some(watcher),
+                Err(_) if self.stopped() => return None,
+                Err(error) => {
+                    tracing::info!(resource = row.plural(), %error, "a watch did not begin; trying again");
+                    tokio::time::sleep(std::time::Duration::from_millis(FOLLOW_RETRY_MS)).await;
+                }
+            }
+        }
     }
 
     /// The key in the store.

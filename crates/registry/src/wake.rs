@@ -126,6 +126,15 @@ impl Places {
         noted.sequence.push_back(at);
     }
 
+    /// Forgets what the ring, which begins at `first`, has dropped, and the room for it.
+    fn forget_before(&self, first: u64) {
+        let mut noted = self.noted.lock();
+        let gone = noted.sequence.partition_point(|s| *s < first);
+        let last = noted.sequence.drain(..gone).next_back();
+        noted.lost = last.map_or(noted.lost, |last| last + 1);
+        noted.sequence.shrink_to_fit();
+    }
+
     /// Changes before this number have to be looked at one by one.
     pub(crate) fn from(&self) -> u64 {
         self.from
@@ -235,6 +244,13 @@ impl Targets {
             if let Some(before) = previous.map(|p| p.field(field)).filter(|before| *before != now) {
                 self.fields.touch(before, at, first, touched);
             }
+        }
+    }
+
+    /// Forgets places that the ring, which begins at `first`, has dropped, also of those that nothing touches any more.
+    pub(crate) fn forget_before(&mut self, first: u64) {
+        for values in [&self.names, &self.fields, &self.namespaces] {
+            values.interests.values().for_each(|interest| interest.places.forget_before(first));
         }
     }
 

@@ -17,6 +17,9 @@ mod layer;
 
 pub use layer::Layer;
 
+/// What encrypted values begin with (upstream's envelope); alone, it stands for one that cannot be decrypted.
+pub const SEALED: &[u8] = b"k8s:enc:";
+
 /// A point in the store's history; the first write makes 1. 0 means "now" in requests.
 pub type Revision = u64;
 

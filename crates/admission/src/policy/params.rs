@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use ironkeel_object::{LabelSelector, Value};
-use ironkeel_registry::{Attributes, Entry, Registry, Row};
+use ironkeel_registry::{Attributes, Entry, Reason, Registry, Row};
 use parking_lot::Mutex;
 
 use super::compiled::{Binding, Policy};
@@ -61,11 +61,15 @@ pub(super) async fn collect(
             let selector = LabelSelector::from_value(selector).map_err(|e| e.to_string())?;
             let home = row.home().map_err(|e| e.message)?;
             let all = home.cache.snapshot(namespace, "", |_| true).entries;
+            home.cache.all_readable(namespace).map_err(|e| e.message)?;
             let meets = |e: &Arc<Entry>| selector.requirements.iter().all(|r| r.matches(e.label(&r.key)));
             all.into_iter().filter(|e| !selector.nothing && meets(e)).collect()
         }
         (_, Some(_)) => return Err("paramRef.name and paramRef.selector are mutually exclusive".into()),
-        (name, None) => registry.get(row, namespace, name).into_iter().collect::<Vec<_>>(),
+        (name, None) => match registry.get(row, namespace, name) {
+            Err(e) if e.reason == Reason::NotFound => Vec::new(),
+            found => vec![found.map_err(|e| e.message)?],
+        },
     };
     if entries.is_empty() && reference.str_at(&["parameterNotFoundAction"]) == Some("Deny") {
         return Err("no params found for policy binding with `Deny` parameterNotFoundAction".into());

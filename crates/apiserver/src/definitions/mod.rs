@@ -13,9 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ironkeel_kinds::{custom, definition};
 use ironkeel_object::{ObjectMeta, Value};
-use ironkeel_registry::{
-    ApiError, Change, Converter, CustomRows, Reason, Registry, Row, Selection, WatchStart, WriteRequest,
-};
+use ironkeel_registry::{ApiError, Change, Converter, CustomRows, Reason, Registry, Row, WriteRequest};
 use ironkeel_webhook::WebhookClient;
 use tokio_util::sync::CancellationToken;
 
@@ -78,8 +76,7 @@ impl Definitions {
     /// Follows the definitions until it is dropped.
     pub(crate) async fn run(mut self) {
         loop {
-            let start = self.registry.watch(&self.row, Selection::all(""), WatchStart::State, 0).await;
-            let Ok(mut watcher) = start else { return };
+            let Some(mut watcher) = self.registry.follow(&self.row).await else { return };
             let mut events = Vec::new();
             loop {
                 events.clear();
@@ -107,7 +104,11 @@ impl Definitions {
     }
 
     async fn reconcile(&mut self, name: &str) {
-        let entry = self.registry.get(&self.row, "", name);
+        let entry = match self.registry.get(&self.row, "", name) {
+            // One that cannot be read now is served as it was.
+            Err(e) if e.reason != Reason::NotFound => return,
+            found => found,
+        };
         let freed = match entry.and_then(|e| e.kept_tree()) {
             Ok(definition) => self.sync(&definition).await,
             Err(_) => {
