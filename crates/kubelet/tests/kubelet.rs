@@ -12,6 +12,8 @@ use fixture::fixture;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, api::DeleteParams};
 use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_runs_restarts_and_is_deleted() {
@@ -86,6 +88,12 @@ async fn the_node_is_registered_and_ready() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     println!("ready after {:?}", start.elapsed());
+    // Who connects and says nothing is not waited for.
+    let status = nodes.get("node-1").await.unwrap().status.unwrap();
+    let port = status.daemon_endpoints.unwrap().kubelet_endpoint.unwrap().port;
+    let mut silent = TcpStream::connect(format!("127.0.0.1:{port}")).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(40), silent.read(&mut [0; 16])).await;
+    assert!(!matches!(ended.expect("the connection goes on"), Ok(1..)), "nothing was asked");
 }
 
 #[tokio::test(flavor = "multi_thread")]

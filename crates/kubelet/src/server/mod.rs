@@ -5,7 +5,7 @@ mod auth;
 mod stats;
 mod stream;
 
-use std::{convert::Infallible, net::TcpListener, sync::Arc};
+use std::{convert::Infallible, net::TcpListener, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -16,13 +16,14 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
 use jiff::Timestamp;
 use k8s_openapi::{List, api::core::v1::Pod};
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
@@ -41,6 +42,18 @@ use auth::{Caller, Subject};
 /// A response's body.
 pub(crate) type Body = BoxBody<Bytes, Infallible>;
 
+/// How long a client may take to say who it is, in seconds.
+const HANDSHAKE_SECONDS: u64 = 10;
+/// How long a client may take for a request's headers, also for those of the next one, in seconds (upstream's idle
+/// time).
+const HEADER_SECONDS: u64 = 90;
+/// A connection that nothing comes on is asked so often whether its peer is there: of a lost API server, logs and
+/// terminals would stay open for ever.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+const KEEPALIVE_RETRIES: u32 = 9;
+/// Wait after a connection that could not be accepted: mostly, one of the open ones has to end first.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// Chunks of a log on their way to a slow client.
 const LOG_CHUNKS: usize = 16;
 
@@ -52,6 +65,9 @@ pub(crate) fn bind(config: &mut Config) -> Result<TcpListener, Error> {
         None => TcpListener::bind(address).map_err(|source| Error::Listen { address, source })?,
     };
     listener.set_nonblocking(true).map_err(|source| Error::Listen { address, source })?;
+    // What is accepted inherits it.
+    let probes = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(KEEPALIVE_RETRIES);
+    SockRef::from(&listener).set_tcp_keepalive(&probes).map_err(|source| Error::Listen { address, source })?;
     Ok(listener)
 }
 
@@ -119,7 +135,8 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>, listener: TcpListener, tls: TlsAc
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::debug!(%error, "connection not accepted");
+                tracing::warn!(%error, "connection not accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
@@ -127,14 +144,17 @@ pub(crate) async fn run(kubelet: Arc<Kubelet>, listener: TcpListener, tls: TlsAc
         tokio::spawn(async move {
             let stop = kubelet.shutdown.clone();
             let serving = async {
-                let stream = tls.accept(stream).await?;
+                let greeting = tokio::time::timeout(Duration::from_secs(HANDSHAKE_SECONDS), tls.accept(stream));
+                let stream = greeting.await.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
                 let peer = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
                 let caller = peer.and_then(|certificate| Caller::from_certificate(certificate));
                 let service = service_fn(move |request| {
                     let (kubelet, authorizer, caller) = (kubelet.clone(), authorizer.clone(), caller.clone());
                     async move { Ok::<_, Infallible>(handle(kubelet, &authorizer, caller, request).await) }
                 });
-                let builder = auto::Builder::new(TokioExecutor::new());
+                let mut builder = auto::Builder::new(TokioExecutor::new());
+                builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(HEADER_SECONDS));
+                builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(HEADER_SECONDS));
                 builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await
             };
             tokio::select! {

@@ -27,6 +27,8 @@ use crate::flags::{FlagError, Given, invalid};
 
 /// How long a TLS handshake, and the head of a request, may take, in seconds.
 const PATIENCE_SECONDS: u64 = 10;
+/// Wait after a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Paths that nobody needs a permission for (`--authorization-always-allow-paths`).
 const ALWAYS_ALLOWED: &[&str] = &["/healthz", "/readyz", "/livez"];
 
@@ -191,7 +193,8 @@ where
             }
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed");
-                tokio::task::yield_now().await;
+                // Mostly, one of the open ones has to end first.
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
