@@ -77,12 +77,19 @@ pub(crate) async fn ensure(registry: &Arc<Registry>, ranges: &[String]) -> Resul
 /// Keeps the object there, until it is dropped.
 pub(crate) async fn run(registry: Arc<Registry>, ranges: Vec<String>) {
     let Some(row) = registry.row("networking.k8s.io", "v1", "servicecidrs") else { return };
+    let put_back = async || {
+        if let Err(error) = ensure(&registry, &ranges).await {
+            tracing::warn!(%error, "the default ServiceCIDR cannot be written");
+        }
+    };
     while let Some(mut watcher) = registry.follow(&row).await {
+        // It may have gone while nobody watched.
+        put_back().await;
         let mut events = Vec::new();
         while watcher.next(&mut events).await.is_ok() && !events.is_empty() {
             let about = events.drain(..).filter_map(|e| e.object()).any(|(_, entry)| entry.name() == NAME);
-            if about && let Err(error) = ensure(&registry, &ranges).await {
-                tracing::warn!(%error, "the default ServiceCIDR cannot be written");
+            if about {
+                put_back().await;
             }
         }
     }

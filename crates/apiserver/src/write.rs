@@ -293,6 +293,7 @@ fn delete_options(c: &Context) -> Result<DeleteOptions, ApiError> {
     let mut out = DeleteOptions::default();
     let mut dry_run = Vec::new();
     let (orphan, policy, ignore);
+    let mut preconditions = false;
     // With a body, what the query says is no matter.
     if !c.body.is_empty() {
         let format = body_format(&c.parts.headers, false)?;
@@ -312,6 +313,7 @@ fn delete_options(c: &Context) -> Result<DeleteOptions, ApiError> {
         out.resource_version = text(&["preconditions", "resourceVersion"]);
         orphan = body.get("orphanDependents").and_then(Value::as_bool);
         policy = text(&["propagationPolicy"]);
+        preconditions = body.get("preconditions").is_some_and(|p| !p.is_null());
         ignore = body.get(IGNORE_READ_ERROR).and_then(Value::as_bool);
     } else {
         if let Some(grace) = c.query.get("gracePeriodSeconds") {
@@ -344,7 +346,7 @@ fn delete_options(c: &Context) -> Result<DeleteOptions, ApiError> {
         ("propagationPolicy", policy.is_some()),
         ("orphanDependents", orphan.is_some()),
         ("gracePeriodSeconds", out.grace_seconds.is_some()),
-        ("preconditions", out.uid.is_some() || out.resource_version.is_some()),
+        ("preconditions", preconditions || out.uid.is_some() || out.resource_version.is_some()),
     ];
     out.orphan_dependents = orphan;
     out.propagation = match policy.as_deref() {

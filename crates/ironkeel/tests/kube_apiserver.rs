@@ -130,14 +130,19 @@ impl Drop for Server {
 
 impl Server {
     async fn try_call(&self, method: &str, path: &str, body: &Value) -> Result<String, String> {
+        self.try_call_as("", method, path, body).await
+    }
+
+    /// As the administrator where there is no `user`.
+    async fn try_call_as(&self, user: &str, method: &str, path: &str, body: &Value) -> Result<String, String> {
         let client = ironkeel_client::from_kubeconfig(&self.kubeconfig).await.map_err(|e| e.to_string())?;
         let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-        let request = http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header("content-type", "application/json")
-            .body(bytes)
-            .unwrap();
+        let request =
+            http::Request::builder().method(method).uri(path).header("content-type", "application/json").body(bytes);
+        let mut request = request.unwrap();
+        if !user.is_empty() {
+            request.headers_mut().insert("impersonate-user", user.parse().unwrap());
+        }
         client.request_text(request).await.map_err(|e| e.to_string())
     }
 
@@ -275,6 +280,21 @@ async fn a_value_whose_key_is_missing_is_an_error_of_its_own_until_the_key_is_ba
         let error = server.try_call("DELETE", &path, &Value::Null).await.unwrap_err();
         assert!(error.contains(why), "{path}: {error}");
     }
+    // It takes a permission of its own.
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let rules = json!([{ "apiGroups": [""], "resources": ["secrets"], "verbs": ["delete"] }]);
+    server.call("POST", &format!("{rbac}/roles"), json!({ "metadata": { "name": "r" }, "rules": rules })).await;
+    let binding = json!({
+        "metadata": { "name": "r" }, "subjects": [{ "kind": "User", "name": "jane" }],
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r" },
+    });
+    server.call("POST", &format!("{rbac}/rolebindings"), binding).await;
+    let refused = server.try_call_as("jane", "DELETE", &ignoring, &Value::Null).await.unwrap_err();
+    assert!(refused.contains(r#"not permitted to do \"unsafe-delete-ignore-read-errors\""#), "{refused}");
+    let body = json!({ "ignoreStoreReadErrorWithClusterBreakingPotential": true, "preconditions": {} });
+    let error = server.try_call("DELETE", &old, &body).await.unwrap_err();
+    assert!(error.contains("cannot be set together with .preconditions"), "{error}");
+    assert!(server.try_call("GET", &old, &Value::Null).await.unwrap_err().contains("cannot be read"), "it is gone");
     let body = json!({ "ignoreStoreReadErrorWithClusterBreakingPotential": true });
     let status = server.call("DELETE", &old, body).await;
     assert_eq!((&status["status"], &status["details"]["kind"]), (&json!("Success"), &json!("Secret")));

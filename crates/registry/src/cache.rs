@@ -266,7 +266,8 @@ fn is_inside(key: &str, namespace: &str) -> bool {
     key.strip_prefix(namespace).is_some_and(|rest| namespace.is_empty() || rest.starts_with('/'))
 }
 
-fn unreadable(key: &str, why: &str) -> ApiError {
+/// What is answered of an object that cannot be read.
+pub(crate) fn unreadable(key: &str, why: &str) -> ApiError {
     ApiError::internal(format!("{key} cannot be read from the store: {why}"))
 }
 

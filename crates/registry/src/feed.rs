@@ -438,11 +438,12 @@ impl Feed {
 }
 
 /// Tells the log of an object that cannot be read; answers why.
-fn unread(home: &Stored, key: &str, error: &ApiError) -> Arc<str> {
-    tracing::error!(resource = home.plural, key, "an object in the store cannot be read; it is not served");
+pub(crate) fn unread(home: &Stored, key: &str, error: &ApiError) -> Arc<str> {
     // What does not decode may be quoted, and may be secret.
     let why = error.message.trim_start_matches("Internal error occurred: ");
-    if home.plural == "secrets" && !why.starts_with("no provider") { "it does not decode".into() } else { why.into() }
+    let why = if home.plural == "secrets" && why != media::NO_PROVIDER { "it does not decode" } else { why };
+    tracing::error!(resource = home.plural, key, why, "an object in the store cannot be read; it is not served");
+    why.into()
 }
 
 /// Tells homes apart.

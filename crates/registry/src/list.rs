@@ -7,9 +7,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ironkeel_store::{Range, StoreError, prefix_end};
 use serde_json::json;
 
+use crate::cache::unreadable;
 use crate::entry::Entry;
 use crate::error::{ApiError, Reason};
-use crate::feed::read_stored;
+use crate::feed::{read_stored, unread};
 use crate::registry::Registry;
 use crate::selector::Selection;
 use crate::storage::Row;
@@ -250,7 +251,11 @@ impl Registry {
             else {
                 continue;
             };
-            let (extract, changed) = read_stored(home, &kv.value)?;
+            if selection.name.as_deref().is_some_and(|name| key.rsplit('/').next() != Some(name)) {
+                continue;
+            }
+            let (extract, changed) =
+                read_stored(home, &kv.value).map_err(|error| unreadable(key, &unread(home, key, &error)))?;
             let entry = Entry::new(key, kv.mod_revision, changed.unwrap_or(kv.value), extract);
             if selection.matches(&entry) {
                 entries.push(Arc::new(entry));

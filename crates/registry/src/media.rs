@@ -32,6 +32,9 @@ const SCRATCH_BYTES: usize = 64 << 10;
 /// How our own JSON begins; the second is what earlier releases wrote.
 const OWN_BEGINS: [&[u8]; 2] = [b"{\"kind\":", b"{\"apiVersion\":"];
 
+/// Why an encrypted value is not decrypted.
+pub(crate) const NO_PROVIDER: &str = "no provider that is configured can read it";
+
 /// What a stored object in CBOR begins with.
 const SELF_DESCRIBED_CBOR: &[u8] = &[0xd9, 0xd9, 0xf7];
 
@@ -54,7 +57,7 @@ pub(crate) fn is_foreign(value: &[u8]) -> bool {
 pub(crate) fn from_store(home: &Stored, value: &[u8]) -> Result<(Value, bool), ApiError> {
     let foreign = is_foreign(value);
     if value.starts_with(ironkeel_store::SEALED) {
-        return Err(ApiError::internal("no provider that is configured can read it"));
+        return Err(ApiError::internal(NO_PROVIDER));
     }
     let mut tree = if value.starts_with(PROTOBUF_MAGIC) {
         let resolve = |api_version: &str, kind: &str| {

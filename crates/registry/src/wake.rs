@@ -135,6 +135,11 @@ impl Places {
         noted.sequence.shrink_to_fit();
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.noted.lock().sequence.is_empty()
+    }
+
     /// Changes before this number have to be looked at one by one.
     pub(crate) fn from(&self) -> u64 {
         self.from

@@ -95,6 +95,8 @@ impl Watcher {
                 (snapshot.cursor, at, snapshot.entries, (start == WatchStart::StateWithEnd).then_some(at))
             }
         };
+        // One may have become unreadable meanwhile.
+        cache.selected_readable(&selection)?;
         Ok(Watcher {
             cache,
             selection,
@@ -276,6 +278,18 @@ mod tests {
         assert_eq!(revisions(&events), [others, others]);
         assert_eq!(cache.looked_at() - looked_at, 2);
         assert!(of_all.next(&mut events).await.is_err(), "who wants every change has missed some");
+        // What its own was is forgotten with the ring, and that there was some is not.
+        let (ours, theirs) = (2 * others, 4 * others);
+        let mut sleeper = of(Selection::all("n"), WatchStart::Now).unwrap();
+        for revision in others + 1..theirs {
+            let key = if revision == ours { "n/b" } else { "m/other" };
+            cache.apply_all(vec![update(key, revision)]);
+        }
+        assert!(sleeper.next(&mut events).await.is_err());
+        let places = cache.subscribe(Some(Target::Namespace("n"))).places.unwrap();
+        assert!(places.is_empty(), "they take room for ever");
+        of_name = of(name("b"), WatchStart::Now).unwrap();
+        let others = theirs;
         // What was its own it may miss no more than anybody.
         for revision in others + 1..2 * others {
             cache.apply_all(vec![update("n/b", revision)]);

@@ -7,7 +7,7 @@
 mod finalize;
 mod status;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -77,6 +77,10 @@ impl Definitions {
     pub(crate) async fn run(mut self) {
         loop {
             let Some(mut watcher) = self.registry.follow(&self.row).await else { return };
+            // What went while nobody watched is told by no event.
+            for name in self.gone() {
+                self.reconcile(&name).await;
+            }
             let mut events = Vec::new();
             loop {
                 events.clear();
@@ -96,6 +100,14 @@ impl Definitions {
                 }
             }
         }
+    }
+
+    /// Definitions that are taken for there, and are not.
+    fn gone(&self) -> Vec<String> {
+        let known: BTreeSet<&String> = self.installed.keys().chain(self.finalizing.keys()).collect();
+        let is_gone =
+            |name: &&&String| matches!(self.registry.get(&self.row, "", name), Err(e) if e.reason == Reason::NotFound);
+        known.iter().filter(is_gone).map(|name| (*name).clone()).collect()
     }
 
     fn all(&self) -> Vec<Arc<Value>> {
