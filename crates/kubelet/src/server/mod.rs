@@ -67,7 +67,9 @@ pub(crate) fn bind(config: &mut Config) -> Result<TcpListener, Error> {
     listener.set_nonblocking(true).map_err(|source| Error::Listen { address, source })?;
     // What is accepted inherits it.
     let probes = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE).with_retries(KEEPALIVE_RETRIES);
-    SockRef::from(&listener).set_tcp_keepalive(&probes).map_err(|source| Error::Listen { address, source })?;
+    if let Err(error) = SockRef::from(&listener).set_tcp_keepalive(&probes) {
+        tracing::warn!(%error, "the loss of a connection's peer will be noticed late");
+    }
     Ok(listener)
 }
 
